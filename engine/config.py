@@ -1,0 +1,121 @@
+"""How an engine is set up. Frozen values; nothing here reads the environment."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.errors import InvalidConfig
+
+BatchingPolicy = Literal["continuous", "dynamic", "static"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of one engine.
+
+    Attributes:
+        model: a built-in name (``smollm2``), a Hugging Face folder, or a GGUF file.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``auto`` or ``bfloat16``, ``float16``, ``float32``. Auto is bfloat16 on CUDA and on
+            CPUs with bf16 instructions, else float32.
+        block_size: tokens in one block of the KV cache.
+        kv_cache_bytes: memory for the KV cache; ``None`` picks a share of what is free.
+        max_num_seqs: most sequences running at once; ``None`` picks one for the device.
+        max_batch_tokens: token budget of one step; ``None`` picks one for the device.
+        max_model_len: context limit; ``None`` is the model's own.
+        batching: ``continuous`` admits in every step; ``static`` fills a batch and runs it to its
+            end; ``dynamic`` is static with a time-out for filling.
+        batch_size: requests in a static or dynamic batch; ``None`` is ``max_num_seqs``.
+        batch_timeout: seconds a dynamic batch waits to fill.
+        prefix_caching: share the blocks of equal prefixes.
+        chunked_prefill: let a long prompt be computed over several steps beside decodes. Without
+            it a prompt is computed whole in one step.
+        output_reserve: share of a request's remaining ``max_tokens`` that admission keeps free.
+        threads: CPU threads; ``None`` is all this process may use.
+        seed: seeds the draws of requests that carry no seed of their own; ``None`` is random.
+    """
+
+    model: str = "smollm2"
+    device: str = "auto"
+    dtype: str = "auto"
+    block_size: int = 16
+    kv_cache_bytes: int | None = None
+    max_num_seqs: int | None = None
+    max_batch_tokens: int | None = None
+    max_model_len: int | None = None
+    batching: BatchingPolicy = "continuous"
+    batch_size: int | None = None
+    batch_timeout: float = 0.05
+    prefix_caching: bool = True
+    chunked_prefill: bool = True
+    output_reserve: float = 0.5
+    threads: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("auto", "bfloat16", "float16", "float32"):
+            raise InvalidConfig(f"dtype {self.dtype!r} is not auto, bfloat16, float16 or float32.")
+        if self.batching not in ("continuous", "dynamic", "static"):
+            raise InvalidConfig(f"batching {self.batching!r} is not continuous, dynamic or static.")
+        if not 0 <= self.output_reserve <= 1:
+            raise InvalidConfig(f"output_reserve must be from 0 to 1, not {self.output_reserve}.")
+        for name in (
+            "block_size",
+            "kv_cache_bytes",
+            "max_num_seqs",
+            "max_batch_tokens",
+            "max_model_len",
+            "batch_size",
+            "threads",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidConfig(f"{name} must be at least 1, not {value}.")
+
+
+RopeScaling = Literal["none", "linear", "llama3"]
+
+
+@dataclass(frozen=True, slots=True)
+class RopeConfig:
+    """Rotary position embedding (RoFormer, Su et al. 2021) and its scaling."""
+
+    theta: float = 10_000.0
+    scaling: RopeScaling = "none"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position: int = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The shape of one decoder of the Llama-like families.
+
+    ``family`` is one of `engine.models.families.FAMILIES`. ``head_dim`` is stated, as some
+    families do not derive it from the width. ``qkv_bias`` is Qwen2's, ``qk_norm`` Qwen3's.
+    ``eos_token_ids`` holds every id that ends an answer.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_position: int
+    rms_norm_eps: float
+    rope: RopeConfig
+    tie_embeddings: bool
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int | None = None
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+    def kv_bytes_per_token(self, itemsize: int) -> int:
+        """Bytes of keys and values that one token takes over all layers."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * itemsize

@@ -1,0 +1,83 @@
+"""Every error the engine raises. ``code`` is stable and meant for programs."""
+
+
+class EngineError(Exception):
+    """The engine could not do what was asked."""
+
+    code = "engine_error"
+    retryable = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class EngineMissing(EngineError):
+    """torch is not installed; install the engine with: pip install 'tidemill[engine]'."""
+
+    code = "engine_missing"
+
+
+class InvalidConfig(EngineError):
+    """The engine's configuration is not usable."""
+
+    code = "invalid_config"
+
+
+class ModelNotFound(EngineError):
+    """There is no model under this name or path."""
+
+    code = "model_not_found"
+
+
+class UnsupportedModel(EngineError):
+    """The checkpoint's architecture is not one that the engine knows."""
+
+    code = "unsupported_model"
+
+
+class CheckpointError(EngineError):
+    """The checkpoint's tensors or files do not fit its configuration."""
+
+    code = "checkpoint_error"
+
+
+class TokenizerError(EngineError):
+    """The tokenizer or chat template cannot be read or applied."""
+
+    code = "tokenizer_error"
+
+
+class InvalidRequest(EngineError):
+    """A request's parameter is out of range. ``param`` names it."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt and the answer do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class OutOfCache(EngineError):
+    """The KV cache is too small for even one request; give it more memory."""
+
+    code = "out_of_cache"
+
+
+class EngineDied(EngineError):
+    """The engine's process ended unexpectedly."""
+
+    code = "engine_died"
+    retryable = True
+
+    def __init__(
+        self, message: str | None = None, *, exit_code: int | None = None, log_tail: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.log_tail = log_tail

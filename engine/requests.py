@@ -1,0 +1,100 @@
+"""What goes into the engine and what comes out of it. Plain values: no torch, cheap to pickle."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.params import SamplingParams
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt to run.
+
+    Attributes:
+        id: the caller's name for it, unique among live requests.
+        prompt: token ids, at least one.
+        params: how to sample.
+        salt: separates prefix caches; requests share cached blocks only under equal salts
+            (one salt a tenant).
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and its natural-log probability under the distribution before penalties."""
+
+    token_id: int
+    token: str
+    logprob: float
+    bytes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PositionLogprobs:
+    """The chosen token at one position, and the most probable ones there, best first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One answer of the ``n`` asked for. ``token_ids`` includes a final stop token if one came."""
+
+    index: int
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    logprobs: tuple[PositionLogprobs, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The engine's answer to a request.
+
+    Attributes:
+        cached_tokens: prompt tokens whose keys and values were already in the cache when the
+            request was first scheduled (of its first answer where ``n`` > 1).
+        error: why the request could not be run; ``outputs`` is then empty.
+        error_code: the code of that error (`engine.errors`).
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    outputs: tuple[Output, ...]
+    cached_tokens: int = 0
+    error: str | None = None
+    error_code: str | None = None
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens generated, over all answers."""
+        return sum(len(output.token_ids) for output in self.outputs)
+
+    @property
+    def text(self) -> str:
+        """The first answer's text ("" where there is none)."""
+        return self.outputs[0].text if self.outputs else ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot of the engine's counters; all but the first four only ever grow."""
+
+    waiting: int = 0
+    running: int = 0
+    total_blocks: int = 0
+    free_blocks: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    preemptions: int = 0
+    finished: int = 0

@@ -1,0 +1,102 @@
+"""Every error this floor raises. Foreign errors (SQLAlchemy, botocore, OSError) end here.
+
+``code`` is stable and meant for programs; the message says what to do. ``retryable`` tells a caller
+whether the same call may succeed later with nothing changed.
+"""
+
+
+class StorageError(Exception):
+    """Something that is kept could not be read or written."""
+
+    code = "storage_error"
+    retryable = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class ConfigurationError(StorageError):
+    """The settings are not usable as they are."""
+
+    code = "configuration_error"
+
+
+class HomeInUse(StorageError):
+    """Another process is using this data folder."""
+
+    code = "home_in_use"
+
+
+class NotFound(StorageError):
+    """There is no such row."""
+
+    code = "not_found"
+
+
+class StateConflict(StorageError):
+    """The row exists, but is not in the state that the change expects: a race was lost."""
+
+    code = "state_conflict"
+
+
+class IllegalTransition(StorageError):
+    """This state can never directly follow the other."""
+
+    code = "illegal_transition"
+
+
+class IdempotencyMismatch(StorageError):
+    """This idempotency key was used before with a different request."""
+
+    code = "idempotency_key_reused"
+
+
+class DatabaseUnavailable(StorageError):
+    """The database cannot be reached."""
+
+    code = "database_unavailable"
+    retryable = True
+
+
+class ObjectStoreError(StorageError):
+    """The object store refused or failed."""
+
+    code = "object_store_error"
+
+
+class ObjectNotFound(ObjectStoreError):
+    """There is no such object."""
+
+    code = "object_not_found"
+
+
+class ObjectExists(ObjectStoreError):
+    """An object with this key exists already, and the write was conditional."""
+
+    code = "object_exists"
+
+
+class ObjectChanged(ObjectStoreError):
+    """The object is no longer the one that was asked for (its ETag differs)."""
+
+    code = "object_changed"
+
+
+class ObjectStoreUnavailable(ObjectStoreError):
+    """The object store cannot be reached, or answers with a server error."""
+
+    code = "object_store_unavailable"
+    retryable = True
+
+
+class OutOfSpace(ObjectStoreError):
+    """The disk or the quota is full; free some space and try again."""
+
+    code = "out_of_space"
+    retryable = True
+
+
+class LineTooLong(StorageError):
+    """A line is longer than the limit."""
+
+    code = "line_too_long"

@@ -1,0 +1,106 @@
+"""Every setting, read once from the environment (``TIDEMILL_…``) or a ``.env`` file.
+
+The defaults are the embedded mode: SQLite, a local folder and an in-memory broker under one home
+folder. The other modes change ``database_url``, ``object_store_url`` and ``broker_url`` alone.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Sizes are bytes and times are seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TIDEMILL_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    home: Path = Field(default=Path("~/.tidemill"), description="Folder of the embedded mode.")
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL; empty: SQLite in the home folder."
+    )
+    object_store_url: str = Field(
+        default="", description="s3://bucket/prefix or file:///folder; empty: the home folder."
+    )
+    broker_url: str = Field(default="memory://", description="Celery broker, e.g. redis://host/0.")
+
+    s3_endpoint_url: str | None = None
+    s3_region: str | None = None
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    s3_part_bytes: int = Field(default=16 * MIB, ge=5 * MIB)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_keys: str = Field(
+        default="",
+        description="Comma-separated keys, each 'key' or 'tenant:key'; empty: none is asked for.",
+    )
+
+    max_file_bytes: int = 200 * 1024 * MIB
+    max_line_bytes: int = 8 * MIB
+    max_batch_lines: int = 50_000_000
+    max_reported_errors: int = 100
+
+    lease_seconds: float = Field(default=45.0, gt=5)
+    renew_seconds: float = Field(default=10.0, gt=0)
+    reconcile_seconds: float = Field(default=5.0, gt=0)
+    max_crashes: int = Field(default=3, ge=1)
+
+    chunk_tokens: int = Field(default=262_144, ge=1, description="Token budget of one chunk.")
+    chunk_lines: int = Field(default=1_024, ge=1, description="Most lines of one chunk.")
+    plan_window_lines: int = Field(default=100_000, ge=1, description="Lines planned together.")
+    plan_window_tokens: int = Field(default=16_000_000, ge=1, description="Tokens, likewise.")
+
+    default_model: str = "smollm2"
+    device: str = "auto"
+    dtype: str = "auto"
+    kv_cache_bytes: int | None = None
+    max_num_seqs: int | None = None
+    max_batch_tokens: int | None = None
+    batching: Literal["continuous", "dynamic", "static"] = "continuous"
+
+    log_level: str = "INFO"
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether everything lives in this process and the home folder."""
+        return self.broker_url.startswith("memory://")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The SQLAlchemy URL, PostgreSQL always through psycopg 3."""
+        if not self.database_url:
+            return f"sqlite:///{self.home / 'tidemill.db'}"
+        for prefix in ("postgresql://", "postgres://"):
+            if self.database_url.startswith(prefix):
+                return "postgresql+psycopg://" + self.database_url.removeprefix(prefix)
+        return self.database_url
+
+    @property
+    def resolved_object_store_url(self) -> str:
+        """The object store's URL, the home folder's where none is set."""
+        return self.object_store_url or (self.home / "objects").as_uri()
+
+    @property
+    def keys_by_secret(self) -> dict[str, str]:
+        """API key → tenant id; empty where no key is asked for."""
+        keys: dict[str, str] = {}
+        for entry in filter(None, (part.strip() for part in self.api_keys.split(","))):
+            tenant, colon, key = entry.partition(":")
+            keys[key if colon else entry] = tenant if colon else DEFAULT_TENANT
+        return keys
+
+
+DEFAULT_TENANT = "default"
