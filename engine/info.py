@@ -1,0 +1,29 @@
+"""What an engine says of itself once it is loaded."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine is and what it chose for its machine. Sizes are tokens, blocks, sequences."""
+
+    model: str
+    context_length: int
+    vocab_size: int
+    device: str
+    dtype: str
+    num_blocks: int
+    block_size: int
+    max_num_seqs: int
+    max_batch_tokens: int
+    load_seconds: float
+
+    @property
+    def description(self) -> str:
+        """One line for a log."""
+        return (
+            f"{self.model} on {self.device} in {self.dtype}: up to {self.max_num_seqs} sequences "
+            f"and {self.max_batch_tokens} tokens a step, context {self.context_length}, cache "
+            f"{self.num_blocks} blocks of {self.block_size} tokens, "
+            f"loaded in {self.load_seconds:.1f} s"
+        )

@@ -1,0 +1,1 @@
+"""Compute kernels: typed public functions over interchangeable implementations."""

@@ -1,0 +1,133 @@
+"""The engine from Python: ``LLM("smollm2").generate(prompts, params)``."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from time import sleep
+from typing import Any
+
+from engine.config import EngineConfig
+from engine.core import EngineCore
+from engine.errors import InvalidRequest
+from engine.info import EngineInfo
+from engine.params import SamplingParams
+from engine.requests import Completion, EngineStats, Request
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[int] | Sequence[Message]
+
+
+class LLM:
+    """A model in this process.
+
+    >>> llm = LLM("smollm2")
+    >>> llm.generate("The capital of France is", SamplingParams(temperature=0))[0].text
+
+    Args:
+        model: a built-in name, a Hugging Face folder or a GGUF file.
+        settings: any other field of `EngineConfig`.
+
+    Raises:
+        EngineError: the model cannot be found or loaded; see `engine.errors`.
+    """
+
+    def __init__(self, model: str = "smollm2", **settings: Any) -> None:
+        self._core = EngineCore(EngineConfig(model=model, **settings))
+        self._next_id = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine chose for this machine."""
+        return self._core.info
+
+    def stats(self) -> EngineStats:
+        """The engine's counters."""
+        return self._core.stats()
+
+    def submit(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, salt: str = ""
+    ) -> str:
+        """Queue one prompt and return its request id.
+
+        Raises:
+            InvalidRequest: the prompt is neither text, chat messages nor token ids.
+        """
+        request_id = str(self._next_id)
+        self._next_id += 1
+        token_ids = self._encode(prompt)
+        self._core.add(Request(request_id, token_ids, params or SamplingParams(), salt))
+        return request_id
+
+    def step(self) -> list[Completion]:
+        """Run one batch of the engine; returns what it finished."""
+        return self._core.step()
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool = True,
+    ) -> list[Completion]:
+        """Run prompts to their ends and return their completions in the same order.
+
+        Args:
+            prompts: one prompt or several; each is a text, a list of chat messages
+                (``{"role", "content"}``) or a list of token ids.
+            params: one for all, or one a prompt.
+            progress: show a bar on standard error.
+
+        Raises:
+            InvalidRequest: there are not as many params as prompts, or a prompt is of no known
+                kind. A request that cannot run is no exception: its completion has ``error`` set.
+        """
+        batch = _as_batch(prompts)
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or SamplingParams()] * len(batch)
+        if len(params) != len(batch):
+            raise InvalidRequest(
+                f"There are {len(batch)} prompts and {len(params)} params.", param="params"
+            )
+        ids = [self.submit(p, s) for p, s in zip(batch, params, strict=True)]
+        self._core.flush()
+        done: dict[str, Completion] = {}
+        try:
+            for completion in self._drain(len(ids), progress):
+                done[completion.request_id] = completion
+        except BaseException:
+            self._core.cancel(ids)
+            raise
+        return [done[request_id] for request_id in ids]
+
+    def _drain(self, total: int, progress: bool) -> Iterable[Completion]:
+        from tqdm import tqdm  # comes with tokenizers; not needed to submit and step
+
+        with tqdm(total=total, unit="req", disable=not progress, dynamic_ncols=True) as bar:
+            tokens = 0
+            while self._core.has_work:
+                finished = self._core.step()
+                for completion in finished:
+                    tokens += completion.completion_tokens
+                    yield completion
+                bar.update(len(finished))
+                if finished and bar.format_dict["elapsed"]:
+                    rate = tokens / bar.format_dict["elapsed"]
+                    bar.set_postfix_str(f"{rate:,.0f} output tok/s", refresh=False)
+                if not finished and not self._core.stats().running:
+                    sleep(0.001)  # dynamic batching waits for its time-out
+
+    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            return tuple(self._core.tokenizer.encode(prompt))
+        if prompt and all(isinstance(item, Mapping) for item in prompt):
+            return tuple(self._core.tokenizer.encode_chat(prompt))  # type: ignore[arg-type]
+        if all(isinstance(item, int) for item in prompt):
+            return tuple(prompt)  # type: ignore[arg-type]
+        raise InvalidRequest(
+            "A prompt is a text, a list of chat messages or a list of token ids.", param="prompt"
+        )
+
+
+def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or several: a list of ints or of messages is one."""
+    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int | Mapping)):
+        return [prompts]  # type: ignore[list-item]
+    return list(prompts)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Model families: configuration, the decoder, and the loading of checkpoints."""

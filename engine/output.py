@@ -1,0 +1,108 @@
+"""Turns sampled tokens into answers: when one ends, its text, its log-probabilities."""
+
+from engine.requests import (
+    Completion,
+    FinishReason,
+    Output,
+    PositionLogprobs,
+    Request,
+    TokenLogprob,
+)
+from engine.scheduler.sequence import Sequence
+from engine.scheduler.step import SampledToken
+from engine.tokenizer import IncrementalDetokenizer, Tokenizer
+
+
+class Answer:
+    """One answer in the making, beside its `Sequence`.
+
+    Text is decoded token by token only where stop strings must be looked for; otherwise once, at
+    the end.
+    """
+
+    def __init__(
+        self, sequence: Sequence, tokenizer: Tokenizer, end_token_ids: frozenset[int]
+    ) -> None:
+        params = sequence.request.params
+        self._sequence = sequence
+        self._tokenizer = tokenizer
+        self._end_ids = frozenset(params.stop_token_ids)
+        if not params.ignore_eos:
+            self._end_ids |= end_token_ids
+        self._logprobs: list[PositionLogprobs] | None = None if params.logprobs is None else []
+        self._detokenizer = self._make_detokenizer() if params.stop else None
+
+    def push(self, sampled: SampledToken) -> FinishReason | None:
+        """Take the next token; say why the answer ends with it, if it does."""
+        sequence, params = self._sequence, self._sequence.request.params
+        sequence.token_ids.append(sampled.token_id)
+        if self._logprobs is not None:
+            self._logprobs.append(self._position(sampled))
+        enough = sequence.num_output >= params.min_tokens
+        if sampled.token_id in self._end_ids and enough:
+            return "stop"
+        if self._detokenizer is not None:
+            self._detokenizer.push(sampled.token_id)
+            if self._detokenizer.stopped is not None and enough:
+                return "stop"
+        return "length" if sequence.num_tokens >= sequence.max_total else None
+
+    def output(self, reason: FinishReason) -> Output:
+        """The finished answer."""
+        ids = self._sequence.output_ids
+        return Output(
+            index=self._sequence.index,
+            token_ids=tuple(ids),
+            text=self._text(ids),
+            finish_reason=reason,
+            logprobs=None if self._logprobs is None else tuple(self._logprobs),
+        )
+
+    def _text(self, ids: list[int]) -> str:
+        params = self._sequence.request.params
+        if self._detokenizer is not None and self._detokenizer.stopped is not None:
+            return self._detokenizer.text
+        if ids and ids[-1] in self._end_ids and not params.include_stop_str_in_output:
+            ids = ids[:-1]
+        return self._tokenizer.decode(ids, skip_special_tokens=params.skip_special_tokens)
+
+    def _make_detokenizer(self) -> IncrementalDetokenizer:
+        params = self._sequence.request.params
+        return IncrementalDetokenizer(
+            self._tokenizer,
+            skip_special_tokens=params.skip_special_tokens,
+            stop=params.stop,
+            include_stop=params.include_stop_str_in_output,
+        )
+
+    def _position(self, sampled: SampledToken) -> PositionLogprobs:
+        logprob = sampled.logprob if sampled.logprob is not None else 0.0
+        return PositionLogprobs(
+            chosen=self._token(sampled.token_id, logprob),
+            top=tuple(self._token(token_id, value) for token_id, value in sampled.top),
+        )
+
+    def _token(self, token_id: int, logprob: float) -> TokenLogprob:
+        raw = self._tokenizer.token_bytes(token_id)
+        return TokenLogprob(token_id, raw.decode("utf-8", "replace"), logprob, raw)
+
+
+class RequestOutputs:
+    """Collects the ``n`` answers of a request."""
+
+    def __init__(self, request: Request, sequences: list[Sequence]) -> None:
+        self.request = request
+        self.sequences = sequences
+        self._done: dict[int, Output] = {}
+
+    def add(self, output: Output) -> Completion | None:
+        """Take a finished answer; the request's completion once it was the last."""
+        self._done[output.index] = output
+        if len(self._done) < len(self.sequences):
+            return None
+        return Completion(
+            request_id=self.request.id,
+            prompt_token_ids=self.request.prompt,
+            outputs=tuple(self._done[index] for index in sorted(self._done)),
+            cached_tokens=self.sequences[0].num_cached or 0,
+        )

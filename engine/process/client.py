@@ -1,0 +1,191 @@
+"""The feeding side: start, submit, poll, and a clear report when the engine dies."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from signal import Signals
+from threading import Lock
+from time import monotonic
+
+from engine import errors
+from engine.config import EngineConfig
+from engine.info import EngineInfo
+from engine.errors import EngineDied, EngineError
+from engine.process.messages import (
+    Cancel,
+    Close,
+    Done,
+    Failed,
+    Flush,
+    FromEngine,
+    Ready,
+    Submit,
+    ToEngine,
+)
+from engine.requests import Completion, EngineStats, Request
+
+LOG_TAIL_BYTES = 8192
+_ERRORS = {
+    cls.code: cls
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, EngineError)
+}
+
+
+class EngineProcess:
+    """An engine in a fresh Python process, resident until `close`.
+
+    It is started with ``subprocess``, not ``multiprocessing``, which would import the caller's
+    main module again. One thread may submit while another polls.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection[EngineConfig | ToEngine, FromEngine] | None = None
+        self._sending = Lock()
+        self._stats = EngineStats()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
+
+    def start(self, timeout: float = 300.0) -> EngineInfo:
+        """Start the process and load the model.
+
+        Raises:
+            EngineError: loading failed; of the type that says why.
+            EngineDied: the process ended, or was not ready after ``timeout`` seconds.
+        """
+        ours, theirs = socket.socketpair()
+        fd = theirs.fileno()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "engine.process.server", str(fd)],
+            pass_fds=(fd,),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=_environment(),
+            start_new_session=True,
+        )
+        theirs.close()
+        self._connection = Connection(ours.detach())
+        self._send(self._config)
+        deadline = monotonic() + timeout
+        while (message := self._receive(max(0.0, deadline - monotonic()))) is None:
+            if monotonic() >= deadline:
+                self.close(timeout=0)
+                raise EngineDied(f"The engine was not ready after {timeout:g} seconds.")
+        match message:
+            case Ready(info):
+                return info
+            case Failed(code, text):
+                self.close()
+                raise _ERRORS.get(code, EngineError)(text)
+            case Done():
+                raise EngineError("The engine answered before it was ready.")
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests. Raises `EngineDied`."""
+        self._send(Submit(tuple(requests)))
+
+    def cancel(self, request_ids: Iterable[str]) -> None:
+        """Stop requests; each still comes back from `poll`. Raises `EngineDied`."""
+        self._send(Cancel(tuple(request_ids)))
+
+    def flush(self) -> None:
+        """Say that no more requests come soon. Raises `EngineDied`."""
+        self._send(Flush())
+
+    def poll(self, timeout: float) -> list[Completion]:
+        """What was finished since the last call, after at most ``timeout`` seconds.
+
+        Raises:
+            EngineDied: the process ended; requests without a completion are lost.
+        """
+        done: list[Completion] = []
+        message = self._receive(timeout)
+        while message is not None:
+            if isinstance(message, Done):
+                self._stats = message.stats
+                done += message.completions
+            message = self._receive(0) if done else None
+        return done
+
+    def stats(self) -> EngineStats:
+        """The counters of the engine's last message."""
+        return self._stats
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is running."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, once started."""
+        return self._process.pid if self._process else None
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End the process: asked first, killed after ``timeout`` seconds."""
+        if self._process is None or self._connection is None:
+            return
+        if self.alive:
+            try:
+                self._send(Close())
+                self._process.wait(timeout)
+            except (EngineDied, subprocess.TimeoutExpired):
+                self._process.kill()
+        self._process.wait()
+        if not self._connection.closed:
+            self._connection.close()
+        if not self._log.closed:
+            self._log.close()
+
+    def _send(self, message: EngineConfig | ToEngine) -> None:
+        if self._connection is None:
+            raise EngineDied("The engine was not started.")
+        try:
+            with self._sending:
+                self._connection.send(message)
+        except OSError as error:
+            raise self._died() from error
+
+    def _receive(self, timeout: float) -> FromEngine | None:
+        if self._connection is None:
+            raise EngineDied("The engine was not started.")
+        try:
+            if self._connection.poll(timeout):
+                return self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        return None
+
+    def _died(self) -> EngineDied:
+        code = self._process.wait(10) if self._process else None
+        tail = self._log_tail()
+        if code is not None and code < 0:
+            how = f"was killed by {Signals(-code).name}"
+            if Signals(-code) is Signals.SIGKILL:
+                how += " (out of memory?)"
+        else:
+            how = f"ended with status {code}"
+        last = tail.strip().splitlines()[-1:]
+        hint = f": {last[0]}" if last else "."
+        return EngineDied(f"The engine process {how}{hint}", exit_code=code, log_tail=tail)
+
+    def _log_tail(self) -> str:
+        if self._log.closed:
+            return ""
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - LOG_TAIL_BYTES))
+        return self._log.read().decode("utf-8", "replace")
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with the folder that holds ``engine`` importable."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,135 @@
+"""The engine's side: ``python -m engine.process.server FD``, started by `EngineProcess`.
+
+Three threads, so that the step loop never waits for a pipe: one reads commands, one writes results,
+the main one runs steps.
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import monotonic, sleep
+
+from typing import TYPE_CHECKING
+
+from engine.config import EngineConfig
+from engine.errors import EngineError, EngineMissing
+from engine.process.messages import (
+    Cancel,
+    Close,
+    Done,
+    Failed,
+    Flush,
+    FromEngine,
+    Ready,
+    Submit,
+    ToEngine,
+)
+from engine.requests import Completion
+
+if TYPE_CHECKING:
+    from engine.core import EngineCore
+
+STATS_SECONDS = 0.5
+IDLE_SECONDS = 0.001
+
+
+def main(fd: int) -> None:
+    """Load the model named by the first message, then serve until told to close."""
+    faulthandler.enable()
+    # Ctrl-C is for the process that feeds this one; it decides when the engine ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection: Connection[FromEngine, EngineConfig | ToEngine] = Connection(fd)
+    config = connection.recv()
+    if not isinstance(config, EngineConfig):
+        raise TypeError("the first message must be the configuration")
+    try:
+        core = _load(config)
+    except EngineError as error:
+        connection.send(Failed(error.code, str(error)))
+        return
+    connection.send(Ready(core.info))
+    inbox: SimpleQueue[ToEngine] = SimpleQueue()
+    outbox: SimpleQueue[Done | None] = SimpleQueue()
+    Thread(target=_read, args=(connection, inbox), daemon=True).start()
+    writer = Thread(target=_write, args=(connection, outbox), daemon=True)
+    writer.start()
+    _serve(core, inbox, outbox)
+    outbox.put(None)
+    writer.join()
+
+
+def _load(config: EngineConfig) -> "EngineCore":
+    try:
+        from engine.core import EngineCore  # the one import that needs torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise EngineMissing from error
+    return EngineCore(config)
+
+
+def _read(connection: "Connection[FromEngine, ToEngine]", inbox: "SimpleQueue[ToEngine]") -> None:
+    try:
+        while True:
+            inbox.put(connection.recv())
+    except (EOFError, OSError):
+        # Whoever fed this engine is gone, and with it every reason to go on.
+        os._exit(0)
+
+
+def _write(
+    connection: "Connection[FromEngine, ToEngine]", outbox: "SimpleQueue[Done | None]"
+) -> None:
+    while (message := outbox.get()) is not None:
+        try:
+            connection.send(message)
+        except OSError:
+            os._exit(0)
+
+
+def _serve(
+    core: "EngineCore", inbox: "SimpleQueue[ToEngine]", outbox: "SimpleQueue[Done | None]"
+) -> None:
+    told = 0.0
+    while True:
+        done: list[Completion] = []
+        while (message := _next(inbox, block=not (core.has_work or done))) is not None:
+            if isinstance(message, Close):
+                return
+            done += _obey(core, message)
+        done += core.step()
+        now = monotonic()
+        if done or now - told >= STATS_SECONDS or not core.has_work:
+            outbox.put(Done(tuple(done), core.stats()))
+            told = now
+        if not done and core.has_work and not core.stats().running:
+            sleep(IDLE_SECONDS)  # a static or dynamic batch that has yet to fill
+
+
+def _next(inbox: "SimpleQueue[ToEngine]", *, block: bool) -> ToEngine | None:
+    try:
+        return inbox.get(block=block)
+    except Empty:
+        return None
+
+
+def _obey(core: "EngineCore", message: ToEngine) -> list[Completion]:
+    match message:
+        case Submit(requests):
+            for request in requests:
+                core.add(request)
+        case Cancel(request_ids):
+            return core.cancel(request_ids)
+        case Flush():
+            core.flush()
+        case Close():
+            pass
+    return []
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

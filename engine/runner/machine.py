@@ -1,0 +1,124 @@
+"""What the machine offers, and what an engine takes of it where its configuration says nothing."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engine.config import EngineConfig, ModelConfig
+from engine.errors import InvalidConfig, OutOfCache
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """An engine's choices for this machine, made from its configuration.
+
+    Attributes:
+        device, dtype: where and in which type weights, activations and cache live.
+        threads: CPU threads of torch.
+        max_num_seqs, max_batch_tokens: bounds of one step.
+        max_model_len: longest context, in tokens.
+        num_blocks: blocks of the KV cache.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    threads: int
+    max_num_seqs: int
+    max_batch_tokens: int
+    max_model_len: int
+    num_blocks: int
+
+
+def pick_device(config: EngineConfig) -> torch.device:
+    """The configured device; ``auto`` is CUDA where there is one.
+
+    Raises:
+        InvalidConfig: the device is unknown, or CUDA is asked for and absent.
+    """
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(config.device)
+    except RuntimeError as error:
+        raise InvalidConfig(f"Unknown device {config.device!r}: use auto, cpu or cuda.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidConfig(f"Device {config.device!r} is not served: use auto, cpu or cuda.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidConfig("device is cuda, but torch sees no CUDA device on this machine.")
+    return device
+
+
+def pick_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
+    """The configured dtype; ``auto`` is bfloat16 where the device multiplies it natively."""
+    if config.dtype != "auto":
+        named: torch.dtype = getattr(torch, config.dtype)
+        return named
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+
+
+def place(
+    config: EngineConfig, model: ModelConfig, device: torch.device, dtype: torch.dtype
+) -> Placement:
+    """Fill in every bound that the configuration leaves open, with the weights loaded.
+
+    Raises:
+        OutOfCache: the KV cache cannot hold even one block.
+    """
+    on_gpu = device.type == "cuda"
+    max_num_seqs = config.max_num_seqs or (1024 if on_gpu else 128)
+    max_batch_tokens = config.max_batch_tokens or (8192 if on_gpu else 1024)
+    context = min(config.max_model_len or model.max_position, model.max_position)
+    block_bytes = config.block_size * model.kv_bytes_per_token(dtype.itemsize)
+    budget = config.kv_cache_bytes or _cache_budget(device)
+    most = max_num_seqs * -(-context // config.block_size)
+    num_blocks = min(budget // block_bytes, most)
+    if num_blocks < 1:
+        raise OutOfCache(
+            f"The KV cache may take {budget:,} bytes, but one block of {config.block_size} tokens "
+            f"takes {block_bytes:,}: raise kv_cache_bytes."
+        )
+    return Placement(
+        device=device,
+        dtype=dtype,
+        threads=config.threads or len(os.sched_getaffinity(0)),
+        max_num_seqs=max_num_seqs,
+        max_batch_tokens=max(max_batch_tokens, max_num_seqs),
+        # One whole context must fit, or a lone request could never be finished.
+        max_model_len=min(context, num_blocks * config.block_size),
+        num_blocks=num_blocks,
+    )
+
+
+def _cache_budget(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _total = torch.cuda.mem_get_info(device)
+        return int(free * 0.85)
+    return min(available_memory() // 4, 16 * GIB)
+
+
+def available_memory() -> int:
+    """Bytes of memory this process may still take: the machine's or its control group's."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if sys.platform == "linux" and meminfo.exists():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        free = min(free, int(text) - int(used.read_text()))
+    return max(free, 0)
+
+
+def _cpu_has_bf16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    flags = next((x for x in cpuinfo.read_text().splitlines() if x.startswith("flags")), "")
+    return "avx512_bf16" in flags or "amx_bf16" in flags

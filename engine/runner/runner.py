@@ -1,0 +1,61 @@
+"""Executes steps on a device: weights, KV cache, block tables and sampler live here."""
+
+import torch
+
+from engine.cache.kv_cache import KVCache
+from engine.catalog import ModelFiles
+from engine.config import EngineConfig, ModelConfig
+from engine.models.loading import load_model
+from engine.runner.inputs import BlockTables
+from engine.runner.machine import Placement, pick_device, pick_dtype, place
+from engine.runner.sampler import Sampler
+from engine.scheduler.step import SampledToken, Step
+
+
+class Runner:
+    """A model on one device.
+
+    Raises:
+        InvalidConfig, CheckpointError, OutOfCache: from choosing the device, loading the weights
+            and taking memory for the cache.
+    """
+
+    def __init__(self, config: EngineConfig, model: ModelConfig, files: ModelFiles) -> None:
+        device = pick_device(config)
+        dtype = pick_dtype(config, device)
+        self._decoder = load_model(files, model, device=device, dtype=dtype)
+        self.placement: Placement = place(config, model, device, dtype)
+        torch.set_num_threads(self.placement.threads)
+        self._cache = KVCache.allocate(
+            model, self.placement.num_blocks, config.block_size, device, dtype
+        )
+        self._tables = BlockTables(
+            self.placement.max_num_seqs,
+            -(-self.placement.max_model_len // config.block_size),
+            config.block_size,
+        )
+        self._sampler = Sampler(
+            model.vocab_size,
+            self.placement.max_num_seqs,
+            model.eos_token_ids,
+            device,
+            config.seed,
+        )
+
+    @torch.inference_mode()
+    def execute(self, step: Step) -> dict[int, SampledToken]:
+        """Compute a step's keys and values, and choose the next tokens.
+
+        Returns:
+            The chosen token by slot, for every work with ``sample`` set.
+        """
+        for work in step.works:
+            if work.admission is not None:
+                self._sampler.admit(work.slot, work.admission)
+        inputs = self._tables.prepare(step, self.placement.device)
+        hidden = self._decoder(inputs.token_ids, inputs.positions, inputs.attention, self._cache)
+        if not inputs.sampled_slots:
+            return {}
+        logits = self._decoder.logits(hidden[inputs.sampled_rows])
+        sampled = self._sampler.sample(logits, inputs.sampled_slots)
+        return dict(zip(inputs.sampled_slots, sampled, strict=True))

@@ -1,0 +1,74 @@
+"""When waiting requests may join the running batch."""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+
+class AdmissionPolicy(Protocol):
+    """Decides how many waiting sequences may be admitted in this step."""
+
+    def quota(self, *, waiting: int, running: int, flushed: bool) -> int:
+        """Most sequences to admit now. ``flushed`` says that no more input comes soon."""
+        ...
+
+    def admitted(self) -> None:
+        """One of the quota was admitted."""
+        ...
+
+
+class Continuous:
+    """Iteration-level scheduling (Orca, Yu et al., OSDI 2022): a free place is filled at once."""
+
+    def __init__(self, max_num_seqs: int) -> None:
+        self._max_num_seqs = max_num_seqs
+
+    def quota(self, *, waiting: int, running: int, flushed: bool) -> int:
+        """See `AdmissionPolicy.quota`."""
+        return min(waiting, self._max_num_seqs - running)
+
+    def admitted(self) -> None:
+        """See `AdmissionPolicy.admitted`."""
+
+
+class Static:
+    """A batch is filled, run until its last request ends, then the next one is.
+
+    With a ``timeout`` (seconds since the first request waits for a batch) this is dynamic batching:
+    a batch that does not fill in time starts with what there is.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        timeout: float | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._batch_size = batch_size
+        self._timeout = timeout
+        self._clock = clock
+        self._open = 0
+        self._waiting_since: float | None = None
+
+    def quota(self, *, waiting: int, running: int, flushed: bool) -> int:
+        """See `AdmissionPolicy.quota`."""
+        if running == 0 and self._ready(waiting, flushed):
+            self._open = min(waiting, self._batch_size)
+            self._waiting_since = None
+        return min(waiting, self._open)
+
+    def admitted(self) -> None:
+        """See `AdmissionPolicy.admitted`."""
+        self._open -= 1
+
+    def _ready(self, waiting: int, flushed: bool) -> bool:
+        if waiting == 0:
+            return False
+        if waiting >= self._batch_size or flushed:
+            return True
+        if self._timeout is None:
+            return False
+        now = self._clock()
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return now - self._waiting_since >= self._timeout
