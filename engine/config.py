@@ -93,7 +93,8 @@ class ModelConfig:
 
     ``family`` is one of `engine.models.families.FAMILIES`. ``head_dim`` is stated, as some
     families do not derive it from the width. ``qkv_bias`` is Qwen2's, ``qk_norm`` Qwen3's.
-    ``eos_token_ids`` holds every id that ends an answer.
+    ``eos_token_ids`` holds every id that ends an answer. ``sliding_window`` counts the keys a
+    token sees, itself included, in the layers of ``sliding_layers`` (``None``: in every layer).
     """
 
     family: str
@@ -113,8 +114,14 @@ class ModelConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
     sliding_window: int | None = None
+    sliding_layers: tuple[int, ...] | None = None
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+
+    def window(self, layer: int) -> int | None:
+        """The sliding window of one layer; ``None`` sees everything before it."""
+        slides = self.sliding_layers is None or layer in self.sliding_layers
+        return self.sliding_window if slides else None
 
     def kv_bytes_per_token(self, itemsize: int) -> int:
         """Bytes of keys and values that one token takes over all layers."""

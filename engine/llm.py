@@ -10,6 +10,7 @@ from engine.errors import InvalidRequest
 from engine.info import EngineInfo
 from engine.params import SamplingParams
 from engine.requests import Completion, EngineStats, Request
+from engine.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | Sequence[Message]
@@ -38,6 +39,11 @@ class LLM:
         """What the engine chose for this machine."""
         return self._core.info
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer and chat template."""
+        return self._core.tokenizer
+
     def stats(self) -> EngineStats:
         """The engine's counters."""
         return self._core.stats()
@@ -55,6 +61,15 @@ class LLM:
         token_ids = self._encode(prompt)
         self._core.add(Request(request_id, token_ids, params or SamplingParams(), salt))
         return request_id
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a submitted prompt has not come back yet."""
+        return self._core.has_work
+
+    def flush(self) -> None:
+        """Say that no more prompts come soon, so that a static batch need not fill."""
+        self._core.flush()
 
     def step(self) -> list[Completion]:
         """Run one batch of the engine; returns what it finished."""
@@ -117,10 +132,12 @@ class LLM:
     def _encode(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
             return tuple(self._core.tokenizer.encode(prompt))
-        if prompt and all(isinstance(item, Mapping) for item in prompt):
-            return tuple(self._core.tokenizer.encode_chat(prompt))  # type: ignore[arg-type]
-        if all(isinstance(item, int) for item in prompt):
-            return tuple(prompt)  # type: ignore[arg-type]
+        items = list(prompt) if isinstance(prompt, Sequence) else [None]
+        if all(isinstance(item, int) for item in items):
+            return tuple(item for item in items if isinstance(item, int))
+        if all(isinstance(item, Mapping) for item in items):
+            messages = [item for item in items if isinstance(item, Mapping)]
+            return tuple(self._core.tokenizer.encode_chat(messages))
         raise InvalidRequest(
             "A prompt is a text, a list of chat messages or a list of token ids.", param="prompt"
         )

@@ -51,6 +51,18 @@ class IdempotencyMismatch(StorageError):
     code = "idempotency_key_reused"
 
 
+class PlanInvalid(StorageError):
+    """The chunks of a plan do not cover every line exactly once."""
+
+    code = "plan_invalid"
+
+
+class CountsDiffer(StorageError):
+    """The lines written are not the lines counted; the result must not be published."""
+
+    code = "counts_differ"
+
+
 class DatabaseUnavailable(StorageError):
     """The database cannot be reached."""
 
@@ -62,6 +74,18 @@ class ObjectStoreError(StorageError):
     """The object store refused or failed."""
 
     code = "object_store_error"
+
+
+class InvalidKey(ObjectStoreError):
+    """An object's key is not a plain relative path."""
+
+    code = "invalid_object_key"
+
+
+class ContentMismatch(ObjectStoreError):
+    """The bytes written do not have the SHA-256 that was announced for them."""
+
+    code = "content_mismatch"
 
 
 class ObjectNotFound(ObjectStoreError):

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     plan_window_tokens: int = Field(default=16_000_000, ge=1, description="Tokens, likewise.")
 
     default_model: str = "smollm2"
+    default_max_tokens: int = Field(
+        default=1_024, ge=1, description="Answer tokens of a chat line that sets no limit."
+    )
     device: str = "auto"
     dtype: str = "auto"
     kv_cache_bytes: int | None = None

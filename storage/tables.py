@@ -11,6 +11,8 @@ from sqlmodel import Field, SQLModel
 
 from storage.states import ChunkState, JobState
 
+_JSON = JSON(none_as_null=True)
+
 
 def _big(default: int = 0) -> Any:
     return Field(default=default, sa_type=BigInteger)
@@ -20,9 +22,13 @@ class File(SQLModel, table=True):
     """An uploaded or produced file."""
 
     __tablename__ = "file"
+    __table_args__ = (
+        Index("ix_file_tenant", "tenant_id", "created_at", "id"),
+        Index("ix_file_expiry", "expires_at"),
+    )
 
     id: str = Field(primary_key=True)
-    tenant_id: str = Field(index=True)
+    tenant_id: str
     purpose: str
     filename: str
     bytes: int = Field(sa_type=BigInteger)
@@ -48,17 +54,19 @@ class Job(SQLModel, table=True):
     """A batch.
 
     ``n_lines`` counts the input's lines once planned; ``n_ok``, ``n_err`` and ``n_cancelled`` are
-    written once, as sums over the chunks, when the job becomes terminal.
+    written once, as sums over the chunks, when the job becomes terminal. ``collected_at`` is when
+    its plans and parts, of no use any more, were deleted.
     """
 
     __tablename__ = "job"
     __table_args__ = (
         UniqueConstraint("tenant_id", "idem_key"),
+        Index("ix_job_tenant", "tenant_id", "created_at", "id"),
         Index("ix_job_state_priority", "state", "priority"),
     )
 
     id: str = Field(primary_key=True)
-    tenant_id: str = Field(index=True)
+    tenant_id: str
     state: str = Field(default=JobState.VALIDATING)
     idem_key: str | None = None
     idem_hash: str | None = None
@@ -69,7 +77,7 @@ class Job(SQLModel, table=True):
     input_key: str
     input_etag: str
     input_sha256: str
-    meta: dict[str, str] | None = Field(default=None, sa_column=Column("metadata", JSON))
+    meta: dict[str, str] | None = Field(default=None, sa_column=Column("metadata", _JSON))
     options: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     output_expires_seconds: int | None = None
     priority: int = 0
@@ -82,8 +90,8 @@ class Job(SQLModel, table=True):
     attempts: int = 0
 
     n_lines: int | None = Field(default=None, sa_type=BigInteger)
-    plan: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    errors: list[dict[str, Any]] | None = Field(default=None, sa_type=JSON)
+    plan: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    errors: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(_JSON))
     n_invalid: int = _big()
     report_file_id: str | None = None
     out_file_id: str | None = None
@@ -108,6 +116,7 @@ class Job(SQLModel, table=True):
     expired_at: float | None = None
     cancelling_at: float | None = None
     cancelled_at: float | None = None
+    collected_at: float | None = None
 
 
 class Chunk(SQLModel, table=True):
@@ -124,7 +133,7 @@ class Chunk(SQLModel, table=True):
         CheckConstraint("state <> 'done' OR n_ok + n_err = b - a", name="done_counts"),
         CheckConstraint("a < b", name="not_empty"),
         Index("ix_chunk_claim", "state", "model", "not_before"),
-        Index("ix_chunk_job", "job_id", "state"),
+        Index("ix_chunk_job", "job_id", "state", "a"),
     )
 
     id: str = Field(primary_key=True)
@@ -152,3 +161,6 @@ class Chunk(SQLModel, table=True):
     cached_tokens: int = _big()
     completion_tokens: int = _big()
     done_at: float | None = None
+
+
+METADATA = SQLModel.metadata

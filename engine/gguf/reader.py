@@ -81,8 +81,8 @@ class GGUFFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._mapping = _map(self.path)
-        header = _Header(self._mapping)
+        mapping = _map(self.path)
+        header = _Header(mapping)
         try:
             self.version, tensor_count, metadata_count = header.preamble()
             self.metadata: Mapping[str, Any] = header.metadata(metadata_count)
@@ -91,14 +91,14 @@ class GGUFFile:
                 raise CheckpointError(
                     f"is one part of {parts}; merge them with llama.cpp's gguf-split first"
                 )
-            alignment = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+            alignment = int(self.metadata.get("general.alignment") or DEFAULT_ALIGNMENT)
             self.tensors: Mapping[str, GGUFTensor] = header.tensors(tensor_count, alignment)
         except CheckpointError as problem:
             raise CheckpointError(f"{self.path} {problem}.") from problem
-        except (error, TypeError, ValueError) as problem:
+        except (error, OverflowError, TypeError, ValueError) as problem:
             # A read beyond the end, or a value of a type that its key cannot have.
             raise CheckpointError(f"{self.path} is truncated or damaged.") from problem
-        self._bytes: npt.NDArray[np.uint8] | None = np.frombuffer(self._mapping, np.uint8)
+        self._bytes: npt.NDArray[np.uint8] | None = np.frombuffer(mapping, np.uint8)
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         """A tensor's stored bytes: uint8 ``[nbytes]``, a read-only view of the mapped file.
@@ -118,8 +118,6 @@ class GGUFFile:
     def close(self) -> None:
         """Let go of the mapping; it is unmapped once the last view of it is gone."""
         self._bytes = None
-        del self._mapping
-        self._mapping = mmap.mmap(-1, 1)
 
     def __enter__(self) -> Self:
         return self

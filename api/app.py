@@ -1,0 +1,100 @@
+"""The REST service: everything under ``/v1``, and whether it is well."""
+
+from typing import Any, cast
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from api.context import Context
+from api.errors import ApiError, from_domain, from_status, from_validation, internal_error
+from api.middleware import REQUEST_ID_HEADER, AccessLog, BodyLimit, request_id_of
+from api.routes import batches, files, health, models
+from api.schemas.common import ErrorEnvelope
+from storage.database import Database
+from storage.errors import StorageError
+from storage.objects import ObjectStore
+from storage.settings import Settings
+from storage.wakeups import Wakeups
+
+MAX_JSON_BYTES = 1024 * 1024
+STREAMED = frozenset({("POST", "/v1/files")})
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorEnvelope, "description": "The request cannot be served as it is."},
+    "5XX": {"model": ErrorEnvelope, "description": "The server failed."},
+}
+
+log = structlog.get_logger("tidemill.api")
+
+
+def create_app(
+    settings: Settings, *, database: Database, store: ObjectStore, wakeups: Wakeups
+) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        settings: size limits and API keys; without keys every caller is the default tenant (see
+            `api.auth.check_bind` before listening for other machines).
+        database: migrated, and closed by the caller.
+        store: where uploads go.
+        wakeups: told of each new batch, after the commit and at best effort.
+    """
+    app = FastAPI(
+        title="Tidemill",
+        summary="Batch inference for language models: the OpenAI Files and Batches API.",
+        responses=ERROR_RESPONSES,
+    )
+    app.state.context = Context(settings, database, store, wakeups, settings.keys_by_secret)
+    for router in (files.router, batches.router, models.router):
+        app.include_router(router, prefix="/v1")
+    app.include_router(health.router)
+    _handle_errors(app)
+    app.add_middleware(BodyLimit, limit=MAX_JSON_BYTES, streamed=STREAMED)
+    app.add_middleware(AccessLog)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Give every error the envelope, whoever raised it."""
+
+    def on_api_error(request: Request, error: Exception) -> JSONResponse:
+        return _answer(cast(ApiError, error))
+
+    def on_domain_error(request: Request, error: Exception) -> JSONResponse:
+        answer = from_domain(cast(StorageError, error))
+        if answer.status >= 500:
+            log.error("storage failed", request_id=request_id_of(request.scope), exc_info=error)
+        return _answer(answer)
+
+    def on_validation(request: Request, error: Exception) -> JSONResponse:
+        return _answer(from_validation(cast(RequestValidationError, error).errors()))
+
+    def on_http(request: Request, error: Exception) -> JSONResponse:
+        refused = cast(HTTPException, error)
+        answer = from_status(refused.status_code, request.method, request.url.path)
+        answer.headers.update(refused.headers or {})
+        return _answer(answer)
+
+    def on_disconnect(request: Request, error: Exception) -> Response:
+        # Nobody is left to read it; the status is the access log's.
+        return Response(status_code=499)
+
+    def on_anything(request: Request, error: Exception) -> JSONResponse:
+        # The server logs the exception itself; this answer goes out past the access log.
+        response = _answer(internal_error())
+        response.headers[REQUEST_ID_HEADER] = request_id_of(request.scope)
+        return response
+
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(StorageError, on_domain_error)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_anything)
+
+
+def _answer(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, error.status, error.headers)

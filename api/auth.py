@@ -1,0 +1,77 @@
+"""Who is asking: a Bearer key names a tenant, and without configured keys there is only one."""
+
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.context import ContextDep
+from api.errors import ApiError
+from storage.errors import ConfigurationError
+from storage.settings import DEFAULT_TENANT, Settings
+
+_bearer = HTTPBearer(auto_error=False, description="A key of TIDEMILL_API_KEYS, where any is set.")
+
+
+def find_tenant(secret: str, keys_by_secret: Mapping[str, str]) -> str | None:
+    """The tenant whose key this is, or `None`.
+
+    Every key is compared, each in constant time, so that the answer's timing tells nothing of how
+    much of a key was right or of which one it was.
+    """
+    found: str | None = None
+    offered = secret.encode()
+    for key, tenant in keys_by_secret.items():
+        if hmac.compare_digest(offered, key.encode()):
+            found = tenant
+    return found
+
+
+def _refused(message: str) -> ApiError:
+    return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def current_tenant(
+    context: ContextDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str:
+    """The tenant of this request; raises `ApiError` 401 where a key is asked for and not given."""
+    if not context.keys_by_secret:
+        return DEFAULT_TENANT
+    if credentials is None:
+        raise _refused("You didn't provide an API key: send 'Authorization: Bearer YOUR_KEY'.")
+    tenant = find_tenant(credentials.credentials, context.keys_by_secret)
+    if tenant is None:
+        raise _refused("Incorrect API key provided.")
+    return tenant
+
+
+TenantDep = Annotated[str, Depends(current_tenant)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``. A name other than localhost is taken not to."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(host: str, settings: Settings) -> None:
+    """Refuse to serve other machines without a key.
+
+    Raises:
+        ConfigurationError: ``host`` is not a loopback address and no API key is configured.
+    """
+    if is_loopback(host) or settings.keys_by_secret:
+        return
+    raise ConfigurationError(
+        f"Refusing to listen on {host} without an API key: anyone who can reach this machine could "
+        "use it. Set TIDEMILL_API_KEYS (for example TIDEMILL_API_KEYS=my-secret), or listen on "
+        "127.0.0.1."
+    )

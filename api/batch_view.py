@@ -1,0 +1,167 @@
+"""From a job's row to the batch that a client sees."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from api.schemas.batches import (
+    Batch,
+    BatchError,
+    BatchErrors,
+    BatchExtension,
+    BatchProgress,
+    BatchStatus,
+    BatchTiming,
+    BatchUsage,
+    InputTokensDetails,
+    RequestCounts,
+)
+from storage.jobs import JobProgress, JobView
+from storage.states import TERMINAL_JOB_STATES, JobState, StopReason
+from storage.tables import Job
+
+STATUSES: Mapping[JobState, BatchStatus] = {
+    JobState.VALIDATING: "validating",
+    JobState.RUNNING: "in_progress",
+    JobState.FINALIZING: "finalizing",
+    JobState.COMPLETED: "completed",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+    JobState.EXPIRED: "expired",
+}
+
+
+@dataclass(frozen=True)
+class Span:
+    """When each phase of a job began, and when the job ended; ``now`` is the database's clock."""
+
+    job: Job
+    now: float
+
+    @property
+    def ended(self) -> float | None:
+        job = self.job
+        times = (job.completed_at, job.failed_at, job.expired_at, job.cancelled_at)
+        return next((t for t in times if t is not None), None)
+
+    def seconds(self, begin: float | None, *ends: float | None) -> float | None:
+        """From ``begin`` to the first of ``ends`` that is known, else to the end or to now."""
+        if begin is None:
+            return None
+        end = next((t for t in (*ends, self.ended) if t is not None), self.now)
+        return max(0.0, end - begin)
+
+
+def status_of(job: Job) -> BatchStatus:
+    """The status on the wire.
+
+    A batch that its owner cancels is "cancelling" until it is over. One that runs out of time has
+    no such status in the API: it keeps the one of its state until it is "expired".
+    """
+    state = JobState(job.state)
+    if job.cancel == StopReason.CANCELLED and state not in TERMINAL_JOB_STATES:
+        return "cancelling"
+    return STATUSES[state]
+
+
+def batch_of(view: JobView) -> Batch:
+    """The wire form of a job."""
+    job, progress = view.job, view.progress
+    span = Span(job, view.now)
+    return Batch(
+        id=job.id,
+        endpoint=job.endpoint,
+        model=job.model,
+        errors=_errors(job),
+        input_file_id=job.input_file_id,
+        completion_window=job.completion_window,
+        status=status_of(job),
+        output_file_id=job.out_file_id,
+        error_file_id=job.err_file_id,
+        created_at=int(job.created_at),
+        in_progress_at=_second(job.in_progress_at),
+        expires_at=_second(job.expires_at),
+        finalizing_at=_second(job.finalizing_at),
+        completed_at=_second(job.completed_at),
+        failed_at=_second(job.failed_at),
+        expired_at=_second(job.expired_at),
+        cancelling_at=_second(job.cancelling_at),
+        cancelled_at=_second(job.cancelled_at),
+        request_counts=RequestCounts(
+            total=job.n_lines or 0,
+            completed=progress.n_ok,
+            failed=progress.n_err + progress.n_cancelled,
+        ),
+        usage=_usage(job, progress),
+        metadata=job.meta,
+        tidemill=_extension(job, progress, span),
+    )
+
+
+def _second(time: float | None) -> int | None:
+    return None if time is None else int(time)
+
+
+def _errors(job: Job) -> BatchErrors | None:
+    if not job.errors:
+        return None
+    return BatchErrors(data=[BatchError.model_validate(error) for error in job.errors])
+
+
+def _usage(job: Job, progress: JobProgress) -> BatchUsage | None:
+    if job.state == JobState.VALIDATING:
+        return None
+    return BatchUsage(
+        input_tokens=progress.prompt_tokens,
+        input_tokens_details=InputTokensDetails(cached_tokens=progress.cached_tokens),
+        output_tokens=progress.completion_tokens,
+        total_tokens=progress.prompt_tokens + progress.completion_tokens,
+    )
+
+
+def _extension(job: Job, progress: JobProgress, span: Span) -> BatchExtension:
+    return BatchExtension(
+        on_invalid=str(job.options.get("on_invalid", "fail")),
+        priority=job.priority,
+        progress=_progress(job, progress, span),
+        plan=job.plan,
+        invalid_lines=job.n_invalid,
+        report_file_id=job.report_file_id,
+        timing=_timing(job, span),
+    )
+
+
+def _progress(job: Job, progress: JobProgress, span: Span) -> BatchProgress:
+    tokens = progress.prompt_tokens + progress.completion_tokens
+    running = span.seconds(job.in_progress_at, job.finalizing_at)
+    return BatchProgress(
+        lines_total=job.n_lines,
+        lines_done=progress.done,
+        lines_failed=progress.n_err,
+        lines_cancelled=progress.n_cancelled,
+        prompt_tokens=progress.prompt_tokens,
+        cached_tokens=progress.cached_tokens,
+        output_tokens=progress.completion_tokens,
+        tokens_per_second=round(tokens / running, 1) if running and tokens else None,
+        seconds_left=_seconds_left(job, progress.done, running),
+    )
+
+
+def _seconds_left(job: Job, done: int, running: float | None) -> float | None:
+    """The time that the lines left will take if they take as long as those before, or `None`."""
+    if job.state in TERMINAL_JOB_STATES:
+        return 0.0
+    if job.state != JobState.RUNNING or job.cancel or not (done and running and job.n_lines):
+        return None
+    return round(running * max(0, job.n_lines - done) / done, 1)
+
+
+def _timing(job: Job, span: Span) -> BatchTiming:
+    def rounded(seconds: float | None) -> float | None:
+        return None if seconds is None else round(seconds, 3)
+
+    return BatchTiming(
+        validating_seconds=rounded(span.seconds(job.created_at, job.in_progress_at)) or 0.0,
+        in_progress_seconds=rounded(span.seconds(job.in_progress_at, job.finalizing_at)),
+        finalizing_seconds=rounded(span.seconds(job.finalizing_at)),
+        total_seconds=rounded(span.seconds(job.created_at)) or 0.0,
+    )

@@ -1,0 +1,31 @@
+"""What every request needs, handed over once by `create_app`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from storage.database import Database
+from storage.objects import ObjectStore
+from storage.settings import Settings
+from storage.wakeups import Wakeups
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts that the routes work with. ``keys_by_secret`` maps an API key to its tenant."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+    wakeups: Wakeups
+    keys_by_secret: Mapping[str, str]
+
+
+def current_context(request: Request) -> Context:
+    """The application's context."""
+    return cast(Context, request.app.state.context)
+
+
+ContextDep = Annotated[Context, Depends(current_context)]

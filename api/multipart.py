@@ -1,0 +1,140 @@
+"""multipart/form-data as a stream of events: nothing is kept but the piece at hand.
+
+`starlette.Request.form` would spool the whole file to a temporary one first.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from api.errors import ApiError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+MAX_HEADER_BYTES = 8 * 1024
+
+
+@dataclass(frozen=True)
+class PartBegin:
+    """A part's headers were read; ``filename`` is `None` for an ordinary field."""
+
+    name: str
+    filename: str | None
+
+
+@dataclass(frozen=True)
+class PartData:
+    """A piece of the current part."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class PartEnd:
+    """The current part is complete."""
+
+
+Event = PartBegin | PartData | PartEnd
+
+
+def malformed() -> ApiError:
+    """The body is no complete multipart form: 400."""
+    return ApiError(
+        400,
+        "The request body must be a complete multipart/form-data form.",
+        code="invalid_multipart",
+    )
+
+
+class _Collector:
+    """The parser's callbacks, turned into a list of events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.complete = False
+        self._header_name = b""
+        self._header_value = b""
+        self._disposition = b""
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._part_begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_data,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+            "on_part_end": lambda: self.events.append(PartEnd()),
+            "on_end": self._end,
+        }
+
+    def _part_begin(self) -> None:
+        self._disposition = b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _header_data(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+        if len(self._header_value) > MAX_HEADER_BYTES:
+            raise malformed()
+
+    def _header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise malformed()
+        name = options[b"name"].decode(errors="replace")
+        filename = options.get(b"filename")
+        self.events.append(
+            PartBegin(name, None if filename is None else filename.decode(errors="replace"))
+        )
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        self.events.append(PartData(data[start:end]))
+
+    def _end(self) -> None:
+        self.complete = True
+
+
+def _parser(content_type: str, collector: _Collector) -> MultipartParser:
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise malformed()
+    try:
+        return MultipartParser(boundary, collector.callbacks())
+    except FormParserError:  # a boundary longer than the standard allows
+        raise malformed() from None
+
+
+async def read_events(content_type: str, body: AsyncIterable[bytes]) -> AsyncIterator[Event]:
+    """Parse ``body`` as it arrives.
+
+    Args:
+        content_type: the header's value, with the boundary.
+        body: pieces of the body, of any size.
+
+    Raises:
+        ApiError: 400 where this is no multipart form, or one that ends too early.
+    """
+    collector = _Collector()
+    parser = _parser(content_type, collector)
+    async for piece in body:
+        try:
+            parser.write(piece)
+        except FormParserError:
+            raise malformed() from None
+        events, collector.events = collector.events, []
+        for event in events:
+            yield event
+    if not collector.complete:
+        raise malformed()

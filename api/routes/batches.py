@@ -1,0 +1,123 @@
+"""``/v1/batches``: create, list, read, cancel."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Header, Query
+
+from api.auth import TenantDep
+from api.batch_view import batch_of, status_of
+from api.context import Context, ContextDep
+from api.errors import ApiError, invalid_value, no_such_batch
+from api.ids import is_id
+from api.schemas.batch_create import BatchCreate
+from api.schemas.batches import Batch
+from api.schemas.common import Page
+from storage import files, jobs
+from storage.errors import NotFound, StateConflict
+from storage.tables import File
+from storage.wakeups import Wakeup
+
+router = APIRouter(prefix="/batches", tags=["Batches"])
+
+
+@router.post("")
+def create_batch(
+    request: BatchCreate,
+    context: ContextDep,
+    tenant: TenantDep,
+    background: BackgroundTasks,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> Batch:
+    """Create a batch. It is durable when the answer is there.
+
+    With an ``Idempotency-Key``, the same request sent again gives the batch it made the first time,
+    and another request under the same key is refused.
+    """
+    created = jobs.create_job(
+        context.database,
+        jobs.NewJob(
+            tenant_id=tenant,
+            endpoint=request.endpoint,
+            completion_window=request.completion_window,
+            window_seconds=request.window_seconds,
+            input_file=_find_input(context, tenant, request.input_file_id),
+            meta=request.metadata,
+            options={"on_invalid": request.tidemill.on_invalid},
+            priority=request.tidemill.priority,
+            output_expires_seconds=request.output_lifetime,
+            idem_key=idempotency_key,
+            idem_hash=None if idempotency_key is None else request.fingerprint,
+        ),
+    )
+    if created.new:
+        # After the commit, and after the answer: a slow broker keeps nobody waiting.
+        background.add_task(context.wakeups.send, Wakeup.plan(created.job.id))
+    return _read(context, tenant, created.job.id)
+
+
+def _find_input(context: Context, tenant: str, file_id: str) -> File:
+    """The file to run, or `ApiError` 400."""
+    try:
+        if not is_id(file_id):
+            raise NotFound
+        file = files.get(context.database, tenant, file_id)
+    except NotFound:
+        message = f"No such File object: {file_id[:64]}"
+        raise invalid_value(message, "input_file_id", "file_not_found") from None
+    if file.purpose != "batch":
+        raise invalid_value(
+            f"The input file must have the purpose 'batch', not '{file.purpose}'.",
+            "input_file_id",
+            "invalid_purpose",
+        )
+    return file
+
+
+@router.get("")
+def list_batches(
+    context: ContextDep,
+    tenant: TenantDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> Page[Batch]:
+    """List batches, newest first."""
+    try:
+        if after is not None and not is_id(after):
+            raise NotFound
+        page = jobs.list_jobs(context.database, tenant, after=after, limit=limit)
+    except NotFound:
+        raise invalid_value(f"There is no batch '{after}' to list after.", "after") from None
+    return Page[Batch].of([batch_of(view) for view in page.items], page.has_more)
+
+
+@router.get("/{batch_id}")
+def get_batch(batch_id: str, context: ContextDep, tenant: TenantDep) -> Batch:
+    """Read a batch."""
+    return _read(context, tenant, batch_id)
+
+
+@router.post("/{batch_id}/cancel")
+def cancel_batch(batch_id: str, context: ContextDep, tenant: TenantDep) -> Batch:
+    """Cancel a batch. What is done by then stays; doing it twice is no error."""
+    try:
+        if not is_id(batch_id):
+            raise NotFound
+        jobs.request_stop(context.database, tenant, batch_id)
+    except NotFound:
+        raise no_such_batch(batch_id[:64]) from None
+    except StateConflict:
+        ended = status_of(jobs.get(context.database, tenant, batch_id))
+        raise ApiError(
+            400, f"Cannot cancel a batch with status '{ended}'.", code="batch_not_cancellable"
+        ) from None
+    return _read(context, tenant, batch_id)
+
+
+def _read(context: Context, tenant: str, batch_id: str) -> Batch:
+    """The tenant's batch, or `ApiError` 404."""
+    try:
+        if is_id(batch_id):
+            return batch_of(jobs.view(context.database, tenant, batch_id))
+    except NotFound:
+        pass
+    raise no_such_batch(batch_id[:64])

@@ -1,0 +1,183 @@
+"""``/v1/files``: upload, list, read, download, delete."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from sqlmodel import col, select
+
+from api.auth import TenantDep
+from api.context import Context, ContextDep
+from api.errors import ApiError, invalid_value, no_such_file
+from api.ids import is_id
+from api.ranges import parse_range
+from api.schemas.common import Page
+from api.schemas.files import FileDeleted, FileForm, FileObject
+from api.threads import in_thread
+from api.uploads import BLOCK_BYTES, Upload, store_upload
+from storage import files, keys
+from storage.errors import NotFound, ObjectStoreError, StorageError
+from storage.ids import new_id
+from storage.objects import ObjectStore
+from storage.states import JobState
+from storage.tables import File, Job
+
+router = APIRouter(prefix="/files", tags=["Files"])
+
+
+def _upload_form() -> dict[str, Any]:
+    """The form in the OpenAPI description; the route itself reads the raw stream."""
+    fields = FileForm.model_json_schema(ref_template="#/components/schemas/{model}")
+    fields.pop("$defs", None)
+    fields["properties"]["file"] = {"type": "string", "format": "binary"}
+    fields["required"] = ["file", "purpose"]
+    return {"requestBody": {"content": {"multipart/form-data": {"schema": fields}}}}
+
+
+@router.post("", openapi_extra=_upload_form())
+async def create_file(request: Request, context: ContextDep, tenant: TenantDep) -> FileObject:
+    """Upload a file. It streams to the object store and never sits in memory whole."""
+    file_id = new_id("file")
+    key = keys.upload(tenant, file_id)
+    upload = await store_upload(
+        request.headers.get("content-type", ""),
+        request.stream(),
+        context.store,
+        key,
+        context.settings.max_file_bytes,
+    )
+    return await to_thread.run_sync(_register, context, tenant, file_id, key, upload)
+
+
+def _register(context: Context, tenant: str, file_id: str, key: str, upload: Upload) -> FileObject:
+    """Add the row of a stored upload; without one, its object goes again."""
+    new = files.NewFile(
+        id=file_id,
+        tenant_id=tenant,
+        purpose=upload.form.purpose,
+        filename=upload.filename,
+        bytes=upload.info.size,
+        object_key=key,
+        etag=upload.info.etag,
+        sha256=upload.sha256,
+        expires_after=upload.form.lifetime,
+    )
+    try:
+        return FileObject.of(files.insert(context.database, new))
+    except StorageError:
+        with suppress(StorageError):
+            context.store.delete(key)
+        raise
+
+
+@router.get("")
+def list_files(
+    context: ContextDep,
+    tenant: TenantDep,
+    purpose: Annotated[str | None, Query(pattern=r"^[A-Za-z_-]{1,64}$")] = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+) -> Page[FileObject]:
+    """List files by the time they were made."""
+    try:
+        if after is not None and not is_id(after):
+            raise NotFound
+        page = files.list_files(
+            context.database, tenant, purpose=purpose, after=after, limit=limit, order=order
+        )
+    except NotFound:
+        raise invalid_value(f"There is no file '{after}' to list after.", "after") from None
+    return Page[FileObject].of([FileObject.of(row) for row in page.items], page.has_more)
+
+
+@router.get("/{file_id}")
+def get_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileObject:
+    """Read a file's facts."""
+    return FileObject.of(find_file(context, tenant, file_id))
+
+
+@router.delete("/{file_id}")
+def delete_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileDeleted:
+    """Delete a file. A batch that has read its input by then goes on without it."""
+    row = find_file(context, tenant, file_id)
+    reader = _batch_reading(context, row)
+    if reader is not None:
+        message = f"The batch '{reader}' is validating this file; try again once it runs."
+        raise ApiError(409, message, code="file_in_use")
+    try:
+        files.soft_delete(context.database, tenant, row.id)
+    except NotFound:
+        raise no_such_file(file_id) from None
+    with suppress(ObjectStoreError):  # the row is gone already, which is what was asked for
+        context.store.delete(row.object_key)
+    return FileDeleted(id=row.id)
+
+
+def _batch_reading(context: Context, file: File) -> str | None:
+    """The id of a batch that has still to read ``file``; once planned, it never does again."""
+    query = select(col(Job.id)).where(
+        col(Job.tenant_id) == file.tenant_id,
+        col(Job.input_file_id) == file.id,
+        col(Job.state) == JobState.VALIDATING,
+    )
+    with context.database.read() as session:
+        return session.scalars(query.limit(1)).first()
+
+
+@router.get("/{file_id}/content", response_class=StreamingResponse)
+async def get_content(
+    file_id: str,
+    context: ContextDep,
+    tenant: TenantDep,
+    range_header: Annotated[str | None, Header(alias="range")] = None,
+    if_range: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    """Download a file, or the one range of bytes that the ``Range`` header asks for."""
+    row = await to_thread.run_sync(find_file, context, tenant, file_id)
+    etag = f'"{row.sha256}"'
+    wanted = parse_range(range_header, row.bytes) if if_range in (None, etag) else None
+    start, end = wanted or (0, row.bytes)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(end - start),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(row.filename, safe='')}",
+        "ETag": etag,
+    }
+    if wanted:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{row.bytes}"
+    blocks = _read_blocks(context.store, row.object_key, start, end)
+    # The first block comes before the answer begins, while an error can still be one.
+    first = await anext(blocks, b"")
+    return StreamingResponse(
+        _chain(first, blocks), 206 if wanted else 200, headers, "application/octet-stream"
+    )
+
+
+async def _read_blocks(
+    store: ObjectStore, key: str, start: int, end: int
+) -> AsyncGenerator[bytes, None]:
+    async with in_thread(store.reader(key, start=start, end=end)) as stream:
+        while block := await to_thread.run_sync(stream.read, BLOCK_BYTES):
+            yield block
+
+
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for block in rest:
+            yield block
+
+
+def find_file(context: Context, tenant: str, file_id: str) -> File:
+    """The tenant's file, or `ApiError` 404."""
+    try:
+        if is_id(file_id):
+            return files.get(context.database, tenant, file_id)
+    except NotFound:
+        pass
+    raise no_such_file(file_id[:64])

@@ -1,0 +1,1 @@
+"""The objects on the wire, as the OpenAI API names and nests them."""

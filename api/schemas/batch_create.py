@@ -1,0 +1,100 @@
+"""The request that creates a batch."""
+
+import hashlib
+import re
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from api.schemas.common import DAY, HOUR, ExpiresAfter
+
+SERVED_ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
+PLANNED_ENDPOINTS = ("/v1/embeddings", "/v1/responses")
+MAX_WINDOW_SECONDS = 365 * DAY
+
+_WINDOW = re.compile(r"([1-9]\d{0,4})([hd])\Z", re.ASCII)
+
+
+def _check_endpoint(value: str) -> str:
+    if value in SERVED_ENDPOINTS:
+        return value
+    served = " and ".join(f"'{name}'" for name in SERVED_ENDPOINTS)
+    if value in PLANNED_ENDPOINTS:
+        raise PydanticCustomError(
+            "invalid_value",
+            "The endpoint '{endpoint}' is not served yet; served are {served}",
+            {"endpoint": value, "served": served},
+        )
+    raise PydanticCustomError(
+        "invalid_value",
+        "Unknown value for 'endpoint'; supported values are {served}",
+        {"served": served},
+    )
+
+
+def parse_window(window: str) -> int:
+    """The seconds of a window such as "24h" or "7d"; anything else is Pydantic's error."""
+    match = _WINDOW.match(window)
+    seconds = int(match[1]) * (HOUR if match[2] == "h" else DAY) if match else 0
+    if not 0 < seconds <= MAX_WINDOW_SECONDS:
+        raise PydanticCustomError(
+            "invalid_value",
+            "'completion_window' must be a number of hours or days such as '24h' or '7d', "
+            "at most '365d'",
+        )
+    return seconds
+
+
+def _check_window(value: str) -> str:
+    parse_window(value)
+    return value
+
+
+class BatchOptions(BaseModel):
+    """What Tidemill adds to the request, under its one key.
+
+    ``on_invalid``: whether a line that cannot be understood fails the batch, or becomes one line of
+    the error file. ``priority``: a batch with a higher one is served first.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    on_invalid: Literal["fail", "skip"] = "fail"
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+
+
+class BatchCreate(BaseModel):
+    """The body of ``POST /v1/batches``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input_file_id: Annotated[str, Field(min_length=1)]
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)]
+    completion_window: Annotated[str, AfterValidator(_check_window), Field(examples=["24h"])]
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+            Field(max_length=16),
+        ]
+        | None
+    ) = None
+    output_expires_after: ExpiresAfter | None = None
+    tidemill: BatchOptions = BatchOptions()
+
+    @property
+    def window_seconds(self) -> int:
+        """The completion window in seconds."""
+        return parse_window(self.completion_window)
+
+    @property
+    def output_lifetime(self) -> int | None:
+        """Seconds until a result file goes away; `None`: never."""
+        return None if self.output_expires_after is None else self.output_expires_after.seconds
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is asked for, defaults filled in: equal requests have equal ones."""
+        canonical = orjson.dumps(self.model_dump(), option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(canonical).hexdigest()

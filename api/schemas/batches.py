@@ -1,0 +1,130 @@
+"""A batch on the wire. Times are seconds since the epoch; what is not known yet is null."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from api.schemas.common import Identified
+
+BatchStatus = Literal[
+    "validating",
+    "failed",
+    "in_progress",
+    "finalizing",
+    "completed",
+    "expired",
+    "cancelling",
+    "cancelled",
+]
+
+
+class BatchError(BaseModel):
+    """Why a batch was refused; ``line`` counts the input's lines from 1."""
+
+    code: str | None = None
+    message: str | None = None
+    param: str | None = None
+    line: int | None = None
+
+
+class BatchErrors(BaseModel):
+    """The first errors of the validation."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchError]
+
+
+class RequestCounts(BaseModel):
+    """Lines. ``failed`` counts the lines of the error file, so at the end both add up to total."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class InputTokensDetails(BaseModel):
+    """Prompt tokens that came from the prefix cache."""
+
+    cached_tokens: int
+
+
+class OutputTokensDetails(BaseModel):
+    """Reasoning tokens; none are told apart."""
+
+    reasoning_tokens: int = 0
+
+
+class BatchUsage(BaseModel):
+    """Tokens so far."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    total_tokens: int
+
+
+class BatchProgress(BaseModel):
+    """How far a batch is.
+
+    A failed line is done, with an error for an answer; a cancelled one never ran. Rates count
+    prompt and output tokens together.
+    """
+
+    lines_total: int | None = None
+    lines_done: int = 0
+    lines_failed: int = 0
+    lines_cancelled: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+class BatchTiming(BaseModel):
+    """Seconds spent in each phase so far; null for a phase that has not begun."""
+
+    validating_seconds: float
+    in_progress_seconds: float | None = None
+    finalizing_seconds: float | None = None
+    total_seconds: float
+
+
+class BatchExtension(BaseModel):
+    """What Tidemill tells about a batch beyond the OpenAI API."""
+
+    on_invalid: str
+    priority: int
+    progress: BatchProgress
+    plan: dict[str, Any] | None = None
+    invalid_lines: int = 0
+    report_file_id: str | None = None
+    timing: BatchTiming
+
+
+class Batch(Identified):
+    """A batch."""
+
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    model: str | None = None
+    errors: BatchErrors | None = None
+    input_file_id: str
+    completion_window: str
+    status: BatchStatus
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    created_at: int
+    in_progress_at: int | None = None
+    expires_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    request_counts: RequestCounts = RequestCounts()
+    usage: BatchUsage | None = None
+    metadata: dict[str, str] | None = None
+    tidemill: BatchExtension

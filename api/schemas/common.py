@@ -1,0 +1,57 @@
+"""Shapes that several objects share."""
+
+from typing import Annotated, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+class ExpiresAfter(BaseModel):
+    """When a file goes away, in seconds after it was made: an hour to 30 days."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=HOUR, le=30 * DAY)]
+
+
+class Identified(BaseModel):
+    """Anything that a list may hold."""
+
+    id: str
+
+
+T = TypeVar("T", bound=Identified)
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list; ``last_id`` is the next page's ``after``."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, data: list[T], has_more: bool) -> Self:
+        """The page that holds ``data``."""
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=first, last_id=last, has_more=has_more)
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: ErrorBody

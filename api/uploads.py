@@ -1,0 +1,146 @@
+"""An uploaded file, on its way from the socket to the object store in constant memory."""
+
+import unicodedata
+from collections.abc import AsyncIterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from anyio import to_thread
+from pydantic import ValidationError
+
+from api.errors import ApiError, file_too_large, from_validation, invalid_value, missing_parameter
+from api.multipart import PartBegin, PartData, PartEnd, read_events
+from api.schemas.files import FileForm
+from api.threads import in_thread
+from storage.objects import ObjectInfo, ObjectStore, ObjectWriter
+
+BLOCK_BYTES = 1024 * 1024
+MAX_FIELD_BYTES = 64 * 1024
+MAX_FILENAME = 255
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that is in the object store, and the form's fields that came with it."""
+
+    filename: str
+    form: FileForm
+    info: ObjectInfo
+    sha256: str
+
+
+class _Sink:
+    """Collects pieces and writes them to the store in blocks, each in a worker thread.
+
+    The caller waits for each block, so a slow store slows the client down instead of filling
+    memory; and a slow client holds no thread while it is silent.
+    """
+
+    def __init__(self, filename: str, writer: ObjectWriter, limit: int) -> None:
+        self.filename = filename
+        self.writer = writer
+        self._limit = limit
+        self._buffer = bytearray()
+        self._received = 0
+
+    async def add(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > self._limit:
+            raise file_too_large(self._limit)
+        self._buffer += data
+        if len(self._buffer) >= BLOCK_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        block = bytes(self._buffer)
+        self._buffer.clear()
+        await to_thread.run_sync(self.writer.write, block)
+
+
+class _Fields:
+    """The form's ordinary fields: few and short."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytearray] = {}
+        self._current = bytearray()
+        self._size = 0
+
+    def begin(self, name: str) -> "_Fields":
+        self._grow(len(name))
+        self._current = self.values.setdefault(name, bytearray())
+        return self
+
+    async def add(self, data: bytes) -> None:
+        self._grow(len(data))
+        self._current += data
+
+    def check_purpose(self) -> None:
+        """Refuse a wrong purpose before the long part of the upload, where it came first."""
+        if "purpose" in self.values:
+            parse_form({"purpose": self.values["purpose"]})
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > MAX_FIELD_BYTES:
+            raise ApiError(413, "The form's fields are too large.", code="request_too_large")
+
+
+async def store_upload(
+    content_type: str, body: AsyncIterable[bytes], store: ObjectStore, key: str, limit: int
+) -> Upload:
+    """Read a ``POST /v1/files`` form and put its file at ``key``.
+
+    The fields may come before or after the file. The object becomes visible only once the whole
+    form was read and is right; whatever goes wrong before that leaves nothing behind.
+
+    Raises:
+        ApiError: 400 for a form that is malformed or lacks a field, 413 above ``limit`` bytes.
+        storage.errors.StorageError: the store failed.
+    """
+    async with AsyncExitStack() as stack:
+        fields = _Fields()
+        sink: _Sink | None = None
+        current: _Sink | _Fields = fields
+        async for event in read_events(content_type, body):
+            match event:
+                case PartBegin("file", filename):
+                    if sink is not None:
+                        raise invalid_value("Exactly one file is expected.", "file")
+                    fields.check_purpose()
+                    writer = await stack.enter_async_context(in_thread(store.writer(key)))
+                    current = sink = _Sink(clean_filename(filename), writer, limit)
+                case PartBegin(name, _):
+                    current = fields.begin(name)
+                case PartData(data):
+                    await current.add(data)
+                case PartEnd():
+                    current = fields
+        if sink is None:
+            raise missing_parameter("file")
+        form = parse_form(fields.values)
+        await sink.flush()
+    return Upload(sink.filename, form, sink.writer.info, sink.writer.sha256)
+
+
+def parse_form(fields: Mapping[str, bytearray]) -> FileForm:
+    """The form's fields, ``expires_after[seconds]`` nested as the name says; others are ignored."""
+    nested: dict[str, Any] = {}
+    for name, value in fields.items():
+        outer, bracket, inner = name.partition("[")
+        text = value.decode(errors="replace")
+        if not bracket:
+            nested[outer] = text
+        elif isinstance(group := nested.setdefault(outer, {}), dict):
+            group[inner.removesuffix("]")] = text
+    try:
+        return FileForm.model_validate(nested)
+    except ValidationError as error:
+        raise from_validation(error.errors()) from None
+
+
+def clean_filename(sent: str | None) -> str:
+    """The last component of what the client called the file, without control characters."""
+    base = (sent or "").replace("\\", "/").rsplit("/", 1)[-1]
+    kept = "".join(c for c in base if not unicodedata.category(c).startswith("C")).strip()
+    return kept[:MAX_FILENAME] or "upload"

@@ -1,0 +1,24 @@
+"""The gate of the feed-forward layer (SwiGLU, Shazeer 2020)."""
+
+from torch import Tensor
+
+from engine.kernels import reference
+from engine.kernels.checks import expect
+
+
+def silu_and_mul(gate_up: Tensor) -> Tensor:
+    """silu(gate) · up.
+
+    Args:
+        gate_up: [T, 2 d]; the gate's columns, then the other factor's.
+
+    Returns:
+        [T, d], contiguous, of the same dtype.
+
+    Raises:
+        ValueError: the last dimension is odd or not dense.
+    """
+    expect("gate_up", gate_up, (None, None))
+    if gate_up.shape[1] % 2:
+        raise ValueError(f"gate_up has {gate_up.shape[1]} columns, which do not halve.")
+    return reference.silu_and_mul(gate_up)

@@ -1,0 +1,108 @@
+"""Every kernel in plain torch: the path of devices without a native one, and its tests' oracle.
+
+Called through the checked functions of the sibling modules, never directly.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.kernels.batch import AttentionBatch
+from engine.kernels.plan import DecodeGroup, Prefill
+
+# Keys (and as many values) that a group of decodes gathers at once. On a CPU a group should stay
+# in the cache between its gather and its products: at 128 decodes of context 1,000 groups of 1.5
+# to 3 MiB take a quarter of the time of one group of all. A GPU only needs a bound on memory.
+_CPU_GROUP_BYTES = 2 * 1024**2
+_GPU_GROUP_BYTES = 256 * 1024**2
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension, in float32 inside."""
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def add_rms_norm_(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Add ``x`` to ``residual`` in place and return the sum's norm."""
+    return rms_norm(residual.add_(x), weight, eps)
+
+
+def apply_rope(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotate [T, n, d] by [T, 1, d] tables; the first half of ``sines`` is negated."""
+    wide = heads.float()
+    halves_swapped = wide.roll(heads.shape[-1] // 2, -1)
+    return torch.addcmul(wide * cosines, halves_swapped, sines).to(heads.dtype)
+
+
+def silu_and_mul(gate_up: Tensor) -> Tensor:
+    """silu(first half) · second half of the last dimension."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)
+
+
+def store_kv(
+    keys: Tensor, values: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
+) -> None:
+    """Scatter the rows of [T, kv_heads, d] to their slots."""
+    key_cache.flatten(0, 1).index_copy_(0, slots, keys)
+    value_cache.flatten(0, 1).index_copy_(0, slots, values)
+
+
+def paged_attention(
+    queries: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    batch: AttentionBatch,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    """Attention of [T, heads, d] queries over the paged cache."""
+    token_bytes = key_cache[0, 0].numel() * key_cache.itemsize
+    budget = _CPU_GROUP_BYTES if queries.device.type == "cpu" else _GPU_GROUP_BYTES
+    plan = batch.plan(window, budget // token_bytes)
+    out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
+    for group in plan.decodes:
+        answers = _decode(queries.index_select(0, group.rows), key_cache, value_cache, group, scale)
+        out.index_copy_(0, group.rows, answers)
+    for prefill in plan.prefills:
+        out[prefill.rows] = _prefill(queries[prefill.rows], key_cache, value_cache, prefill, scale)
+    return out
+
+
+def _decode(
+    queries: Tensor, key_cache: Tensor, value_cache: Tensor, group: DecodeGroup, scale: float
+) -> Tensor:
+    size, heads, dim = queries.shape
+    kv_heads = key_cache.shape[2]
+    keys, values = (
+        cache.flatten(1).index_select(0, group.blocks).view(size, -1, kv_heads, dim).transpose(1, 2)
+        for cache in (key_cache, value_cache)
+    )
+    # A key head's query heads all see the same keys, so they stand as its rows of queries: four
+    # times faster in bfloat16 than heads of one row each with ``enable_gqa``.
+    rows = queries.view(size, kv_heads, heads // kv_heads, dim)
+    mask = group.mask.expand(-1, -1, rows.shape[2], -1)
+    out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scale)
+    return out.reshape(size, heads, dim)
+
+
+def _prefill(
+    queries: Tensor, key_cache: Tensor, value_cache: Tensor, prefill: Prefill, scale: float
+) -> Tensor:
+    keys, values = (
+        cache.index_select(0, prefill.blocks)
+        .flatten(0, 1)[: prefill.num_keys]
+        .transpose(0, 1)
+        .unsqueeze(0)
+        for cache in (key_cache, value_cache)
+    )
+    out = F.scaled_dot_product_attention(
+        queries.transpose(0, 1).unsqueeze(0),
+        keys,
+        values,
+        attn_mask=prefill.mask,
+        is_causal=prefill.mask is None,
+        scale=scale,
+        enable_gqa=queries.shape[1] != key_cache.shape[2],
+    )
+    return out[0].transpose(0, 1)

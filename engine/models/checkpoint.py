@@ -1,0 +1,111 @@
+"""A checkpoint's tensors by name, whichever files they lie in."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from engine.errors import CheckpointError
+from engine.gguf import GGUFFile, dequantise
+from engine.models.fields import read_json
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+class Checkpoint(Protocol):
+    """Tensors that can be asked for one by one."""
+
+    @property
+    def source(self) -> str:
+        """What to call it in an error."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor, by name."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, on the CPU, of any floating dtype.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+
+
+class GGUFCheckpoint:
+    """The tensors of a GGUF file, decoded to float32."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self.source = str(path)
+        self._file = stack.enter_context(GGUFFile(path))
+        self.shapes = {name: tensor.shape for name, tensor in self._file.tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        """See `Checkpoint`."""
+        tensor = self._file.tensors[name]
+        return torch.from_numpy(dequantise(self._file.raw(name), tensor.type, tensor.shape))
+
+
+class SafetensorsCheckpoint:
+    """The tensors of a Hugging Face folder: one safetensors file, or several with an index.
+
+    Raises:
+        CheckpointError: there is none, one is missing or damaged, an index names a tensor that its
+            file does not hold, or a tensor is of no plain floating type.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.source = str(folder)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Any] = {}
+        index = _read_index(folder)
+        for path in sorted({folder / name for name in index.values()} or {folder / SINGLE_FILE}):
+            file = _open(path, stack)
+            names = file.keys()
+            for name in names:
+                part = file.get_slice(name)
+                if part.get_dtype() not in _FLOATS:
+                    raise CheckpointError(
+                        f"{path}: {name} is stored as {part.get_dtype()}; "
+                        f"known are {', '.join(sorted(_FLOATS))}."
+                    )
+                self._files[name] = file
+                self.shapes[name] = tuple(part.get_shape())
+        lost = sorted(index.keys() - self.shapes.keys())
+        if lost:
+            raise CheckpointError(f"{folder / INDEX_FILE} names absent tensors: {', '.join(lost)}.")
+
+    def read(self, name: str) -> Tensor:
+        """See `Checkpoint`."""
+        try:
+            tensor: Tensor = self._files[name].get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.source}: {name} cannot be read.") from error
+        return tensor
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    """Tensor name → file name; empty for a checkpoint in a single file."""
+    path = folder / INDEX_FILE
+    if (folder / SINGLE_FILE).is_file() or not path.is_file():
+        return {}
+    index = read_json(path).section("weight_map").values
+    if not index or not all(isinstance(name, str) for name in index.values()):
+        raise CheckpointError(f"{path} has no weight_map.")
+    if any(Path(name).name != name for name in index.values()):
+        raise CheckpointError(f"{path} names a file outside its folder.")
+    return dict(index)
+
+
+def _open(path: Path, stack: ExitStack) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; weights are read from safetensors files.")
+    try:
+        return stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as a safetensors file.") from error

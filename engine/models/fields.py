@@ -1,0 +1,94 @@
+"""Typed reading of a configuration that somebody else wrote."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.errors import CheckpointError
+
+
+class Fields:
+    """Values by key; ``None`` counts as absent, and a wrong type is an error that names the key."""
+
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        self.values = values
+        self.source = source
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A positive integer.
+
+        Raises:
+            CheckpointError: it is absent and has no default, or is no such number.
+        """
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise CheckpointError(f"{self.source}: {key} is {value!r}, not a positive integer.")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A positive number.
+
+        Raises:
+            CheckpointError: it is absent and has no default, or is no such number.
+        """
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise CheckpointError(f"{self.source}: {key} is {value!r}, not a positive number.")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false.
+
+        Raises:
+            CheckpointError: it is neither.
+        """
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{self.source}: {key} is {value!r}, not true or false.")
+        return value
+
+    def token_ids(self, key: str) -> tuple[int, ...]:
+        """One token id or a list of them; () where there is none.
+
+        Raises:
+            CheckpointError: it holds something else.
+        """
+        value = self.values.get(key)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
+            raise CheckpointError(f"{self.source}: {key} is {value!r}, not token ids.")
+        return tuple(ids)
+
+    def section(self, key: str) -> "Fields":
+        """A nested object; an empty one where it is absent.
+
+        Raises:
+            CheckpointError: it is something else.
+        """
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise CheckpointError(f"{self.source}: {key} is not an object.")
+        return Fields(value or {}, f"{self.source}: {key}")
+
+    def _get(self, key: str, default: object) -> object:
+        value = self.values.get(key)
+        value = default if value is None else value
+        if value is None:
+            raise CheckpointError(f"{self.source} does not state {key}.")
+        return value
+
+
+def read_json(path: Path) -> Fields:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object.")
+    return Fields(values, str(path))

@@ -1,0 +1,117 @@
+"""A model's files → its tokenizer."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from engine.catalog import ModelFiles
+from engine.errors import TokenizerError
+from engine.gguf import GGUFFile
+from engine.tokenizer.chat import DEFAULT
+from engine.tokenizer.from_gguf import chat_templates, rebuild, special_tokens
+from engine.tokenizer.tokenizer import Tokenizer
+
+
+def load_tokenizer(files: ModelFiles) -> Tokenizer:
+    """The tokenizer of a model.
+
+    A Hugging Face folder must hold ``tokenizer.json``; ``tokenizer_config.json``,
+    ``special_tokens_map.json``, ``chat_template.jinja`` and ``additional_chat_templates/`` are
+    read where they are. From a GGUF file the tokenizer is rebuilt.
+
+    Raises:
+        TokenizerError: a file is missing or damaged, or its kind of tokenizer is not known.
+        CheckpointError: the GGUF file cannot be read.
+    """
+    if files.gguf is None:
+        return _from_folder(files.folder)
+    with GGUFFile(files.gguf) as gguf:
+        metadata = gguf.metadata
+        return Tokenizer(
+            rebuild(metadata),
+            special_tokens=special_tokens(metadata),
+            chat_templates=chat_templates(metadata),
+        )
+
+
+def _from_folder(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise TokenizerError(
+            f"{folder} has no tokenizer.json. Older checkpoints hold only a SentencePiece or "
+            "vocabulary file; loading and saving their tokenizer with transformers writes one."
+        )
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as problem:  # the library raises nothing more precise
+        raise TokenizerError(f"{path} cannot be read: {problem}") from problem
+    config = _read_object(folder / "tokenizer_config.json")
+    tokens = dict(_named_tokens(_read_object(folder / "special_tokens_map.json")))
+    tokens |= dict(_named_tokens(config))
+    _make_special(backend, tokens.values())
+    return Tokenizer(backend, special_tokens=tokens, chat_templates=_templates(folder, config))
+
+
+def _make_special(backend: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
+    """Mark tokens that ``tokenizer.json`` does not mark itself.
+
+    One that is not in the vocabulary is left out: adding it would widen the vocabulary beyond the
+    model's.
+    """
+    added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    for text in tokens:
+        token = added.get(text) or tokenizers.AddedToken(text, normalized=False)
+        if not token.special and backend.token_to_id(text) is not None:
+            token.special = True
+            backend.add_special_tokens([token])
+
+
+def _named_tokens(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Pairs such as ``("eos_token", "</s>")``; a token is written as a string or an object."""
+    for name, value in config.items():
+        token = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(token, str):
+            yield name, token
+
+
+def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Name → source. Template files win over ``tokenizer_config.json``, as in transformers."""
+    files = {DEFAULT: folder / "chat_template.jinja"} | {
+        path.stem: path for path in sorted(folder.glob("additional_chat_templates/*.jinja"))
+    }
+    found = {name: _read_text(path) for name, path in files.items() if path.is_file()}
+    if found:
+        return found
+    stored = config.get("chat_template")
+    if isinstance(stored, str):
+        return {DEFAULT: stored}
+    try:
+        return {str(entry["name"]): str(entry["template"]) for entry in stored or ()}
+    except (TypeError, LookupError) as problem:
+        raise TokenizerError(
+            f"chat_template in {folder / 'tokenizer_config.json'} is neither a template nor a list "
+            "of named ones."
+        ) from problem
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(_read_text(path))
+    except ValueError as problem:
+        raise TokenizerError(f"{path} is not valid JSON.") from problem
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path} holds no JSON object.")
+    return value
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise TokenizerError(f"{path} cannot be read.") from problem

@@ -1,0 +1,36 @@
+"""Which jobs' plans and parts are of no use any more."""
+
+from sqlalchemy import func, select, update
+from sqlmodel import col
+
+from storage.database import Database, now_sql
+from storage.states import TERMINAL_JOB_STATES
+from storage.tables import Job
+
+
+def collectable_jobs(database: Database, *, older_than: float, limit: int = 100) -> list[str]:
+    """Ids of jobs that ended more than ``older_than`` seconds ago and are not collected yet.
+
+    Their plans and parts can go (`storage.keys.plans`, `storage.keys.parts`): no live attempt is
+    left that could still read or write one.
+    """
+    ended = func.coalesce(
+        col(Job.completed_at), col(Job.failed_at), col(Job.cancelled_at), col(Job.expired_at)
+    )
+    query = (
+        select(col(Job.id))
+        .where(
+            col(Job.state).in_(TERMINAL_JOB_STATES),
+            col(Job.collected_at).is_(None),
+            ended <= now_sql() - older_than,
+        )
+        .limit(limit)
+    )
+    with database.read() as session:
+        return list(session.scalars(query))
+
+
+def mark_collected(database: Database, job_id: str) -> None:
+    """The job's plans and parts are deleted."""
+    with database.write() as session:
+        session.execute(update(Job).where(col(Job.id) == job_id).values(collected_at=now_sql()))

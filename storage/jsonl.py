@@ -1,0 +1,69 @@
+"""Lines of a stream in bounded memory, whatever is in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from storage.errors import LineTooLong
+
+BLOCK_BYTES = 1 << 18
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line that is not blank.
+
+    Attributes:
+        number: its place in the stream, from 1, blank lines counted.
+        data: its bytes without the line's end; empty where ``error`` is set.
+        error: set where the line is longer than the limit.
+    """
+
+    number: int
+    data: bytes
+    error: LineTooLong | None = None
+
+
+def read_lines(stream: BinaryIO, *, max_line_bytes: int) -> Iterator[Line]:
+    """The lines of ``stream``, which end in LF or CRLF, the last one perhaps in nothing.
+
+    A byte-order mark at the start is dropped and blank lines are passed over. Of a line longer
+    than ``max_line_bytes`` nothing is kept, so memory stays at about that size.
+    """
+    for number, data in enumerate(_raw_lines(stream, max_line_bytes + 2 + len(_BOM)), start=1):
+        if data is None:
+            yield _too_long(number, max_line_bytes)
+            continue
+        if number == 1:
+            data = data.removeprefix(_BOM)
+        data = data.removesuffix(b"\r")
+        if len(data) > max_line_bytes:
+            yield _too_long(number, max_line_bytes)
+        elif data and not data.isspace():
+            yield Line(number, data)
+
+
+def _too_long(number: int, limit: int) -> Line:
+    return Line(number, b"", LineTooLong(f"The line is longer than {limit} bytes."))
+
+
+def _raw_lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
+    """Lines without their LF; ``None`` for one of more than ``limit`` bytes."""
+    pieces: list[bytes] = []  # the beginning of a line that is not at its end yet
+    held = 0
+    while block := stream.read(BLOCK_BYTES):
+        *ended, rest = block.split(b"\n")
+        for line in ended:
+            if not pieces:
+                yield line
+                continue
+            yield b"".join((*pieces, line)) if held + len(line) <= limit else None
+            pieces, held = [], 0
+        held += len(rest)
+        if held > limit:
+            pieces = [b""]
+        elif rest:
+            pieces.append(rest)
+    if held:
+        yield b"".join(pieces) if held <= limit else None

@@ -1,0 +1,41 @@
+"""Where each object lives. Keys are built here and nowhere else, from ids alone."""
+
+from typing import Literal
+from urllib.parse import quote
+
+ResultKind = Literal["output", "errors", "report"]
+
+
+def upload(tenant_id: str, file_id: str) -> str:
+    """An uploaded file."""
+    return f"files/{_segment(tenant_id)}/{file_id}"
+
+
+def plan(job_id: str, epoch: int, a: int, b: int) -> str:
+    """The planned lines ``[a, b)``, written by the planner that holds ``epoch``."""
+    return f"{plans(job_id)}{epoch}/{a}-{b}.arrow"
+
+
+def plans(job_id: str) -> str:
+    """The prefix of all of a job's plans."""
+    return f"plans/{job_id}/"
+
+
+def part(job_id: str, a: int, b: int, attempt: int) -> str:
+    """The results of lines ``[a, b)`` by one attempt; another attempt never shares its key."""
+    return f"{parts(job_id)}{a}-{b}/{attempt}.jsonl"
+
+
+def parts(job_id: str) -> str:
+    """The prefix of all of a job's parts."""
+    return f"parts/{job_id}/"
+
+
+def result(job_id: str, epoch: int, kind: ResultKind) -> str:
+    """A result file, written by the finalizer (or planner: reports) that holds ``epoch``."""
+    return f"results/{job_id}/{epoch}/{kind}.jsonl"
+
+
+def _segment(name: str) -> str:
+    """A tenant's name as one harmless path segment."""
+    return quote(name, safe="").replace(".", "%2E")

@@ -1,0 +1,110 @@
+"""Doorbells: Celery messages that say "look at the rows". None carries truth; any may be lost.
+
+The rows are the outbox: whatever a lost message was for, the reconciler rings again.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+from celery import Celery
+from kombu.exceptions import KombuError, OperationalError
+
+from storage.settings import Settings
+
+CONTROL_QUEUE = "tidemill.control"
+EXPIRES_SECONDS = 60
+TaskName = Literal["tidemill.plan", "tidemill.drain", "tidemill.finalize"]
+
+log = structlog.get_logger(__name__)
+
+
+def model_queue(model: str) -> str:
+    """The queue that the workers which run ``model`` listen to."""
+    return f"tidemill.model.{model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """A task to start, by name, so that its sender never imports the worker."""
+
+    task: TaskName
+    queue: str
+    args: tuple[str, ...]
+
+    @classmethod
+    def plan(cls, job_id: str) -> "Wakeup":
+        """A job waits to be planned."""
+        return cls("tidemill.plan", CONTROL_QUEUE, (job_id,))
+
+    @classmethod
+    def drain(cls, model: str) -> "Wakeup":
+        """Chunks of this model wait to be run."""
+        return cls("tidemill.drain", model_queue(model), (model,))
+
+    @classmethod
+    def finalize(cls, job_id: str) -> "Wakeup":
+        """A job's chunks are all settled; its results wait to be put together."""
+        return cls("tidemill.finalize", CONTROL_QUEUE, (job_id,))
+
+
+class Wakeups:
+    """Sends wake-ups, best effort."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+    def send(self, wakeup: Wakeup) -> None:
+        """Send one; a broker that is down is logged, never raised."""
+        try:
+            self.app.send_task(
+                wakeup.task,
+                args=wakeup.args,
+                queue=wakeup.queue,
+                expires=EXPIRES_SECONDS,
+                ignore_result=True,
+                retry=False,
+            )
+        except self._broker_errors() as error:
+            log.warning("wakeup_not_sent", task=wakeup.task, error=type(error).__name__)
+
+    def _broker_errors(self) -> tuple[type[Exception], ...]:
+        transport = self.app.connection_for_write().transport
+        kinds = (*transport.connection_errors, *transport.channel_errors)
+        return (KombuError, OperationalError, OSError, *kinds)
+
+
+def celery_app(settings: Settings) -> Celery:
+    """The Celery application that the API sends with and the worker runs."""
+    app = Celery("tidemill", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_default_queue=CONTROL_QUEUE,
+        task_send_sent_event=False,
+        worker_pool="threads",
+        worker_concurrency=1,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=_transport_options(settings),
+        enable_utc=True,
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if settings.embedded:
+        return {"polling_interval": 0.05}
+    # Without max_retries a sender would wait for ever for a broker that is down.
+    return {
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "max_retries": 1,
+        "interval_start": 0,
+    }

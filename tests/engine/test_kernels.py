@@ -1,0 +1,300 @@
+"""Kernels against naive implementations that are written out here, one number at a time."""
+
+import math
+import random
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import RopeConfig
+from engine.kernels.activation import silu_and_mul
+from engine.kernels.attention import paged_attention, store_kv
+from engine.kernels.batch import AttentionBatch
+from engine.kernels.linear import linear, pack_weight
+from engine.kernels.norm import add_rms_norm_, rms_norm
+from engine.kernels.rope import RotaryTable, apply_rope, rotary_frequencies
+
+CPU = torch.device("cpu")
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    return 1e-5 if dtype == torch.float32 else 2e-2
+
+
+@dataclass
+class Scene:
+    """Random sequences in a random cache: what a kernel gets, and what is in it, in the clear."""
+
+    queries: Tensor
+    key_cache: Tensor
+    value_cache: Tensor
+    batch: AttentionBatch
+    keys: list[Tensor]
+    values: list[Tensor]
+    counts: list[int]
+
+
+def make_scene(
+    counts: list[int],
+    contexts: list[int],
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    block_size: int = 4,
+    device: torch.device = CPU,
+) -> Scene:
+    generator = torch.Generator().manual_seed(len(counts) + sum(contexts))
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    needed = [-(-context // block_size) for context in contexts]
+    order = torch.randperm(sum(needed) + 3, generator=generator).tolist()
+    num_blocks = len(order)
+    key_cache = torch.full((num_blocks, block_size, kv_heads, dim), 9.0).to(device, dtype)
+    value_cache = torch.full_like(key_cache, -9.0)
+    tables = torch.zeros(len(counts), max(needed, default=0), dtype=torch.int32, device=device)
+    slots: list[int] = []
+    keys, values = [], []
+    for row, (count, context) in enumerate(zip(counts, contexts, strict=True)):
+        blocks = [order.pop() for _ in range(needed[row])]
+        tables[row, : len(blocks)] = torch.tensor(blocks, dtype=torch.int32)
+        places = [blocks[i // block_size] * block_size + i % block_size for i in range(context)]
+        keys.append(noise(context, kv_heads, dim))
+        values.append(noise(context, kv_heads, dim))
+        # Earlier steps' keys are in the cache already; this step's are stored through the kernel.
+        for place, key, value in zip(places[:-count], keys[-1], values[-1], strict=False):
+            key_cache[place // block_size, place % block_size] = key
+            value_cache[place // block_size, place % block_size] = value
+        slots += places[-count:]
+    starts = [0]
+    for count in counts:
+        starts.append(starts[-1] + count)
+    decodes = next((i for i, count in enumerate(counts) if count != 1), len(counts))
+    batch = AttentionBatch(
+        query_start=torch.tensor(starts, dtype=torch.int32, device=device),
+        context_lens=torch.tensor(contexts, dtype=torch.int32, device=device),
+        block_tables=tables,
+        slot_mapping=torch.tensor(slots, dtype=torch.int64, device=device),
+        num_decodes=decodes,
+        max_query=max(counts, default=0),
+        max_context=max(contexts, default=0),
+        block_size=block_size,
+        max_decode_context=max(contexts[:decodes], default=0),
+    )
+    new = [rows[-count:] for rows, count in zip(keys, counts, strict=True)]
+    new_values = [rows[-count:] for rows, count in zip(values, counts, strict=True)]
+    if slots:
+        store_kv(torch.cat(new), torch.cat(new_values), key_cache, value_cache, batch.slot_mapping)
+    queries = noise(sum(counts), heads, dim)
+    return Scene(queries, key_cache, value_cache, batch, keys, values, counts)
+
+
+def naive_attention(scene: Scene, scale: float, window: int | None) -> Tensor:
+    """softmax(scale q·k) v for each query and head by itself, in float64."""
+    group = scene.queries.shape[1] // scene.key_cache.shape[2]
+    out = torch.zeros(scene.queries.shape, dtype=torch.float64)
+    row = 0
+    for keys, values, count in zip(scene.keys, scene.values, scene.counts, strict=True):
+        for position in range(len(keys) - count, len(keys)):
+            first = 0 if window is None else max(0, position - window + 1)
+            for head in range(scene.queries.shape[1]):
+                query = scene.queries[row, head].cpu().double()
+                seen = keys[first : position + 1, head // group].cpu().double()
+                weights = torch.softmax(seen @ query * scale, dim=0)
+                seen_values = values[first : position + 1, head // group].cpu().double()
+                out[row, head] = weights @ seen_values
+            row += 1
+    return out
+
+
+def check_attention(scene: Scene, window: int | None) -> None:
+    scale = scene.queries.shape[2] ** -0.5
+    caches = scene.key_cache, scene.value_cache
+    found = paged_attention(scene.queries, *caches, scene.batch, scale, window)
+    assert found.shape == scene.queries.shape
+    assert found.dtype == scene.queries.dtype
+    difference = (found.cpu().double() - naive_attention(scene, scale, window)).abs()
+    assert difference.numel() == 0 or difference.max() < tolerance(found.dtype)
+
+
+SHAPES = {
+    "one token ever": ([1], [1]),
+    "one decode": ([1], [9]),
+    "decodes of unlike lengths": ([1, 1, 1, 1], [1, 30, 4, 17]),
+    "whole prompt": ([13], [13]),
+    "chunk after a prefix": ([5], [21]),
+    "last token of a prompt beside decodes": ([1, 1, 1, 6, 12, 3], [8, 2, 31, 6, 20, 3]),
+    "full blocks": ([1, 8], [16, 8]),
+}
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 64])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(9, 3), (4, 4), (6, 1), (1, 1)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_equals_the_naive_one(
+    shape: str, heads: int, kv_heads: int, window: int | None
+) -> None:
+    check_attention(make_scene(*SHAPES[shape], heads, kv_heads, 8), window)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("seed", range(12))
+def test_attention_of_random_batches(seed: int, dtype: torch.dtype) -> None:
+    source = random.Random(seed)
+    decodes, prompts = source.randrange(5), source.randrange(4)
+    counts = [1] * decodes + [source.randrange(1, 12) for _ in range(prompts)]
+    contexts = [count + source.choice((0, source.randrange(40))) for count in counts]
+    kv_heads = source.choice((1, 2, 3))
+    scene = make_scene(
+        counts,
+        contexts,
+        kv_heads * source.choice((1, 2, 3)),
+        kv_heads,
+        source.choice((4, 16, 64)),
+        dtype=dtype,
+        block_size=source.choice((1, 4, 16)),
+    )
+    check_attention(scene, source.choice((None, source.randrange(1, 30))))
+
+
+def test_many_decodes_are_computed_in_several_groups() -> None:
+    # 40 decodes of 512 to 551 keys of 2 heads of 64 in float32 are over 10 MiB of keys.
+    scene = make_scene([1] * 40, [512 + i for i in range(40)], 2, 2, 64, block_size=16)
+    check_attention(scene, None)
+    plan = next(iter(scene.batch._plans.values()))
+    assert len(plan.decodes) > 1
+    rows = torch.cat([group.rows for group in plan.decodes])
+    assert sorted(rows.tolist()) == list(range(40))
+
+
+def test_an_empty_batch_gives_an_empty_answer() -> None:
+    scene = make_scene([], [], 4, 2, 8)
+    check_attention(scene, None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_on_a_gpu(shape: str, window: int | None, dtype: torch.dtype) -> None:
+    device = torch.device("cuda")
+    check_attention(make_scene(*SHAPES[shape], 9, 3, 64, dtype=dtype, device=device), window)
+
+
+def test_store_kv_writes_the_named_slots_and_no_others() -> None:
+    cache = torch.zeros(3, 4, 2, 8)
+    keys, values = torch.randn(2, 2, 8), torch.randn(2, 2, 8)
+    value_cache = cache.clone()
+    store_kv(keys, values, cache, value_cache, torch.tensor([7, 2]))
+    assert torch.equal(cache[1, 3], keys[0])
+    assert torch.equal(cache[0, 2], keys[1])
+    assert torch.equal(value_cache[1, 3], values[0])
+    cache[1, 3] = cache[0, 2] = 0
+    assert not cache.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rms_norm_divides_by_the_root_mean_square(dtype: torch.dtype) -> None:
+    x, weight = torch.randn(5, 24).to(dtype), torch.randn(24).to(dtype)
+    expected = torch.empty(5, 24, dtype=torch.float64)
+    for row in range(5):
+        numbers = x[row].double().tolist()
+        root = math.sqrt(sum(number * number for number in numbers) / 24 + 1e-5)
+        expected[row] = torch.tensor([number / root for number in numbers]) * weight.double()
+    found = rms_norm(x, weight, 1e-5)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, atol=tolerance(dtype), rtol=1e-2)
+
+
+def test_add_rms_norm_also_adds_to_the_residual() -> None:
+    x, residual, weight = torch.randn(3, 8), torch.randn(3, 8), torch.randn(8)
+    total = x + residual
+    found = add_rms_norm_(x, residual, weight, 1e-6)
+    assert torch.equal(residual, total)
+    assert torch.equal(found, rms_norm(total, weight, 1e-6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_silu_and_mul(dtype: torch.dtype) -> None:
+    x = torch.randn(4, 14).to(dtype)
+    gate, up = x[:, :7].double(), x[:, 7:].double()
+    found = silu_and_mul(x)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), gate / (1 + torch.exp(-gate)) * up, atol=tolerance(dtype), rtol=1e-2
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rope_turns_each_pair_by_its_angle(dtype: torch.dtype) -> None:
+    heads = torch.randn(3, 2, 8).to(dtype)
+    positions = [0, 5, 1000]
+    table = RotaryTable.build(rotary_frequencies(RopeConfig(theta=100.0), 8), 1024, CPU)
+    found = apply_rope(heads, table.rows(torch.tensor(positions)))
+    expected = torch.empty(3, 2, 8, dtype=torch.float64)
+    for token, position in enumerate(positions):
+        for head in range(2):
+            for pair in range(4):
+                angle = position * 100.0 ** (-2 * pair / 8)
+                x, y = heads[token, head, pair].item(), heads[token, head, pair + 4].item()
+                expected[token, head, pair] = x * math.cos(angle) - y * math.sin(angle)
+                expected[token, head, pair + 4] = y * math.cos(angle) + x * math.sin(angle)
+    assert found.dtype == dtype
+    # float32 angles near 1,000 radians are exact to 6e-5.
+    torch.testing.assert_close(found.double(), expected, atol=3e-4 + tolerance(dtype), rtol=0)
+
+
+def test_llama3_scaling_spares_high_frequencies_and_divides_low_ones() -> None:
+    scaled = rotary_frequencies(
+        RopeConfig(500_000.0, "llama3", 8.0, 1.0, 4.0, original_max_position=8192), 128
+    )
+    plain = rotary_frequencies(RopeConfig(500_000.0), 128)
+    share = scaled / plain
+    assert torch.equal(share[:24], torch.ones(24))
+    assert torch.allclose(share[-20:], torch.full((20,), 1 / 8))
+    assert (share.diff() <= 1e-6).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [0, 1, 3, 70])
+@pytest.mark.parametrize("biased", [False, True])
+def test_packed_weights_give_the_same_products(dtype: torch.dtype, rows: int, biased: bool) -> None:
+    x, weight = torch.randn(rows, 33).to(dtype), (torch.randn(50, 33) / 6).to(dtype)
+    bias = torch.randn(50).to(dtype) if biased else None
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    for form in (weight, pack_weight(weight)):
+        found = linear(x, form, bias)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, atol=tolerance(dtype), rtol=1e-2)
+
+
+def test_wrong_arguments_are_named() -> None:
+    scene = make_scene([1, 3], [5, 3], 4, 2, 8)
+    caches = scene.key_cache, scene.value_cache
+    with pytest.raises(ValueError, match="queries must be of shape"):
+        paged_attention(scene.queries[:-1], *caches, scene.batch, 1.0)
+    with pytest.raises(ValueError, match="queries must be torch.float32"):
+        paged_attention(scene.queries.half(), *caches, scene.batch, 1.0)
+    with pytest.raises(ValueError, match="do not divide"):
+        paged_attention(scene.queries[:, :3], *caches, scene.batch, 1.0)
+    with pytest.raises(ValueError, match="sees nothing"):
+        paged_attention(scene.queries, *caches, scene.batch, 1.0, 0)
+    with pytest.raises(ValueError, match="value_cache must be of shape"):
+        paged_attention(scene.queries, caches[0], caches[1][:1], scene.batch, 1.0)
+    with pytest.raises(ValueError, match="slot_mapping must be torch.int64"):
+        store_kv(
+            torch.ones(1, 2, 8), torch.ones(1, 2, 8), *caches, torch.tensor([0], dtype=torch.int32)
+        )
+    with pytest.raises(ValueError, match="weight must be of shape"):
+        rms_norm(torch.ones(2, 4), torch.ones(3), 1e-5)
+    with pytest.raises(ValueError, match="do not halve"):
+        silu_and_mul(torch.ones(2, 5))
+    with pytest.raises(ValueError, match="dense"):
+        silu_and_mul(torch.ones(4, 2).T)

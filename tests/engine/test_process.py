@@ -1,0 +1,115 @@
+"""The engine in its own process: fed, drained, and clear about its death."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import Completion, EngineConfig, EngineProcess, Request, SamplingParams
+from engine.errors import EngineDied, InvalidConfig, ModelNotFound
+
+CONFIG = EngineConfig(dtype="float32", device="cpu", kv_cache_bytes=200 * 2**20)
+PROMPT = tuple(range(1000, 1020))
+ENDLESS = SamplingParams(max_tokens=4000, ignore_eos=True)
+
+
+@pytest.fixture
+def engine() -> Iterator[EngineProcess]:
+    process = EngineProcess(CONFIG)
+    process.start(timeout=120)
+    yield process
+    process.close()
+
+
+def collect(engine: EngineProcess, count: int, timeout: float = 60) -> list[Completion]:
+    done: list[Completion] = []
+    deadline = time.monotonic() + timeout
+    while len(done) < count:
+        assert time.monotonic() < deadline, f"{len(done)} of {count} after {timeout} s"
+        done += engine.poll(0.5)
+    return done
+
+
+def test_requests_come_back_once_each_while_more_are_fed(engine: EngineProcess) -> None:
+    params = SamplingParams(temperature=0, max_tokens=5)
+    engine.submit([Request(f"a{i}", (*PROMPT, i), params) for i in range(10)])
+    first = collect(engine, 1)
+    engine.submit([Request(f"b{i}", (*PROMPT, i), params) for i in range(10)])
+    done = first + collect(engine, 20 - len(first))
+    assert sorted(c.request_id for c in done) == sorted(f"{k}{i}" for k in "ab" for i in range(10))
+    assert engine.poll(0.1) == []
+    assert engine.stats().finished == 20
+    assert engine.stats().cached_tokens > 0
+
+
+def test_a_cancelled_request_comes_back_with_what_it_has(engine: EngineProcess) -> None:
+    engine.submit([Request("long", PROMPT, ENDLESS), Request("other", PROMPT, ENDLESS)])
+    while engine.stats().output_tokens < 10:
+        assert engine.poll(0.2) == []
+    began = time.monotonic()
+    engine.cancel(["long", "unknown"])
+    (completion,) = collect(engine, 1)
+    assert time.monotonic() - began < 5
+    assert completion.request_id == "long"
+    assert completion.outputs[0].finish_reason == "cancelled"
+    assert 0 < completion.completion_tokens < 4000
+
+
+def test_a_killed_engine_is_reported_with_its_signal(engine: EngineProcess) -> None:
+    engine.submit([Request("x", PROMPT, ENDLESS)])
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineDied, match="SIGKILL") as caught:
+        collect(engine, 1)
+    assert caught.value.exit_code == -signal.SIGKILL
+    assert not engine.alive
+    with pytest.raises(EngineDied):
+        engine.submit([Request("y", PROMPT, ENDLESS)])
+
+
+def test_a_crash_leaves_its_last_words(engine: EngineProcess) -> None:
+    engine.submit(["not a request"])  # type: ignore[list-item]
+    with pytest.raises(EngineDied) as caught:
+        collect(engine, 1)
+    assert caught.value.exit_code == 1
+    assert "AttributeError" in caught.value.log_tail
+
+
+def test_a_model_that_cannot_be_loaded_is_the_error_it_is_in_process() -> None:
+    process = EngineProcess(EngineConfig(model="no-such-model"))
+    with pytest.raises(ModelNotFound, match="no-such-model"):
+        process.start()
+    assert not process.alive
+    with pytest.raises(InvalidConfig):
+        EngineProcess(EngineConfig(device="abacus")).start()
+
+
+def test_the_engine_ends_with_who_feeds_it(tmp_path: Path) -> None:
+    script = tmp_path / "feeder.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from engine import EngineConfig, EngineProcess\n"
+        "process = EngineProcess(EngineConfig(device='cpu', kv_cache_bytes=50 * 2**20))\n"
+        "process.start()\n"
+        "print(process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    reader, writer = os.pipe()
+    feeder = os.posix_spawn(
+        sys.executable,
+        [sys.executable, str(script)],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1)],
+    )
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        pid = int(lines.readline())
+    os.waitpid(feeder, 0)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z (" not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < deadline, "the engine outlives its feeder"
+        time.sleep(0.05)

@@ -1,0 +1,192 @@
+"""What is particular to S3: broken connections, open uploads, and errors by table."""
+
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from storage.errors import (
+    ConfigurationError,
+    ObjectExists,
+    ObjectStoreError,
+    ObjectStoreUnavailable,
+)
+from storage.objects import open_store
+from storage.objects.local import LocalStore
+from storage.objects.s3 import S3Store
+from storage.settings import Settings
+
+DATA = bytes(range(256)) * 4096
+
+
+def test_open_store_follows_the_settings(tmp_path: Path) -> None:
+    local = open_store(Settings(home=tmp_path))
+    assert isinstance(local, LocalStore)
+    assert local.root == tmp_path / "objects"
+    spaced = open_store(Settings(object_store_url=(tmp_path / "a b").as_uri()))
+    assert isinstance(spaced, LocalStore)
+    assert spaced.root == tmp_path / "a b"
+    s3 = open_store(Settings(object_store_url="s3://bucket/some/prefix/", s3_region="us-east-1"))
+    assert isinstance(s3, S3Store)
+    assert (s3.bucket, s3.prefix) == ("bucket", "some/prefix/")
+    for url in ("gs://bucket", "s3://", "/folder", "file://host/folder"):
+        with pytest.raises(ConfigurationError):
+            open_store(Settings(object_store_url=url))
+
+
+@pytest.mark.servers
+class TestOnServer:
+    def test_a_wrong_secret(self, s3_settings: Settings) -> None:
+        wrong = s3_settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
+        with pytest.raises(ConfigurationError):
+            open_store(wrong).put("a", b"x")
+
+    def test_no_such_bucket(self, s3_settings: Settings) -> None:
+        elsewhere = s3_settings.model_copy(update={"object_store_url": "s3://missing"})
+        with pytest.raises((ConfigurationError, ObjectStoreError)):
+            list(open_store(elsewhere).list(""))
+
+    def test_open_uploads_are_swept(self, s3_settings: Settings) -> None:
+        store = open_store(s3_settings)
+        assert isinstance(store, S3Store)
+        for _ in range(2):
+            store.client.create_multipart_upload(
+                Bucket=store.bucket, Key=f"{store.prefix}parts/left"
+            )
+        assert store.sweep(3600) == 0
+        assert store.sweep(-5) == 2
+        assert store.sweep(-5) == 0
+
+    def test_a_completion_sent_twice_is_the_same_write(self, s3_settings: Settings) -> None:
+        """As when the first answer is lost and the client library sends it again."""
+        store = open_store(s3_settings)
+        assert isinstance(store, S3Store)
+        real = store.client.complete_multipart_upload
+
+        def twice(**request: object) -> object:
+            real(**request)
+            return real(**request)
+
+        store.client.complete_multipart_upload = twice
+        data = DATA * 6
+        assert store.put("twice", data, if_absent=True).size == len(data)
+        with pytest.raises(ObjectExists):
+            store.put("twice", data + b"!", if_absent=True)
+
+    def test_a_broken_connection_is_resumed(self, s3_settings: Settings) -> None:
+        store = open_store(s3_settings)
+        store.put("long", DATA)
+        assert s3_settings.s3_endpoint_url is not None
+        with cut_after(300_000, s3_settings.s3_endpoint_url) as (url, cuts):
+            through = open_store(s3_settings.model_copy(update={"s3_endpoint_url": url}))
+            with through.reader("long", start=7) as stream:
+                assert stream.read() == DATA[7:]
+        assert len(cuts) == 2
+
+
+def test_a_server_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    store = store_at(f"http://127.0.0.1:{port}")
+    with pytest.raises(ObjectStoreUnavailable):
+        store.head("a")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (500, "InternalError", "object_store_unavailable"),
+        (503, "SlowDown", "object_store_unavailable"),
+        (507, "InsufficientStorage", "out_of_space"),
+        (403, "AccessDenied", "configuration_error"),
+        (400, "InvalidArgument", "object_store_error"),
+        (409, "ConditionalRequestConflict", "object_store_unavailable"),
+    ],
+)
+def test_errors_are_translated_by_table(status: int, code: str, error: str) -> None:
+    with answering(status, code) as url, pytest.raises(Exception) as caught:
+        store_at(url).put("a", b"x", if_absent=True)
+    assert getattr(caught.value, "code", None) == error
+
+
+def store_at(url: str) -> S3Store:
+    settings = Settings(
+        s3_endpoint_url=url,
+        s3_region="us-east-1",
+        s3_access_key_id="key",
+        s3_secret_access_key=SecretStr("secret"),
+        s3_addressing_style="path",
+    )
+    store = S3Store.open(settings, bucket="bucket", prefix="")
+    # One try is enough here: the library's own waits between tries only take time.
+    store.client.meta.events.unregister("needs-retry.s3", unique_id="retry-config-s3")
+    return store
+
+
+@contextmanager
+def answering(status: int, code: str) -> Iterator[str]:
+    """A server that answers everything with one error."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def cut_after(limit: int, upstream: str) -> Iterator[tuple[str, list[int]]]:
+    """A proxy that cuts its first two connections after ``limit`` bytes of answer."""
+    host, port = upstream.removeprefix("http://").split(":")
+    cuts: list[int] = []
+
+    class Proxy(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((host, int(port))) as server:
+                threading.Thread(target=pump, args=(self.request, server), daemon=True).start()
+                passed = 0
+                while block := server.recv(65536):
+                    passed += len(block)
+                    if passed > limit and len(cuts) < 2:
+                        cuts.append(passed)
+                        break
+                    self.request.sendall(block)
+                self.request.shutdown(socket.SHUT_RDWR)
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while block := source.recv(65536):
+                target.sendall(block)
+            target.shutdown(socket.SHUT_RDWR)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            pass  # a client that goes away is no matter here
+
+    with Server(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", cuts
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,39 @@
+"""A live API without a worker, for everything that needs no answers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.app import create_app
+from storage.database import Database
+from storage.objects import open_store
+from storage.settings import Settings
+from storage.wakeups import Wakeups, celery_app
+from tidemill.client import Client
+from tidemill.server import ServerThread, listen, url_of
+
+
+@pytest.fixture(scope="session")
+def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A live API, keyed with ``secret``, over SQLite and a folder."""
+    home: Path = tmp_path_factory.mktemp("home")
+    settings = Settings(home=home, api_keys="secret", _env_file=None)
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    app = create_app(
+        settings,
+        database=database,
+        store=open_store(settings),
+        wakeups=Wakeups(celery_app(settings)),
+    )
+    with listen("127.0.0.1", 0) as listener, ServerThread(app, listener):
+        yield url_of(listener)
+    database.close()
+
+
+@pytest.fixture
+def client(api_url: str) -> Iterator[Client]:
+    """A client of that API."""
+    with Client(api_url, "secret") as client:
+        yield client

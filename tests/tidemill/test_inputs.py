@@ -1,0 +1,114 @@
+"""An input is told by its content, and what is not understood is refused with the line shown."""
+
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tidemill.errors import InputError
+from tidemill.inputs import Kind, open_source, read_rows
+
+REQUEST = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "m"}}
+
+
+def write_lines(path: Path, *lines: object) -> Path:
+    path.write_bytes(
+        b"".join((x if isinstance(x, bytes) else orjson.dumps(x)) + b"\n" for x in lines)
+    )
+    return path
+
+
+def test_batch_requests_are_known_by_their_keys_and_name_their_endpoint(tmp_path: Path) -> None:
+    source = open_source(write_lines(tmp_path / "in.txt", REQUEST))
+    assert (source.kind, source.endpoint) == (Kind.OPENAI, "/v1/completions")
+
+
+def test_batch_requests_are_known_though_the_first_lines_are_broken(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in.jsonl", b'{"custom_id": "a", ', b"", b"nonsense", REQUEST)
+    assert open_source(path).kind is Kind.OPENAI
+
+
+@pytest.mark.parametrize(
+    "row", [{"prompt": "Hi", "id": 7}, {"messages": [{"role": "user", "content": "Hi"}]}]
+)
+def test_json_lines_with_prompts(tmp_path: Path, row: dict[str, object]) -> None:
+    source = open_source(write_lines(tmp_path / "in", row))
+    assert source.kind is Kind.JSONL
+    (read,) = read_rows(source)
+    assert read.fields == row
+    assert read.prompt == row.get("prompt", row.get("messages"))
+
+
+def test_text_is_one_prompt_a_line_and_keeps_its_line_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "prompts"
+    path.write_bytes("\ufeffWas ist größer?\r\n\n  \nWhy? {not json\n".encode())
+    rows = list(read_rows(open_source(path)))
+    assert [(row.number, row.prompt) for row in rows] == [
+        (1, "Was ist größer?"),
+        (4, "Why? {not json"),
+    ]
+
+
+def test_a_line_that_is_no_object_is_kept_as_it_is(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in", {"prompt": "a"}, b"{broken", [1], {"other": 1})
+    rows = list(read_rows(open_source(path)))
+    assert [row.raw for row in rows] == [None, b"{broken", b"[1]", None]
+    assert [row.prompt for row in rows] == ["a", None, None, None]
+
+
+def test_column_names_the_field(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in", {"question": "Why?", "prompt": "other"})
+    (row,) = read_rows(open_source(path, column="question"))
+    assert row.prompt == "Why?"
+
+
+def test_parquet_strings_and_messages(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None}]
+    table = pa.table({"text": ["a", None], "messages": [messages, []]})
+    pq.write_table(table, tmp_path / "in.bin")
+    by_default = list(read_rows(open_source(tmp_path / "in.bin")))
+    assert by_default[0].prompt == [messages[0], {"role": "assistant"}]
+    named = list(read_rows(open_source(tmp_path / "in.bin", column="text")))
+    assert [(row.number, row.prompt) for row in named] == [(1, "a"), (2, None)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b'\n{"text": "no prompt"}\n', 'Line 2: {"text": "no prompt"}'),
+        (b"[1, 2]\n", "Line 1: [1, 2]"),
+        (b"\x1f\x8b\x08rest", "binary or compressed"),
+        (b"abc\0def\n", "binary or compressed"),
+        (b"fine\nl\xe4tin\n", "line 2 is not UTF-8"),
+        (b"PAR1 but not really", "damaged Parquet"),
+    ],
+)
+def test_what_is_not_understood_is_refused_with_what_was_expected(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        open_source(path)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.txt cannot be read: No such file"):
+        open_source(tmp_path / "nowhere.txt")
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [(None, "neither a column prompt nor messages; it has n, text"), ("n", "of type int64")],
+)
+def test_a_parquet_file_without_prompts_lists_its_columns(
+    tmp_path: Path, column: str | None, message: str
+) -> None:
+    pq.write_table(pa.table({"n": [1], "text": ["a"]}), tmp_path / "in.parquet")
+    with pytest.raises(InputError, match=message):
+        open_source(tmp_path / "in.parquet", column=column)

@@ -1,0 +1,100 @@
+"""Plain rows become the lines of a batch, number for number."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.errors import InputError, UsageError
+from tidemill.inputs import open_source
+from tidemill.requests import COMPLETIONS, RequestOptions, request_lines, row_number, upload_of
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=40)
+
+
+def uploaded(path: Path, options: RequestOptions | None = None) -> list[bytes]:
+    upload = upload_of(open_source(path), options or RequestOptions())
+    return b"".join(upload.chunks()).split(b"\n")
+
+
+def bodies(path: Path, options: RequestOptions) -> list[dict[str, Any]]:
+    return [orjson.loads(line)["body"] for line in uploaded(path, options) if line]
+
+
+def test_options_are_in_every_request(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_text("Why?\n")
+    options = RequestOptions("big", "Be brief.", {"max_tokens": 5, "stop": ["."]})
+    (line, _) = uploaded(path, options)
+    assert orjson.loads(line) == {
+        "custom_id": "line-1",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {
+            "model": "big",
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Why?"},
+            ],
+            "max_tokens": 5,
+            "stop": ["."],
+        },
+    }
+
+
+def test_a_system_message_of_the_row_stays(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "own"}, {"role": "user", "content": "Hi"}]
+    (tmp_path / "in").write_bytes(orjson.dumps({"messages": messages}))
+    (body,) = bodies(tmp_path / "in", RequestOptions(system="other"))
+    assert body["messages"] == messages
+
+
+def test_completions_send_the_prompt_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("Once upon")
+    (body,) = bodies(tmp_path / "in", RequestOptions(endpoint=COMPLETIONS))
+    assert body == {"model": "smollm2", "prompt": "Once upon"}
+
+
+def test_line_n_of_the_upload_is_line_n_of_the_input(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b'\n{"prompt": "a"}\n\n{broken\n{"x": 1}\n{"prompt": "b"}')
+    lines = uploaded(tmp_path / "in")
+    assert (lines[0], lines[2], lines[3]) == (b"", b"", b"{broken")
+    ids = {number: orjson.loads(lines[number - 1])["custom_id"] for number in (2, 5, 6)}
+    assert ids == {2: "line-2", 5: "line-5", 6: "line-6"}
+    assert "messages" not in orjson.loads(lines[4])["body"]
+
+
+def test_whole_requests_are_sent_untouched(tmp_path: Path) -> None:
+    content = b'{"custom_id":"a","method":"POST","url":"/v1/completions","body":{}}\r\n\nbad\n'
+    (tmp_path / "in.jsonl").write_bytes(content)
+    upload = upload_of(open_source(tmp_path / "in.jsonl"), RequestOptions())
+    assert b"".join(upload.chunks()) == content
+    with pytest.raises(UsageError, match="name their model"):
+        upload_of(open_source(tmp_path / "in.jsonl"), RequestOptions(model="m"))
+
+
+def test_a_field_that_the_output_needs_is_refused_unless_renamed(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b'{"prompt": "a"}\n{"prompt": "b", "answer": "c"}\n')
+    source = open_source(tmp_path / "in")
+    with pytest.raises(InputError, match="line 2 has a field 'answer' already"):
+        list(request_lines(source, RequestOptions()))
+    assert len(list(request_lines(source, RequestOptions(answer_column="reply")))) == 4
+
+
+@given(st.lists(TEXT, min_size=1, max_size=8))
+def test_every_prompt_of_a_text_file_arrives(
+    tmp_path_factory: pytest.TempPathFactory, prompts: list[str]
+) -> None:
+    prompts[0] = "First " + prompts[0]
+    path = tmp_path_factory.mktemp("text") / "in"
+    path.write_text("\n".join(prompts), encoding="utf-8", newline="")
+    sent = {
+        row_number(request["custom_id"]): request["body"]["messages"][0]["content"]
+        for line in uploaded(path)
+        if line
+        for request in [orjson.loads(line)]
+    }
+    assert sent == {n: prompt for n, prompt in enumerate(prompts, 1) if prompt.strip()}

@@ -1,0 +1,162 @@
+"""``tidemill run`` and ``tidemill submit``: a file becomes a job."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tidemill.commands import options
+from tidemill.exits import ExitCode, of_batch
+from tidemill.formats import Endpoint, OnInvalid
+
+if TYPE_CHECKING:
+    from tidemill.inputs import Source
+
+STDIN = Path("-")
+
+
+def run(
+    input: options.Input,
+    output: options.Output = None,
+    errors: options.Errors = None,
+    format: options.OutputFormat = None,
+    model: options.Model = None,
+    column: options.Column = None,
+    system: options.System = None,
+    endpoint: options.EndpointOption = Endpoint.CHAT,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    answer_column: options.AnswerColumn = "answer",
+    home: options.Home = None,
+    api_key: options.ApiKey = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a whole job in one command: upload, plan, run, fetch.
+
+    The input is told by its content: batch requests, lines of {"prompt"} or {"messages"}, plain
+    text with one prompt a line, or Parquet. Bad lines do not stop the others. Ctrl-C cancels the
+    job and keeps what is done.
+
+    Examples:
+
+        tidemill run prompts.txt
+
+        tidemill run questions.jsonl --system "Answer in one word." --max-tokens 8 -o answers.jsonl
+
+        tidemill run reviews.parquet --column review --temperature 0
+
+        cat prompts.txt | tidemill run - -o - | jq .answer
+    """
+    from tidemill.errors import UsageError
+    from tidemill.files import STDOUT
+    from tidemill.jobs import follow, submit, summarise
+    from tidemill.outputs import plan_target, write_results
+    from tidemill.progress import reporter
+    from tidemill.render import print_json, print_problems, print_summary, stderr
+    from tidemill.requests import RequestOptions
+    from tidemill.session import own_service
+
+    if as_json and output == STDOUT:
+        raise UsageError("--json and '-o -' both want standard output; choose one.")
+    sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
+    request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
+    started = time.monotonic()
+    with opened(input, column) as source:
+        target = plan_target(
+            source.path if input != STDIN else Path(source.name),
+            source.kind,
+            output=output,
+            errors=errors,
+            format=format,
+            answer_column=answer_column,
+        )
+        with reporter(stderr(), quiet=quiet) as report:
+            report.say("Starting")
+            with own_service(home, api_key) as client:
+                batch = submit(client, source, request, report, on_invalid=OnInvalid.SKIP)
+                followed = follow(client, batch, report)
+                written = write_results(client, followed.batch, source, target)
+                summary = summarise(client, followed.batch, written, started)
+    if followed.batch.status == "failed":
+        print_problems(followed.batch)
+    elif not quiet:
+        print_summary(summary, interrupted=followed.interrupted)
+    if as_json:
+        print_json(summary)
+    raise typer.Exit(ExitCode.INTERRUPTED if followed.interrupted else of_batch(followed.batch))
+
+
+def submit(
+    input: options.Input,
+    model: options.Model = None,
+    column: options.Column = None,
+    system: options.System = None,
+    endpoint: options.EndpointOption = Endpoint.CHAT,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    on_invalid: Annotated[
+        OnInvalid,
+        typer.Option("--on-invalid", help="What bad lines do: fail the batch, or be skipped."),
+    ] = OnInvalid.FAIL,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Send a job to a running service and print the batch's id.
+
+    Understands the same inputs as run.
+
+    Examples:
+
+        id=$(tidemill submit requests.jsonl)
+
+        tidemill watch $id && tidemill fetch $id -o answers.jsonl
+    """
+    from tidemill import jobs
+    from tidemill.progress import reporter
+    from tidemill.render import print_json, stderr
+    from tidemill.requests import RequestOptions
+    from tidemill.session import connect
+
+    sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
+    request = RequestOptions(model, system, sampling, endpoint.path)
+    with (
+        opened(input, column) as source,
+        connect(url, api_key, home) as client,
+        reporter(stderr(), quiet=quiet) as report,
+    ):
+        batch = jobs.submit(client, source, request, report, on_invalid=on_invalid)
+    if as_json:
+        print_json(batch)
+    else:
+        typer.echo(batch.id)
+
+
+@contextmanager
+def opened(path: Path, column: str | None) -> Iterator["Source"]:
+    """The input, told by its content; standard input through a temporary copy."""
+    from tidemill.inputs import open_source
+
+    if path != STDIN:
+        yield open_source(path, column=column)
+        return
+    import shutil
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(prefix="tidemill-") as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.flush()
+        yield open_source(Path(copy.name), name="stdin", column=column)

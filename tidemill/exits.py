@@ -1,0 +1,34 @@
+"""The exit codes of the `tidemill` command."""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidemill.objects import Batch
+
+
+class ExitCode(IntEnum):
+    """What a script may rely on; docs/cli.md lists them too."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    LINES_FAILED = 3
+    BATCH_FAILED = 4
+    STOPPED = 5
+    INTERRUPTED = 130
+
+
+HELP = (
+    "Exit codes: 0 all lines answered; 1 failed; 2 wrong usage; 3 some lines failed; "
+    "4 the batch failed validation; 5 cancelled or expired; 130 Ctrl-C."
+)
+
+
+def of_batch(batch: "Batch") -> ExitCode:
+    """The exit code that says how a finished batch ended."""
+    if batch.status == "failed":
+        return ExitCode.BATCH_FAILED
+    if batch.status in ("cancelled", "expired"):
+        return ExitCode.STOPPED
+    return ExitCode.LINES_FAILED if batch.request_counts.failed else ExitCode.OK

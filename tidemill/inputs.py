@@ -1,0 +1,210 @@
+"""What an input file is, told by its content, and its rows.
+
+Four kinds are understood:
+
+- ``openai``: lines of ``{"custom_id", "method", "url", "body"}``, sent as they are;
+- ``jsonl``: lines of ``{"prompt": …}`` or ``{"messages": […]}``, with any other fields beside;
+- ``text``: one prompt a line;
+- ``parquet``: a column ``prompt`` (strings) or ``messages`` (lists of role and content).
+
+A row's number counts from 1; for lines it is the line's own number, blank lines counted.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from storage.jsonl import read_lines
+from tidemill.errors import InputError
+
+SAMPLE_BYTES = 1024 * 1024
+SAMPLE_LINES = 64
+MAX_LINE_BYTES = 8 * 1024 * 1024
+SHOWN_CHARACTERS = 120
+CHAT = "/v1/chat/completions"
+EXPECTED = (
+    "Expected one of: lines of {custom_id, method, url, body}; lines of {prompt} or {messages}; "
+    "plain text with one prompt a line; a Parquet file with a column prompt or messages."
+)
+BATCH_KEYS = frozenset({"custom_id", "method", "url", "body"})
+
+Prompt = str | list[dict[str, Any]]
+
+
+class Kind(StrEnum):
+    """The kinds of input."""
+
+    OPENAI = "openai"
+    JSONL = "jsonl"
+    TEXT = "text"
+    PARQUET = "parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input file that was understood.
+
+    Attributes:
+        name: what to call it, e.g. in the name of the output.
+        column: the field or column that holds the prompts; ``None`` looks for ``prompt`` and
+            ``messages`` in every row.
+        endpoint: the endpoint its requests are for, where the file says so.
+    """
+
+    path: Path
+    name: str
+    kind: Kind
+    column: str | None = None
+    endpoint: str = CHAT
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a plain input.
+
+    Attributes:
+        number: from 1.
+        prompt: a string or chat messages; ``None`` where the row has none.
+        fields: what the row holds, the prompt included.
+        raw: the line itself where it is not a JSON object; the service then says what is wrong.
+    """
+
+    number: int
+    prompt: Prompt | None
+    fields: Mapping[str, Any]
+    raw: bytes | None = None
+
+
+def open_source(path: Path, *, name: str | None = None, column: str | None = None) -> Source:
+    """Look at a file and tell what it is.
+
+    Args:
+        name: its name where the path is only a copy of it.
+        column: the field or column with the prompts, for plain inputs.
+
+    Raises:
+        InputError: it cannot be read, or is none of the kinds.
+    """
+    name = name or path.name
+    try:
+        with path.open("rb") as file:
+            head = file.read(SAMPLE_BYTES)
+            if b"\n" not in head:
+                head += file.readline(MAX_LINE_BYTES)
+            elif len(head) == SAMPLE_BYTES:
+                head = head[: head.rindex(b"\n")]
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}.") from error
+    if head.startswith(b"PAR1"):
+        from tidemill.parquet import prompt_column
+
+        return Source(path, name, Kind.PARQUET, prompt_column(path, column))
+    if head.startswith(b"\x1f\x8b") or b"\0" in head:
+        raise InputError(f"{name} is a binary or compressed file. {EXPECTED}")
+    return _of_lines(path, name, column, head)
+
+
+def read_rows(source: Source) -> Iterator[Row]:
+    """The rows of a plain input, as a stream.
+
+    Raises:
+        InputError: a line of text is not UTF-8, or is too long.
+    """
+    if source.kind is Kind.PARQUET:
+        from tidemill.parquet import read_parquet_rows
+
+        yield from read_parquet_rows(source)
+        return
+    with source.path.open("rb") as file:
+        for line in read_lines(file, max_line_bytes=MAX_LINE_BYTES):
+            if line.error is not None:
+                raise InputError(f"{source.name}, line {line.number}: {line.error}")
+            if not line.data.strip():
+                continue
+            yield (_text_row if source.kind is Kind.TEXT else _json_row)(
+                source, line.number, line.data
+            )
+
+
+def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
+    """The prompt among a row's fields, or ``None`` where there is none that could be one."""
+    for name in (column,) if column else ("messages", "prompt"):
+        value = fields.get(name)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            return value
+    return None
+
+
+def _text_row(source: Source, number: int, data: bytes) -> Row:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source.name}, line {number} is not UTF-8 text.") from error
+    return Row(number, text, {"prompt": text})
+
+
+def _json_row(source: Source, number: int, data: bytes) -> Row:
+    fields = _object(data)
+    if fields is None:
+        return Row(number, None, {}, raw=data)
+    return Row(number, prompt_of(fields, source.column), fields)
+
+
+def _of_lines(path: Path, name: str, column: str | None, head: bytes) -> Source:
+    lines = [
+        (number, line)
+        for number, line in enumerate(head.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
+        if line.strip()
+    ][:SAMPLE_LINES]
+    if not lines:
+        raise InputError(f"{name} is empty. {EXPECTED}")
+    objects = [fields for _, line in lines if (fields := _object(line)) is not None]
+    requests = [fields for fields in objects if len(BATCH_KEYS & fields.keys()) >= 2]
+    if requests:
+        if column:
+            raise InputError(f"{name} holds whole requests, so --column has no meaning for it.")
+        urls = (fields.get("url") for fields in requests)
+        endpoint = next((url for url in urls if isinstance(url, str)), CHAT)
+        return Source(path, name, Kind.OPENAI, endpoint=endpoint)
+    if any(prompt_of(fields, column) is not None for fields in objects):
+        return Source(path, name, Kind.JSONL, column)
+    number, first = lines[0]
+    if objects or first.lstrip()[:1] in (b"{", b"["):
+        wanted = f"the field {column!r}" if column else "a prompt"
+        raise InputError(
+            f"{name} looks like JSON, but no line of it holds {wanted}.\n"
+            f"Line {number}: {_shown(first)}\n{EXPECTED}"
+        )
+    if column:
+        raise InputError(f"{name} is plain text, which has no column {column!r}.")
+    for number, line in lines:
+        _check_text(name, number, line)
+    return Source(path, name, Kind.TEXT)
+
+
+def _check_text(name: str, number: int, line: bytes) -> None:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}, line {number} is not UTF-8 text: {_shown(line)}\n{EXPECTED}"
+        ) from error
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _shown(line: bytes) -> str:
+    text = line.decode(errors="replace")
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"

@@ -1,0 +1,121 @@
+"""One job from the user's side: upload, create, follow, and sum up."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from tidemill.answers import read_answers
+from tidemill.client import Client
+from tidemill.formats import OnInvalid
+from tidemill.inputs import Kind, Source
+from tidemill.objects import Batch, Usage
+from tidemill.outputs import Written
+from tidemill.progress import Reporter, with_progress
+from tidemill.requests import RequestOptions, upload_of
+
+MAX_METADATA = 512
+MAX_FAILURES_READ = 100_000
+
+
+class Summary(Struct, frozen=True):
+    """How a job went. ``tokens_per_second`` counts prompt and output over the time of running."""
+
+    batch_id: str
+    status: str
+    rows: int
+    answered: int
+    failed: int
+    seconds: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    tokens_per_second: float | None
+    prefix_cache_share: float
+    output: str | None
+    errors: str | None
+    failures: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A batch that has finished, and whether Ctrl-C made it so."""
+
+    batch: Batch
+    interrupted: bool = False
+
+
+def submit(
+    client: Client,
+    source: Source,
+    options: RequestOptions,
+    reporter: Reporter,
+    *,
+    on_invalid: OnInvalid,
+) -> Batch:
+    """Upload an input and create its batch.
+
+    Raises:
+        InputError, UsageError: the input cannot be sent.
+        ClientError: the service refused.
+    """
+    upload = upload_of(source, options)
+    reporter.say("Uploading")
+    file = client.upload(with_progress(upload, reporter))
+    endpoint = source.endpoint if source.kind is Kind.OPENAI else options.endpoint
+    return client.create_batch(
+        file.id,
+        endpoint,
+        metadata={"input": source.name[:MAX_METADATA]},
+        options={"on_invalid": on_invalid},
+    )
+
+
+def follow(client: Client, batch: Batch, reporter: Reporter) -> Followed:
+    """Show a batch until it has finished. Ctrl-C cancels it; a second one leaves at once."""
+    try:
+        return Followed(_until_finished(client, batch, reporter))
+    except KeyboardInterrupt:
+        reporter.say("Cancelling; what is done is kept (Ctrl-C again leaves at once)")
+        client.cancel(batch.id)
+        return Followed(_until_finished(client, batch, reporter), interrupted=True)
+
+
+def _until_finished(client: Client, batch: Batch, reporter: Reporter) -> Batch:
+    for seen in client.watch(batch.id):
+        reporter.update(seen)
+        batch = seen
+    return batch
+
+
+def failures_of(client: Client, batch: Batch) -> Counter[str]:
+    """How many lines failed by the code of their error; empty where there are very many."""
+    if batch.error_file_id is None or batch.request_counts.failed > MAX_FAILURES_READ:
+        return Counter()
+    with client.download(batch.error_file_id) as pieces:
+        return Counter(
+            answer.error.code or "unknown" for answer in read_answers(pieces) if answer.error
+        )
+
+
+def summarise(client: Client, batch: Batch, written: Written, started: float) -> Summary:
+    """Sum a finished job up; ``started`` is a reading of `time.monotonic`."""
+    counts, usage = batch.request_counts, batch.usage or Usage()
+    progress = batch.tidemill.progress if batch.tidemill else None
+    return Summary(
+        batch_id=batch.id,
+        status=batch.status,
+        rows=counts.total,
+        answered=counts.completed,
+        failed=counts.failed,
+        seconds=round(time.monotonic() - started, 3),
+        prompt_tokens=usage.input_tokens,
+        cached_tokens=usage.input_tokens_details.cached_tokens,
+        output_tokens=usage.output_tokens,
+        tokens_per_second=progress.tokens_per_second if progress else None,
+        prefix_cache_share=round(usage.cached_share, 4),
+        output=str(written.output) if written.output else None,
+        errors=str(written.errors) if written.errors else None,
+        failures=dict(failures_of(client, batch).most_common()),
+    )

@@ -1,0 +1,73 @@
+"""The `tidemill` command."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tidemill.commands import batches, doctor, models, run, up
+from tidemill.errors import TidemillError
+from tidemill.exits import HELP, ExitCode
+
+app = typer.Typer(
+    name="tidemill",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command, name in (
+    (up.up, "up"),
+    (run.run, "run"),
+    (run.submit, "submit"),
+    (batches.status, "status"),
+    (batches.watch, "watch"),
+    (batches.fetch, "fetch"),
+    (batches.cancel, "cancel"),
+    (batches.list_batches, "list"),
+    (doctor.doctor, "doctor"),
+):
+    app.command(name, epilog=HELP)(command)
+app.add_typer(models.app, name="models")
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Batch inference for language models on your own machines."""
+    if version:
+        from tidemill import __version__
+
+        typer.echo(f"tidemill {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command and exit; errors that are expected are one message, not a traceback."""
+    try:
+        app()
+    except TidemillError as error:
+        fail(str(error), error.exit_code)
+    except Exception as error:
+        # Imported only here: most commands never need these floors.
+        from engine.errors import EngineError
+        from storage.errors import StorageError
+
+        if not isinstance(error, EngineError | StorageError):
+            raise
+        fail(str(error), ExitCode.FAILURE)
+
+
+def fail(message: str, code: ExitCode) -> None:
+    """Print an error and exit."""
+    label = "\033[31mError:\033[0m" if sys.stderr.isatty() else "Error:"
+    typer.echo(f"{label} {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

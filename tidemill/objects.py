@@ -1,0 +1,152 @@
+"""The service's objects as the client reads them.
+
+Times are Unix seconds. Fields that are not listed here are ignored.
+"""
+
+from typing import Any
+
+from msgspec import Struct, field
+
+TERMINAL_STATUSES = frozenset({"completed", "failed", "cancelled", "expired"})
+
+
+class File(Struct, frozen=True):
+    """An uploaded or produced file; ``bytes`` is its size."""
+
+    id: str
+    bytes: int
+    filename: str
+    purpose: str
+    created_at: int
+    expires_at: int | None = None
+
+
+class Model(Struct, frozen=True):
+    """A model the service may run."""
+
+    id: str
+    created: int = 0
+    owned_by: str = ""
+
+
+class Counts(Struct, frozen=True):
+    """Lines of a batch."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class InputDetails(Struct, frozen=True):
+    """Prompt tokens that came from the prefix cache."""
+
+    cached_tokens: int = 0
+
+
+class Usage(Struct, frozen=True):
+    """Tokens of a batch."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_tokens_details: InputDetails = field(default_factory=InputDetails)
+
+    @property
+    def cached_share(self) -> float:
+        """Share of the prompt tokens that came from the prefix cache, from 0 to 1."""
+        return self.input_tokens_details.cached_tokens / max(1, self.input_tokens)
+
+
+class BatchProblem(Struct, frozen=True):
+    """One reason why a batch failed validation."""
+
+    code: str | None = None
+    message: str | None = None
+    param: str | None = None
+    line: int | None = None
+
+
+class BatchProblems(Struct, frozen=True):
+    """The list of them, capped; the report file has all."""
+
+    data: list[BatchProblem] = field(default_factory=list)
+
+
+class Progress(Struct, frozen=True):
+    """How far a running batch is."""
+
+    lines_total: int | None = None
+    lines_done: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+class BatchExtension(Struct, frozen=True):
+    """What Tidemill adds to a batch under the key ``tidemill``."""
+
+    progress: Progress | None = None
+    plan: dict[str, Any] | None = None
+    report_file_id: str | None = None
+
+
+class Batch(Struct, frozen=True):
+    """A batch."""
+
+    id: str
+    status: str
+    endpoint: str
+    input_file_id: str
+    created_at: int
+    completion_window: str = "24h"
+    model: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    errors: BatchProblems | None = None
+    request_counts: Counts = field(default_factory=Counts)
+    usage: Usage | None = None
+    metadata: dict[str, str] | None = None
+    in_progress_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    expired_at: int | None = None
+    expires_at: int | None = None
+    tidemill: BatchExtension | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its status can no longer change."""
+        return self.status in TERMINAL_STATUSES
+
+
+class BatchPage(Struct, frozen=True):
+    """One page of a list of batches."""
+
+    data: list[Batch]
+    has_more: bool = False
+    last_id: str | None = None
+
+
+class ModelList(Struct, frozen=True):
+    """The models."""
+
+    data: list[Model]
+
+
+class Problem(Struct, frozen=True):
+    """The inside of the error envelope."""
+
+    message: str = "The service gave no reason."
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+
+
+class Envelope(Struct, frozen=True):
+    """How the service reports an error."""
+
+    error: Problem

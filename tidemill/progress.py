@@ -1,0 +1,177 @@
+"""How far a job is, on stderr: a live bar on a terminal, elsewhere a line every few seconds."""
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from tidemill.client import Upload
+from tidemill.objects import Batch
+from tidemill.objects import Progress as BatchProgress
+
+PLAIN_SECONDS = 5.0
+PHASES = {
+    "validating": "Planning",
+    "in_progress": "Running",
+    "finalizing": "Collecting results",
+    "cancelling": "Cancelling",
+}
+
+
+class Reporter(Protocol):
+    """Tells the user how a job goes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def say(self, text: str) -> None:
+        """Something that happens once."""
+
+    def update(self, batch: Batch) -> None:
+        """The batch as it is now."""
+
+
+class LiveReporter:
+    """One line that changes in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<18}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("Starting", total=None, detail="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Show it in place of the phase."""
+        self._progress.update(self._task, description=text, detail="")
+
+    def update(self, batch: Batch) -> None:
+        """Redraw."""
+        progress = progress_of(batch)
+        self._progress.update(
+            self._task,
+            description=PHASES.get(batch.status, batch.status.capitalize()),
+            total=progress.lines_total,
+            completed=progress.lines_done,
+            detail=detail_of(batch),
+        )
+
+
+class PlainReporter:
+    """A line whenever the phase changes, and every few seconds while it does not."""
+
+    def __init__(self, console: Console, *, every: float = PLAIN_SECONDS) -> None:
+        self._console = console
+        self._every = every
+        self._status = ""
+        self._said_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, batch: Batch) -> None:
+        """Print a line if it is time for one."""
+        if batch.finished:
+            return
+        now = time.monotonic()
+        if batch.status == self._status and now - self._said_at < self._every:
+            return
+        self._status, self._said_at = batch.status, now
+        self.say(f"{PHASES.get(batch.status, batch.status)}: {detail_of(batch)}".rstrip(": "))
+
+
+class SilentReporter(PlainReporter):
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+
+def reporter(console: Console, *, quiet: bool = False) -> Reporter:
+    """The reporter that fits where stderr goes."""
+    if quiet:
+        return SilentReporter(console)
+    return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+def progress_of(batch: Batch) -> BatchProgress:
+    """The batch's progress, from its counts where the service tells no more."""
+    if batch.tidemill is not None and batch.tidemill.progress is not None:
+        return batch.tidemill.progress
+    counts = batch.request_counts
+    return BatchProgress(counts.total or None, counts.completed + counts.failed)
+
+
+def detail_of(batch: Batch) -> str:
+    """Rows, tokens a second and time left, as far as they are known."""
+    progress = progress_of(batch)
+    parts = []
+    if progress.lines_total:
+        parts.append(f"{progress.lines_done:,} of {progress.lines_total:,} rows")
+    if progress.tokens_per_second:
+        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+    if progress.seconds_left:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a reader: ``42 s``, ``3 min 20 s``, ``5 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def with_progress(upload: Upload, reporter: Reporter) -> Upload:
+    """The upload, with how much was sent told now and then."""
+
+    def chunks() -> Iterator[bytes]:
+        sent, told = 0, time.monotonic()
+        for piece in upload.chunks():
+            yield piece
+            sent += len(piece)
+            if time.monotonic() - told > 1:
+                told = time.monotonic()
+                reporter.say(f"Uploading, {sent / 1e6:,.0f} MB")
+
+    return Upload(upload.filename, chunks)

@@ -1,0 +1,67 @@
+"""Which service a command talks to."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidemill.client import DEFAULT_URL, Client
+
+if TYPE_CHECKING:
+    from storage.settings import Settings
+
+
+def settings_for(home: Path | None, **values: object) -> "Settings":
+    """The settings of the environment, with what the command line gave on top."""
+    from pydantic import ValidationError
+
+    from storage.errors import ConfigurationError
+    from storage.settings import Settings
+
+    given = {name: value for name, value in {"home": home, **values}.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = "TIDEMILL_" + "_".join(str(part) for part in problem["loc"]).upper()
+        raise ConfigurationError(f"{name}: {problem['msg']}.") from error
+
+
+def connect(url: str | None, api_key: str | None, home: Path | None) -> Client:
+    """A client of the named service, else of the home folder's, else of port 8000."""
+    if url is None:
+        from storage.home import read_owner
+
+        owner = read_owner(settings_for(home).home)
+        url = owner.url if owner and owner.url else DEFAULT_URL
+    return Client(url, api_key)
+
+
+@contextmanager
+def own_service(home: Path | None, api_key: str | None) -> Iterator[Client]:
+    """A client of a service that lives as long as this command.
+
+    Where another process serves the home folder already, that one is used.
+    """
+    from storage.home import read_owner
+
+    settings = settings_for(home, host="127.0.0.1", port=0, log_level=quiet_level())
+    owner = read_owner(settings.home)
+    if owner is not None and owner.url:
+        with Client(owner.url, api_key) as client:
+            yield client
+        return
+    from tidemill.logs import configure_logs
+    from tidemill.service import Service
+
+    configure_logs(settings.log_level)
+    key = api_key or next(iter(settings.keys_by_secret), None)
+    # Not announced: whoever joined would lose the service when this command ends.
+    with Service(settings, announce=False) as service, Client(service.url, key) as client:
+        yield client
+
+
+def quiet_level() -> str | None:
+    """The log level of a command that is no server: warnings, unless the environment says more."""
+    return None if "TIDEMILL_LOG_LEVEL" in os.environ else "WARNING"

@@ -1,0 +1,100 @@
+"""Readers of single JSON values. Each returns the value, typed, or raises a `BodyError`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from worker.errors import BodyError
+
+Reader = Callable[[str, Any], Any]
+
+_JSON_NAMES: Mapping[type, str] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def wrong_type(name: str, expected: str, value: object) -> BodyError:
+    """The error of a value of the wrong JSON type, in OpenAI's words."""
+    got = _JSON_NAMES.get(type(value), "something else")
+    return BodyError(
+        f"Invalid type for '{name}': expected {expected}, but got {got} instead.",
+        param=name,
+        code="invalid_type",
+    )
+
+
+def missing(name: str) -> BodyError:
+    """The error of a required parameter that is not there."""
+    return BodyError(
+        f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
+    )
+
+
+def unsupported(name: str, message: str) -> BodyError:
+    """The error of a parameter that is known, and not served."""
+    return BodyError(message, param=name, code="unsupported_parameter")
+
+
+def boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise wrong_type(name, "a boolean", value)
+    return value
+
+
+def integer(name: str, value: Any) -> int:
+    # A bool is an int to Python, and 3.0 is an integer to JSON Schema.
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise wrong_type(name, "an integer", value)
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise wrong_type(name, "a number", value)
+    return float(value)
+
+
+def string(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong_type(name, "a string", value)
+    return value
+
+
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise wrong_type(name, "an object", value)
+    return value
+
+
+def array(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise wrong_type(name, "an array", value)
+    return value
+
+
+def stop_strings(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list):
+        raise wrong_type(name, "a string or an array of strings", value)
+    return tuple(string(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+
+def token_ids(name: str, value: Any) -> tuple[int, ...]:
+    return tuple(integer(f"{name}[{i}]", item) for i, item in enumerate(array(name, value)))
+
+
+def logit_bias(name: str, value: Any) -> dict[int, float]:
+    biases: dict[int, float] = {}
+    for key, bias in mapping(name, value).items():
+        if not (key.isascii() and key.isdigit() and len(key) < 10):
+            raise BodyError(f"'{name}' maps token ids; '{key[:40]}' is none.", param=name)
+        biases[int(key)] = number(f"{name}.{key}", bias)
+    return biases

@@ -1,0 +1,51 @@
+"""A part's way into the store, and its commit."""
+
+from collections.abc import Iterable
+
+from storage import keys
+from storage.chunks import Counts, commit_chunk
+from storage.errors import ObjectExists
+from storage.objects import ObjectStore
+from storage.tables import Chunk
+from worker.context import WorkerContext
+from worker.errors import PartMismatch
+
+
+def write_part(store: ObjectStore, key: str, records: Iterable[bytes]) -> str:
+    """Write a part and return its SHA-256 (hex).
+
+    A part that is there already is accepted if it holds the same bytes: an earlier write of this
+    same attempt whose answer was lost.
+
+    Raises:
+        PartMismatch: it holds other bytes.
+        ObjectStoreError: it could not be written.
+    """
+    try:
+        with store.writer(key, if_absent=True) as writer:
+            for record in records:
+                writer.write(record)
+            return writer.sha256
+    except ObjectExists as error:
+        raise PartMismatch from error
+
+
+def commit_part(
+    worker: WorkerContext, chunk: Chunk, records: Iterable[bytes], counts: Counts
+) -> Chunk:
+    """Write a chunk's part and make it the chunk's result.
+
+    Raises:
+        StateConflict: the lease is another attempt's by now.
+        StorageError: it could not be written; if ``retryable``, the same call may succeed later.
+    """
+    key = keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt)
+    sha256 = write_part(worker.store, key, records)
+    return commit_chunk(
+        worker.database,
+        chunk.id,
+        chunk.attempt,
+        part_key=key,
+        part_sha256=sha256,
+        counts=counts,
+    )

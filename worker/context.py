@@ -1,0 +1,90 @@
+"""What one worker process has: settings, database, object store, engines. Built once a process."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from celery import Celery
+
+from storage.database import Database
+from storage.ids import new_id
+from storage.objects import ObjectStore, open_store
+from storage.settings import Settings
+from storage.wakeups import Wakeups, celery_app
+from worker.engines import Engines
+from worker.errors import Stopping
+from worker.lease import Lease, LeaseKeeper, Renewal
+
+# With everything in one process a renewal costs little, and it is what moves the progress shown.
+EMBEDDED_RENEW_SECONDS = 1.0
+EMBEDDED_RECONCILE_SECONDS = 1.0
+
+
+def owner_name() -> str:
+    """A name for a lease's owner: for people to read; the attempt is what fences."""
+    return f"{socket.gethostname()}/{os.getpid()}/{new_id('w')[-6:]}"
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """Everything that tasks share. ``stopping`` is set once, when the process shall end."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+    wakeups: Wakeups
+    engines: Engines
+    owner: str = field(default_factory=owner_name)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    draining: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def open(cls, settings: Settings, app: Celery | None = None) -> "WorkerContext":
+        """Open what the settings name; nothing is connected to yet."""
+        return cls(
+            settings=settings,
+            database=Database(settings.resolved_database_url),
+            store=open_store(settings),
+            wakeups=Wakeups(app or celery_app(settings)),
+            engines=Engines(settings),
+        )
+
+    @property
+    def renew_seconds(self) -> float:
+        """How often leases are renewed and progress is told."""
+        chosen = "renew_seconds" in self.settings.model_fields_set
+        if self.settings.embedded and not chosen:
+            return EMBEDDED_RENEW_SECONDS
+        return self.settings.renew_seconds
+
+    @property
+    def reconcile_seconds(self) -> float:
+        """How often the reconciler looks."""
+        chosen = "reconcile_seconds" in self.settings.model_fields_set
+        if self.settings.embedded and not chosen:
+            return EMBEDDED_RECONCILE_SECONDS
+        return self.settings.reconcile_seconds
+
+    @contextmanager
+    def keeping(self, name: str, renew: Callable[[], Renewal], since: float) -> Iterator[Lease]:
+        """A lease that is renewed while the context lasts; ``since`` is as in `Lease`."""
+        lease = Lease(name, renew, seconds=self.settings.lease_seconds, since=since)
+        with LeaseKeeper(self.renew_seconds) as keeper:
+            keeper.hold(lease)
+            yield lease
+
+    def heartbeat(self, lease: Lease) -> Callable[[], None]:
+        """A check for inner loops.
+
+        It raises `LeaseLost`, or `Stopping` when the worker or the job is to stop.
+        """
+
+        def check() -> None:
+            lease.check()
+            if self.stopping.is_set() or lease.stop is not None:
+                raise Stopping
+
+        return check

@@ -1,0 +1,181 @@
+"""The engine process that stays resident between jobs.
+
+One engine at a time: a machine's memory is sized for one, so work on another model ends the first.
+A model whose engine cannot start is left alone for a while, longer each time, and the reason is
+kept for whoever asks (`Engines.failure`).
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from engine.config import EngineConfig
+from engine.errors import EngineError
+from engine.info import EngineInfo
+from engine.requests import Completion, EngineStats, Request
+from storage.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 300.0
+
+
+class Engine(Protocol):
+    """What the drain loop needs of `engine.EngineProcess`."""
+
+    def start(self, timeout: float = 300.0) -> EngineInfo: ...
+
+    def submit(self, requests: Sequence[Request]) -> None: ...
+
+    def cancel(self, request_ids: Iterable[str]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def poll(self, timeout: float) -> list[Completion]: ...
+
+    def stats(self) -> EngineStats: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def pid(self) -> int | None: ...
+
+    def close(self, timeout: float = 10.0) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a model's engine did not start, and when it may be tried again (monotonic seconds)."""
+
+    error: EngineError
+    until: float
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A running engine and what it said of itself."""
+
+    source: str
+    engine: Engine
+    info: EngineInfo
+
+
+def engine_config(settings: Settings, source: str) -> EngineConfig:
+    """The engine's configuration for a model's source."""
+    return EngineConfig(
+        model=source,
+        device=settings.device,
+        dtype=settings.dtype,
+        kv_cache_bytes=settings.kv_cache_bytes,
+        max_num_seqs=settings.max_num_seqs,
+        max_batch_tokens=settings.max_batch_tokens,
+        batching=settings.batching,
+    )
+
+
+def engine_process(config: EngineConfig) -> Engine:
+    """A real engine in a process of its own, not started yet."""
+    from engine.process import EngineProcess
+
+    return EngineProcess(config)
+
+
+class Engines:
+    """Starts, keeps and replaces the engine. One drain loop uses it; any thread may `close` it."""
+
+    def __init__(
+        self, settings: Settings, make: Callable[[EngineConfig], Engine] = engine_process
+    ) -> None:
+        self._settings = settings
+        self._make = make
+        self._lock = threading.Lock()
+        self._resident: Resident | None = None
+        self._starting: Engine | None = None
+        self._failures: dict[str, Failure] = {}
+        self._closed = False
+
+    def failure(self, model: str) -> EngineError | None:
+        """Why the model's engine did not start at the last try, if it did not."""
+        found = self._failures.get(model)
+        return found.error if found else None
+
+    @property
+    def failures(self) -> dict[str, EngineError]:
+        """Every model whose engine did not start at its last try, and why."""
+        return {model: found.error for model, found in self._failures.items()}
+
+    def resting(self, model: str) -> bool:
+        """Whether the model's engine failed to start just now and is not to be tried yet."""
+        found = self._failures.get(model)
+        return found is not None and time.monotonic() < found.until
+
+    def get(self, model: str, source: str) -> Resident:
+        """The running engine of this model, started now if need be.
+
+        Raises:
+            EngineError: it did not start.
+        """
+        resident = self._resident
+        if resident is not None and resident.source == source and resident.engine.alive:
+            return resident
+        self.discard()
+        engine = self._make(engine_config(self._settings, source))
+        with self._lock:
+            if self._closed:
+                raise EngineError("The worker is stopping.")
+            self._starting = engine
+        log.info("engine_starting", model=model, source=source)
+        try:
+            info = engine.start()
+        except EngineError as error:
+            self._failed(model, error)
+            raise
+        finally:
+            with self._lock:
+                self._starting = None
+        self._failures.pop(model, None)
+        self._resident = Resident(source, engine, info)
+        log.info("engine_ready", model=model, pid=engine.pid, engine=info.description)
+        return self._resident
+
+    def discard(self) -> None:
+        """End the resident engine, if there is one."""
+        resident, self._resident = self._resident, None
+        if resident is not None:
+            resident.engine.close()
+            log.info("engine_closed", source=resident.source)
+
+    def interrupt(self) -> None:
+        """End an engine that is still starting, and start none any more."""
+        with self._lock:
+            self._closed = True
+            starting = self._starting
+        if starting is not None:
+            starting.close(timeout=0)
+
+    def close(self) -> None:
+        """End whatever runs."""
+        self.interrupt()
+        self.discard()
+
+    def _failed(self, model: str, error: EngineError) -> None:
+        if self._closed:
+            return
+        before = self._failures.get(model)
+        pause = min(before.pause * 2, LONGEST_PAUSE_SECONDS) if before else FIRST_PAUSE_SECONDS
+        self._failures[model] = Failure(error, time.monotonic() + pause, pause)
+        log.error(
+            "engine_not_started",
+            model=model,
+            code=error.code,
+            reason=str(error),
+            log_tail=getattr(error, "log_tail", ""),
+            next_try_seconds=pause,
+        )

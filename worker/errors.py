@@ -1,0 +1,61 @@
+"""Every error this floor raises. ``code`` is stable and meant for programs."""
+
+
+class WorkerError(Exception):
+    """The worker could not do its part."""
+
+    code = "worker_error"
+    retryable = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class BodyError(WorkerError):
+    """A line's body is not a request that can be run. ``param`` names what is wrong in it."""
+
+    code = "invalid_request"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str = "invalid_request"
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class PlanRefused(WorkerError):
+    """The whole input is not usable, whatever its single lines say."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
+class LeaseLost(WorkerError):
+    """The lease is no longer ours: nothing may be written for it any more."""
+
+    code = "lease_lost"
+    retryable = True
+
+
+class PartMismatch(WorkerError):
+    """An object under a part's key differs from what this attempt would write."""
+
+    code = "part_mismatch"
+
+
+class BrokenResult(WorkerError):
+    """The committed parts do not hold every line exactly once."""
+
+    code = "broken_result"
+
+
+class Stopping(WorkerError):
+    """The worker or the job is being stopped, so the work was laid down."""
+
+    code = "stopping"
+    retryable = True

@@ -1,0 +1,121 @@
+"""Leases that are kept while the work goes on, and the moment when one must be given up.
+
+A lease is lost when the database says so, or when no renewal has succeeded for so long that it may
+be somebody else's by now. The second is judged on this machine's monotonic clock, with a margin.
+From then on nothing may be written for it.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import structlog
+
+from storage.errors import StorageError
+from storage.states import StopReason
+from worker.errors import LeaseLost
+
+log = structlog.get_logger(__name__)
+
+MARGIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The answer to a renewal: whether the lease is still ours, and whether the job shall end."""
+
+    held: bool
+    stop: StopReason | None = None
+
+
+class Lease:
+    """One lease. The keeper's thread renews it; the working thread asks `check` before it writes.
+
+    Args:
+        name: for the log.
+        renew: renews in the database; may raise `StorageError`.
+        seconds: how long a renewal lasts.
+        since: monotonic time *before* the claim was sent.
+    """
+
+    def __init__(
+        self, name: str, renew: Callable[[], Renewal], *, seconds: float, since: float
+    ) -> None:
+        self.name = name
+        self._renew = renew
+        self._safe_seconds = seconds - min(MARGIN_SECONDS, seconds / 3)
+        self._renewed_at = since
+        self._gone = False
+        self.stop: StopReason | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing may be written under this lease any more."""
+        return self._gone or time.monotonic() > self._renewed_at + self._safe_seconds
+
+    def check(self) -> None:
+        """Raise `LeaseLost` if it is lost."""
+        if self.lost:
+            raise LeaseLost(f"The lease of {self.name} was lost.")
+
+    def renew(self) -> None:
+        """Renew once. A database that is away is not yet a loss; time decides."""
+        before = time.monotonic()
+        try:
+            answer = self._renew()
+        except StorageError as error:
+            log.warning("lease_not_renewed", lease=self.name, reason=error.code)
+            return
+        if not answer.held:
+            self._gone = True
+            log.warning("lease_lost", lease=self.name)
+            return
+        self._renewed_at = before
+        self.stop = answer.stop or self.stop
+
+
+class LeaseKeeper:
+    """A thread that renews every lease it is given, until it is dropped or lost."""
+
+    def __init__(self, every_seconds: float) -> None:
+        self._every = every_seconds
+        self._leases: list[Lease] = []
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+
+    def __enter__(self) -> "LeaseKeeper":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def hold(self, lease: Lease) -> None:
+        """Renew this one from now on."""
+        with self._lock:
+            self._leases.append(lease)
+
+    def drop(self, lease: Lease) -> None:
+        """Renew it no more."""
+        with self._lock:
+            if lease in self._leases:
+                self._leases.remove(lease)
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._every):
+            with self._lock:
+                leases = list(self._leases)
+            for lease in leases:
+                if lease.lost:
+                    self.drop(lease)
+                else:
+                    lease.renew()

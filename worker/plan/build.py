@@ -1,0 +1,131 @@
+"""Windows → plan files in the store, and the chunks that name them."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engine.config import EngineConfig
+from storage import keys
+from storage.objects import ObjectStore
+from storage.planning import Plan, PlannedChunk
+from storage.settings import Settings
+from storage.tables import Job
+from worker.plan.order import ChunkLimits, arrange, cut, shared_tokens
+from worker.plan.plan_file import PlanHeader, encode_groups, encode_problems
+from worker.plan.rows import Group
+from worker.plan.windows import Window
+
+# A small job is cut finer: several workers share it, and a crash repeats less of it.
+_FEWEST_REQUESTS = 32
+_CHUNKS_A_JOB = 16
+
+
+def chunk_limits(settings: Settings, n_lines: int) -> ChunkLimits:
+    """How large the chunks of a job of ``n_lines`` lines are to be."""
+    share = max(_FEWEST_REQUESTS, n_lines // _CHUNKS_A_JOB)
+    return ChunkLimits(settings.chunk_tokens, min(settings.chunk_lines, share))
+
+
+@dataclass
+class PlanBuilder:
+    """Takes windows in the input's order and lays their chunks one behind the other.
+
+    Only a small tuple a chunk stays in memory.
+
+    Args:
+        sources: what each model's engine loads.
+        fallback_model: whose workers write the error lines of lines that name no usable model.
+        cache_block: tokens in a block of the engine's prefix cache, for the expected saving.
+    """
+
+    store: ObjectStore
+    job: Job
+    sources: Mapping[str, str]
+    limits: ChunkLimits
+    fallback_model: str
+    cache_block: int = EngineConfig().block_size
+    _chunks: list[PlannedChunk] = field(default_factory=list)
+    _at: int = 0
+    _bad: int = 0
+    _duplicates: int = 0
+    _prompt_tokens: int = 0
+    _unique_tokens: int = 0
+    _shared_tokens: int = 0
+    _output_limit: int = 0
+    _models: Counter[str] = field(default_factory=Counter)
+
+    def add(self, window: Window) -> None:
+        """Plan one window.
+
+        Raises:
+            StorageError: a plan file could not be written.
+        """
+        groups = arrange(window.lines)
+        self._shared_tokens += shared_tokens(groups, self.cache_block)
+        for chunk in cut(groups, self.limits):
+            self._add_groups(chunk)
+        if window.problems:
+            model = self.fallback_model
+            data = encode_problems(self._header(""), window.problems)
+            lines = [problem.line for problem in window.problems]
+            self._bad += len(lines)
+            self._add_chunk(model, data, lines, prompt_tokens=0)
+
+    def _add_groups(self, groups: list[Group]) -> None:
+        rows = [row for group in groups for row in group.lines]
+        model = rows[0].model
+        tokens = sum(row.prompt_tokens for row in rows)
+        self._models[model] += len(rows)
+        self._duplicates += len(rows) - len(groups)
+        self._prompt_tokens += tokens
+        for group in groups:
+            self._unique_tokens += group.leader.prompt_tokens
+            self._output_limit += group.leader.budget - group.leader.prompt_tokens
+        data = encode_groups(self._header(self.sources[model]), groups)
+        self._add_chunk(model, data, [row.line for row in rows], prompt_tokens=tokens)
+
+    def _header(self, source: str) -> PlanHeader:
+        job = self.job
+        return PlanHeader(self._at, job.endpoint, source, salt=job.tenant_id)
+
+    def _add_chunk(self, model: str, data: bytes, lines: list[int], *, prompt_tokens: int) -> None:
+        a, b = self._at, self._at + len(lines)
+        key = keys.plan(self.job.id, self.job.plan_epoch, a, b)
+        self.store.put(key, data)
+        self._chunks.append(
+            PlannedChunk(
+                a=a,
+                b=b,
+                model=model,
+                plan_key=key,
+                first_line=min(lines),
+                last_line=max(lines),
+                n_tokens=prompt_tokens,
+            )
+        )
+        self._at = b
+
+    def plan(self) -> Plan:
+        """The whole plan, once every window is added.
+
+        The summary counts lines and tokens: ``prompt_tokens`` over all lines,
+        ``unique_prompt_tokens`` without duplicates, ``expected_cached_tokens`` the share of those
+        that the prefix cache should save, ``max_output_tokens`` what the answers may take at most.
+        """
+        return Plan(
+            n_lines=self._at,
+            chunks=self._chunks,
+            model=next(iter(self._models)) if len(self._models) == 1 else None,
+            n_invalid=self._bad,
+            summary={
+                "lines": self._at,
+                "invalid_lines": self._bad,
+                "duplicate_lines": self._duplicates,
+                "prompt_tokens": self._prompt_tokens,
+                "unique_prompt_tokens": self._unique_tokens,
+                "expected_cached_tokens": self._shared_tokens,
+                "max_output_tokens": self._output_limit,
+                "chunks": len(self._chunks),
+                "models": dict(self._models),
+            },
+        )

@@ -1,0 +1,95 @@
+"""The planner's first pass: every line's envelope, and doubled custom_ids, in flat memory."""
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.jsonl import Line
+from worker.errors import PlanRefused
+from worker.lines import InputLine, LineRules, check_line, too_long
+from worker.plan.duplicates import CustomIds
+from worker.plan.spool import ProblemSpool
+from worker.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the first pass found.
+
+    Attributes:
+        n_lines: lines that are not blank.
+        models: good lines by model; doubled custom_ids count too.
+        problems: every bad line once, in line order; on disk, may be read more than once.
+    """
+
+    n_lines: int
+    models: Counter[str]
+    problems: ProblemSpool
+
+
+def check_lines(
+    lines: Iterable[Line],
+    rules: LineRules,
+    folder: Path,
+    *,
+    max_lines: int,
+    heartbeat: Callable[[], None],
+) -> Checked:
+    """Read the whole input once.
+
+    Args:
+        folder: an empty folder for temporary files.
+        max_lines: most lines that a batch may have.
+        heartbeat: called for every line; it raises to end the pass.
+
+    Raises:
+        PlanRefused: the input has no lines, or too many.
+    """
+    envelope = ProblemSpool(folder / "envelope")
+    ids = CustomIds(folder)
+    models: Counter[str] = Counter()
+    count = 0
+    for line in lines:
+        heartbeat()
+        count += 1
+        if count > max_lines:
+            raise PlanRefused(f"The batch has more than {max_lines} lines.", code="too_many_tasks")
+        found = check(line, rules)
+        if found.custom_id is not None:
+            ids.add(found.custom_id, line.number)
+        if isinstance(found, Problem):
+            envelope.append(found)
+        else:
+            models[found.model] += 1
+    if count == 0:
+        raise PlanRefused("The input file has no lines to run.", code="empty_batch")
+    problems = ProblemSpool(folder / "problems")
+    for problem in _one_a_line(envelope, ids):
+        problems.append(problem)
+    return Checked(count, models, problems)
+
+
+def check(line: Line, rules: LineRules) -> InputLine | Problem:
+    """Check one line of the input."""
+    if line.error is not None:
+        return too_long(line.number, line.error)
+    return check_line(line.number, line.data, rules)
+
+
+def _one_a_line(envelope: Iterable[Problem], ids: CustomIds) -> Iterator[Problem]:
+    doubled = (
+        Problem(
+            line,
+            "duplicate_custom_id",
+            f"The custom_id of this line was used before, on line {first}.",
+            "custom_id",
+        )
+        for line, first in ids.duplicates()
+    )
+    before = 0
+    for problem in heapq.merge(envelope, doubled, key=lambda problem: problem.line):
+        if problem.line != before:
+            yield problem
+        before = problem.line

@@ -1,0 +1,89 @@
+"""Planning under a lease: claim, plan, and the one transaction that starts the job or fails it."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import structlog
+
+from storage import models, planning
+from storage.errors import StateConflict, StorageError
+from storage.planning import Plan, Refusal
+from storage.tables import Job
+from storage.wakeups import Wakeup
+from worker.context import WorkerContext
+from worker.errors import LeaseLost, Stopping
+from worker.lease import Lease, Renewal
+from worker.plan.planner import Planner
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 5
+RETRY_SECONDS = 5.0
+
+
+def plan_job(worker: WorkerContext, job_id: str) -> None:
+    """Plan a job, unless it is planned already or somebody else is at it."""
+    since = time.monotonic()
+    lease_seconds = worker.settings.lease_seconds
+    job = planning.claim_plan(
+        worker.database, worker.owner, lease_seconds=lease_seconds, job_id=job_id
+    )
+    if job is None:
+        return
+    epoch = job.plan_epoch
+    log.info("plan_started", job=job.id, epoch=epoch)
+
+    def renew() -> Renewal:
+        answer = planning.renew_plan(worker.database, job_id, epoch, lease_seconds=lease_seconds)
+        return Renewal(answer.still_mine, answer.stop)
+
+    with worker.keeping(f"plan of {job_id}", renew, since) as lease:
+        try:
+            _settle(worker, job, lease, since)
+        except (LeaseLost, StateConflict):
+            log.warning("plan_abandoned", job=job_id, epoch=epoch)
+        except Stopping:
+            planning.release_plan(worker.database, job_id, epoch)
+            log.info("plan_given_back", job=job_id, epoch=epoch)
+        except (StorageError, OSError) as error:
+            if isinstance(error, StorageError) and not error.retryable:
+                raise
+            planning.release_plan(worker.database, job_id, epoch, delay=RETRY_SECONDS)
+            log.warning("plan_postponed", job=job_id, reason=str(error))
+
+
+def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:
+    database = worker.database
+    outcome = _exhausted() if job.attempts > MAX_ATTEMPTS else _outcome(worker, job, lease)
+    lease.check()
+    seconds = round(time.monotonic() - since, 3)
+    if isinstance(outcome, Refusal):
+        planning.fail_job(database, job.id, job.plan_epoch, outcome)
+        code = outcome.errors[0]["code"]
+        log.info("job_failed", job=job.id, code=code, invalid=outcome.n_invalid, seconds=seconds)
+        return
+    planning.commit_plan(database, job.id, job.plan_epoch, outcome)
+    log.info("job_planned", job=job.id, seconds=seconds, **outcome.summary)
+    for model in {chunk.model for chunk in outcome.chunks}:
+        worker.wakeups.send(Wakeup.drain(model))
+
+
+def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
+    sources = {row.name: row.source for row in models.list_models(worker.database)}
+    with tempfile.TemporaryDirectory(prefix="tidemill-plan-") as folder:
+        return Planner(
+            worker.settings,
+            worker.store,
+            job,
+            sources,
+            Path(folder),
+            worker.heartbeat(lease),
+        ).run()
+
+
+def _exhausted() -> Refusal:
+    message = f"Planning this batch ended the worker {MAX_ATTEMPTS} times; it was given up."
+    return Refusal(
+        errors=[{"code": "internal_error", "message": message, "param": None, "line": None}]
+    )

@@ -1,0 +1,61 @@
+"""What the planner needs of a model: its tokenizer and its limits. Nothing here imports torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class TextTokenizer(Protocol):
+    """The part of `engine.tokenizer.Tokenizer` that planning uses."""
+
+    def encode_batch(
+        self, texts: Sequence[str], add_special_tokens: bool = True
+    ) -> list[list[int]]: ...
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """A model as the planner sees it. ``context_length`` counts tokens of prompt and answer."""
+
+    name: str
+    tokenizer: TextTokenizer
+    context_length: int
+    vocab_size: int
+
+
+def load_text_model(name: str, source: str) -> TextModel:
+    """Load the tokenizer and limits of the model at ``source``.
+
+    Raises:
+        EngineError: there is no such model, or it cannot be read; the message says what to do.
+    """
+    from engine.models.families import load_config
+
+    from engine.catalog import resolve
+    from engine.tokenizer import load_tokenizer
+
+    files = resolve(source)
+    config = load_config(files)
+    return TextModel(name, load_tokenizer(files), config.max_position, config.vocab_size)
+
+
+class TextModels:
+    """The models of one plan, each loaded at its first use and then kept."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, str],
+        load: Callable[[str, str], TextModel] = load_text_model,
+    ) -> None:
+        self._sources = sources
+        self._load = load
+        self._loaded: dict[str, TextModel] = {}
+
+    def get(self, name: str) -> TextModel:
+        """The model called ``name``, which must be one of the sources."""
+        model = self._loaded.get(name)
+        if model is None:
+            model = self._loaded[name] = self._load(name, self._sources[name])
+        return model

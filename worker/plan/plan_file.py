@@ -1,0 +1,165 @@
+"""A chunk's plan as an Arrow IPC file: what to run, and which lines get which answer.
+
+One row a line, in the plan's order. Columns:
+
+- ``line`` int64: the input's line number, from 1
+- ``custom_id`` string, null where the line had none
+- ``leader`` int64: plan position of the row whose answer this line gets; itself for most rows
+- ``tokens`` list<int32>: the prompt; empty for rows that are not leaders
+- ``params`` dictionary<string>: sampling parameters as JSON; null where there is nothing to run
+- ``problem`` string: JSON of the error that is this line's answer; null for good lines
+
+Schema metadata: ``version``, ``start`` (plan position of the first row), ``endpoint``, ``source``
+(what the model's engine loads), and ``salt`` (it keeps tenants' prefix caches apart).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from engine.params import SamplingParams
+from worker.plan.rows import Group, unpack_params, unpack_tokens
+from worker.problems import Problem
+
+VERSION = b"1"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("line", pa.int64(), nullable=False),
+        pa.field("custom_id", pa.string()),
+        pa.field("leader", pa.int64(), nullable=False),
+        pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+        pa.field("params", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("problem", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanHeader:
+    """What holds for every row of a plan file."""
+
+    start: int
+    endpoint: str
+    source: str
+    salt: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One line of a chunk. ``leader`` is the plan position whose answer it gets."""
+
+    line: int
+    custom_id: str | None
+    leader: int
+    problem: Problem | None
+
+
+def encode_groups(header: PlanHeader, groups: Sequence[Group]) -> bytes:
+    """The plan file of groups that are to be run."""
+    columns = _Columns()
+    position = header.start
+    for group in groups:
+        leader = position
+        for row in group.lines:
+            packed = row.tokens if position == leader else b""
+            columns.add(row.line, row.custom_id, leader, packed, row.params, None)
+            position += 1
+    return columns.encode(header)
+
+
+def encode_problems(header: PlanHeader, problems: Sequence[Problem]) -> bytes:
+    """The plan file of lines whose answer is an error already."""
+    columns = _Columns()
+    for position, problem in enumerate(problems, header.start):
+        text = orjson.dumps([problem.code, problem.message, problem.param]).decode()
+        columns.add(problem.line, problem.custom_id, position, b"", None, text)
+    return columns.encode(header)
+
+
+class _Columns:
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, str | None, int, str | None, str | None]] = []
+        self._tokens: list[bytes] = []
+
+    def add(
+        self,
+        line: int,
+        custom_id: str | None,
+        leader: int,
+        tokens: bytes,
+        params: str | None,
+        problem: str | None,
+    ) -> None:
+        self._rows.append((line, custom_id, leader, params, problem))
+        self._tokens.append(tokens)
+
+    def encode(self, header: PlanHeader) -> bytes:
+        line, custom_id, leader, params, problem = zip(*self._rows, strict=True)
+        offsets = np.zeros(len(self._tokens) + 1, dtype=np.int32)
+        np.cumsum([len(packed) // 4 for packed in self._tokens], out=offsets[1:])
+        tokens = pa.ListArray.from_arrays(offsets, unpack_tokens(b"".join(self._tokens)))
+        schema = SCHEMA.with_metadata(
+            {
+                b"version": VERSION,
+                b"start": str(header.start).encode(),
+                b"endpoint": header.endpoint.encode(),
+                b"source": header.source.encode(),
+                b"salt": header.salt.encode(),
+            }
+        )
+        arrays = [
+            pa.array(line, pa.int64()),
+            pa.array(custom_id, pa.string()),
+            pa.array(leader, pa.int64()),
+            tokens,
+            pa.array(params, pa.string()).dictionary_encode(),
+            pa.array(problem, pa.string()),
+        ]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, schema) as writer:
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+        return bytes(sink.getvalue().to_pybytes())
+
+
+class PlanFile:
+    """A plan file that was read whole; it is about as large as its chunk's token budget."""
+
+    def __init__(self, data: bytes) -> None:
+        with pa.ipc.open_file(pa.py_buffer(data)) as reader:
+            self._batch: Any = reader.get_batch(0)
+        metadata = self._batch.schema.metadata
+        self.header = PlanHeader(
+            start=int(metadata[b"start"]),
+            endpoint=metadata[b"endpoint"].decode(),
+            source=metadata[b"source"].decode(),
+            salt=metadata[b"salt"].decode(),
+        )
+
+    def rows(self, a: int, b: int) -> Iterator[PlanRow]:
+        """The lines at plan positions ``[a, b)``, in the plan's order."""
+        part = self._batch.slice(a - self.header.start, b - a)
+        lines, ids, leaders, problems = (
+            part.column(name).to_pylist() for name in ("line", "custom_id", "leader", "problem")
+        )
+        for line, custom_id, leader, problem in zip(lines, ids, leaders, problems, strict=True):
+            yield PlanRow(line, custom_id, leader, _problem(line, custom_id, problem))
+
+    def prompt(self, position: int) -> tuple[int, ...]:
+        """Token ids of the leader at a plan position."""
+        return tuple(self._batch.column("tokens")[position - self.header.start].as_py())
+
+    def params(self, position: int) -> SamplingParams:
+        """Sampling parameters of the row at a plan position."""
+        return unpack_params(self._batch.column("params")[position - self.header.start].as_py())
+
+
+def _problem(line: int, custom_id: str | None, packed: str | None) -> Problem | None:
+    if packed is None:
+        return None
+    code, message, param = orjson.loads(packed)
+    return Problem(line, code, message, param, custom_id)

@@ -1,0 +1,143 @@
+"""A job's plan: two streamed passes over the input, in flat memory.
+
+The first checks every line's envelope, so that a batch with a bad line fails before anything is
+tokenised. The second works in windows: tokenise, group duplicates, put in prefix order, cut into
+chunks, write each chunk's plan file.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from engine.errors import EngineError
+from storage import keys
+from storage.errors import ObjectChanged, ObjectNotFound
+from storage.files import NewFile
+from storage.ids import new_id
+from storage.jsonl import Line, read_lines
+from storage.objects import ObjectStore
+from storage.planning import Plan, Refusal
+from storage.settings import Settings
+from storage.tables import Job
+from worker.errors import PlanRefused
+from worker.lines import LineRules
+from worker.plan.build import PlanBuilder, chunk_limits
+from worker.plan.check import Checked, check_lines
+from worker.plan.models import TextModel, TextModels, load_text_model
+from worker.plan.tokenise import LineTokeniser
+from worker.plan.windows import WindowLimits, windows
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans one job.
+
+    Args:
+        sources: every model that a line may name → what is loaded for it.
+        folder: an empty folder for temporary files.
+        heartbeat: called often; raises to end the planning.
+    """
+
+    settings: Settings
+    store: ObjectStore
+    job: Job
+    sources: Mapping[str, str]
+    folder: Path
+    heartbeat: Callable[[], None]
+    load: Callable[[str, str], TextModel] = load_text_model
+
+    def run(self) -> Plan | Refusal:
+        """The plan, or why there is none.
+
+        Raises:
+            StorageError: the store failed.
+            OSError: the temporary folder is full.
+        """
+        try:
+            return self._plan()
+        except PlanRefused as error:
+            return _refusal(error.code, str(error), error.param)
+        except EngineError as error:
+            return _refusal(error.code, str(error), "model")
+        except (ObjectNotFound, ObjectChanged):
+            message = "The input file was changed or deleted after the batch was created."
+            return _refusal("input_modified", message, "input_file_id")
+
+    def _plan(self) -> Plan | Refusal:
+        if self.store.head(self.job.input_key).size == 0:
+            raise PlanRefused("The input file is empty.", code="empty_file", param="input_file_id")
+        rules = LineRules(self.job.endpoint, self.sources, self.settings.default_model)
+        with self._lines() as lines:
+            checked = check_lines(
+                lines,
+                rules,
+                self.folder,
+                max_lines=self.settings.max_batch_lines,
+                heartbeat=self.heartbeat,
+            )
+        if checked.problems.count and self.job.options.get("on_invalid", "fail") == "fail":
+            return self._refuse(checked)
+        return self._build(checked, rules)
+
+    @contextmanager
+    def _lines(self) -> Iterator[Iterator[Line]]:
+        limit = self.settings.max_line_bytes
+        with self.store.reader(self.job.input_key, if_match=self.job.input_etag) as stream:
+            yield read_lines(stream, max_line_bytes=limit)
+
+    def _build(self, checked: Checked, rules: LineRules) -> Plan:
+        settings = self.settings
+        usual = checked.models.most_common(1)
+        builder = PlanBuilder(
+            self.store,
+            self.job,
+            self.sources,
+            chunk_limits(settings, checked.n_lines),
+            fallback_model=usual[0][0] if usual else settings.default_model,
+        )
+        tokeniser = LineTokeniser(
+            self.job.endpoint, TextModels(self.sources, self.load), settings.default_max_tokens
+        )
+        limits = WindowLimits(settings.plan_window_lines, settings.plan_window_tokens)
+        with self._lines() as lines:
+            for window in windows(
+                lines, checked.problems, rules, tokeniser, limits, self.heartbeat
+            ):
+                builder.add(window)
+        return builder.plan()
+
+    def _refuse(self, checked: Checked) -> Refusal:
+        """The first bad lines in the job's row, all of them in a report file."""
+        key = keys.result(self.job.id, self.job.plan_epoch, "report")
+        with self.store.writer(key) as writer:
+            for problem in checked.problems:
+                self.heartbeat()
+                writer.write(orjson.dumps(problem.report()) + b"\n")
+        report = NewFile(
+            id=new_id("file"),
+            tenant_id=self.job.tenant_id,
+            purpose="batch_output",
+            filename=f"{self.job.id}_report.jsonl",
+            bytes=writer.size,
+            object_key=key,
+            etag=writer.info.etag,
+            sha256=writer.sha256,
+            expires_after=self.job.output_expires_seconds,
+        )
+        first = islice(checked.problems, self.settings.max_reported_errors)
+        return Refusal(
+            errors=[problem.report() for problem in first],
+            n_invalid=checked.problems.count,
+            n_lines=checked.n_lines,
+            report=report,
+        )
+
+
+def _refusal(code: str, message: str, param: str | None) -> Refusal:
+    error: dict[str, Any] = {"code": code, "message": message, "param": param, "line": None}
+    return Refusal(errors=[error])

@@ -1,0 +1,71 @@
+"""The planner's values: a request with its tokens, and a group of equal ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from engine.params import SamplingParams
+
+_params_decoder = msgspec.json.Decoder(SamplingParams)
+_params_encoder = msgspec.json.Encoder()
+
+
+def pack_tokens(ids: Sequence[int]) -> bytes:
+    """Token ids as big-endian 32-bit words, so that comparing bytes compares ids."""
+    return np.asarray(ids, dtype=">u4").tobytes()
+
+
+def unpack_tokens(packed: bytes) -> npt.NDArray[np.int32]:
+    """Packed tokens → int32[n]."""
+    return np.frombuffer(packed, dtype=">u4").astype(np.int32)
+
+
+def pack_params(params: SamplingParams) -> str:
+    """Sampling parameters as JSON; equal parameters give equal text."""
+    return _params_encoder.encode(params).decode()
+
+
+def unpack_params(packed: str) -> SamplingParams:
+    """The inverse of `pack_params`."""
+    return _params_decoder.decode(packed)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLine:
+    """A line that will be run.
+
+    Attributes:
+        line: the input's line number, from 1.
+        tokens: the prompt, packed by `pack_tokens`.
+        params: the sampling parameters, packed by `pack_params`.
+        budget: tokens that it takes at most: the prompt and every answer.
+        deterministic: whether a second run is meant to give the same answer.
+    """
+
+    line: int
+    custom_id: str
+    model: str
+    tokens: bytes
+    params: str
+    budget: int
+    deterministic: bool
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens in the prompt."""
+        return len(self.tokens) // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Lines that are computed once. The first is the leader; the others get its answer."""
+
+    lines: tuple[PlannedLine, ...]
+
+    @property
+    def leader(self) -> PlannedLine:
+        """The line that is run."""
+        return self.lines[0]

@@ -1,0 +1,88 @@
+"""Temporary files of records: what the first pass cannot keep in memory."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from worker.problems import Problem
+
+_BLOCK = 4_096  # records read at a time
+
+
+class RecordSpool:
+    """Fixed-size records, appended and then read in order. No file stays open between calls."""
+
+    def __init__(self, path: Path, layout: str, buffer_bytes: int = 16_384) -> None:
+        self._path = path
+        self._struct = struct.Struct(layout)
+        self._buffer = bytearray()
+        self._limit = buffer_bytes
+        self._size = 0
+
+    def append(self, *values: bytes | int) -> None:
+        """Add one record."""
+        self._buffer += self._struct.pack(*values)
+        if len(self._buffer) >= self._limit:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._buffer:
+            with self._path.open("ab") as file:
+                file.write(self._buffer)
+            self._size += len(self._buffer)
+            self._buffer.clear()
+
+    def __iter__(self) -> Iterator[tuple[bytes | int, ...]]:
+        self._flush()
+        step = self._struct.size * _BLOCK
+        for at in range(0, self._size, step):
+            with self._path.open("rb") as file:
+                file.seek(at)
+                block = file.read(min(step, self._size - at))
+            yield from self._struct.iter_unpack(block)
+
+    def delete(self) -> None:
+        """Drop the records."""
+        self._buffer.clear()
+        self._size = 0
+        self._path.unlink(missing_ok=True)
+
+
+class ProblemSpool:
+    """Problems on disk, one JSON line each, appended and then read in order.
+
+    No file stays open between calls here either.
+    """
+
+    def __init__(self, path: Path, buffer_bytes: int = 65_536) -> None:
+        self._path = path
+        self._buffer = bytearray()
+        self._limit = buffer_bytes
+        self.count = 0
+
+    def append(self, problem: Problem) -> None:
+        """Add one problem."""
+        self._buffer += msgspec.json.encode(problem) + b"\n"
+        self.count += 1
+        if len(self._buffer) >= self._limit:
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._path.open("ab") as file:
+            file.write(self._buffer)
+        self._buffer.clear()
+
+    def __iter__(self) -> Iterator[Problem]:
+        self._flush()
+        decoder = msgspec.json.Decoder(Problem)
+        at = 0
+        block: list[bytes] = [b""]
+        while block:
+            with self._path.open("rb") as file:
+                file.seek(at)
+                block = file.readlines(self._limit)
+                at = file.tell()
+            for line in block:
+                yield decoder.decode(line)

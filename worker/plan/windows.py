@@ -1,0 +1,113 @@
+"""The planner's second pass: the input again, in windows that fit in memory."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import orjson
+
+from storage.jsonl import Line
+from worker.lines import InputLine, LineRules
+from worker.plan.check import check
+from worker.plan.rows import PlannedLine
+from worker.plan.tokenise import LineTokeniser
+from worker.problems import Problem
+
+_BATCH_LINES = 512
+_BATCH_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLimits:
+    """How much is planned together: lines, and tokens of their prompts."""
+
+    lines: int
+    tokens: int
+
+
+@dataclass(slots=True)
+class Window:
+    """Consecutive lines of the input, planned; each is in one of the two lists."""
+
+    lines: list[PlannedLine] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    weight: int = 0  # tokens, and what else of a line takes memory, as tokens of four bytes
+
+    def add(self, result: PlannedLine | Problem) -> None:
+        """Add the plan of one line."""
+        self.weight += len(result.custom_id or "") // 4
+        if isinstance(result, Problem):
+            self.problems.append(result)
+        else:
+            self.lines.append(result)
+            self.weight += result.prompt_tokens
+
+    def full(self, limits: WindowLimits) -> bool:
+        """Whether the limits are reached."""
+        count = len(self.lines) + len(self.problems)
+        return count >= limits.lines or self.weight >= limits.tokens
+
+
+def windows(
+    lines: Iterable[Line],
+    bad: Iterable[Problem],
+    rules: LineRules,
+    tokeniser: LineTokeniser,
+    limits: WindowLimits,
+    heartbeat: Callable[[], None],
+) -> Iterator[Window]:
+    """Plan the input window by window.
+
+    Args:
+        bad: what the first pass found, in line order; these lines are not parsed again.
+        heartbeat: called for every line; it raises to end the pass.
+    """
+    window = Window()
+    for batch in _batches(_sorted_out(lines, bad, rules), limits.lines):
+        good = [entry for entry in batch if isinstance(entry, InputLine)]
+        for entry in batch:
+            heartbeat()
+            if isinstance(entry, Problem):
+                window.add(entry)
+        for result in tokeniser.plan(good):
+            window.add(result)
+        if window.full(limits):
+            yield window
+            window = Window()
+    if window.lines or window.problems:
+        yield window
+
+
+def _sorted_out(
+    lines: Iterable[Line], bad: Iterable[Problem], rules: LineRules
+) -> Iterator[tuple[InputLine | Problem, int]]:
+    """Each line as the first pass judged it, with its size in bytes."""
+    problems = iter(bad)
+    next_bad = next(problems, None)
+    for line in lines:
+        if next_bad is not None and next_bad.line == line.number:
+            yield _with_custom_id(next_bad, line), len(line.data)
+            next_bad = next(problems, None)
+        else:
+            yield check(line, rules), len(line.data)
+
+
+def _with_custom_id(problem: Problem, line: Line) -> Problem:
+    """A doubled custom_id was found by its digest alone; the line still has the text."""
+    if problem.code != "duplicate_custom_id":
+        return problem
+    return replace(problem, custom_id=orjson.loads(line.data)["custom_id"])
+
+
+def _batches(
+    entries: Iterable[tuple[InputLine | Problem, int]], most: int
+) -> Iterator[list[InputLine | Problem]]:
+    batch: list[InputLine | Problem] = []
+    size = 0
+    for entry, bytes_ in entries:
+        batch.append(entry)
+        size += bytes_
+        if len(batch) >= min(_BATCH_LINES, most) or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

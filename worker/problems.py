@@ -1,0 +1,24 @@
+"""What is wrong with one line of the input, as it is reported and as it is answered."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One bad line. ``line`` counts from 1; ``param`` names the field, as OpenAI does."""
+
+    line: int
+    code: str
+    message: str
+    param: str | None = None
+    custom_id: str | None = None
+
+    def report(self) -> dict[str, Any]:
+        """The entry of a batch's ``errors.data`` and of its report file."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "param": self.param,
+            "line": self.line,
+        }
