@@ -2,9 +2,17 @@
 
 import re
 
+from storage.errors import NotFound
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z", re.ASCII)
 
 
-def is_id(text: str) -> bool:
-    """Whether ``text`` could be one of our ids; anything else never reaches the database."""
-    return _ID.match(text) is not None
+def checked_id(text: str) -> str:
+    """``text`` where it could be one of our ids; anything else never reaches the database.
+
+    Raises:
+        NotFound: it could not.
+    """
+    if _ID.match(text) is None:
+        raise NotFound
+    return text

@@ -6,7 +6,6 @@ fresh home folder, and runs the job with the official ``openai`` client, as any 
 
 import argparse
 import ast
-import inspect
 import random
 import re
 import subprocess
@@ -23,23 +22,26 @@ import msgspec
 from openai import OpenAI
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tidemill.answers import read_answers
 from tidemill.errors import StartFailed, TidemillError
 from tidemill.objects import Batch, Usage
 from tidemill.progress import duration, reporter
-from tidemill.requests import DEFAULT_MODEL
 
 SYSTEM = (
     "You are a technical writer. You are given the documentation of one item of the Python "
     "standard library. Summarise it in one sentence, in plain words, for a reader who has never "
     "used it. Do not repeat its name, do not quote code, and do not add examples of your own."
 )
+MODEL = "smollm2"
 SHOWN_ROWS = 6
+PLAIN_WIDTH = 120
 MIN_CHARACTERS, MAX_CHARACTERS = 60, 600
 POLL_SECONDS = 0.5
 SKIPPED_FOLDERS = frozenset({"site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"})
 MAX_SOURCE_BYTES = 400_000
+MAX_PER_MODULE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +55,43 @@ class Docstring:
 def docstrings(count: int) -> list[Docstring]:
     """``count`` different docstrings of the standard library; the same on every call."""
     folder = Path(sysconfig.get_paths()["stdlib"])
-    found: dict[str, Docstring] = {}
-    for path in sorted(folder.rglob("*.py")):
-        if SKIPPED_FOLDERS.isdisjoint(path.relative_to(folder).parts):
-            for item in _docstrings_of(
-                path, ".".join(path.relative_to(folder).with_suffix("").parts)
-            ):
-                found.setdefault(item.text, item)
-    usable = [item for item in found.values() if MIN_CHARACTERS <= len(item.text) <= MAX_CHARACTERS]
-    return random.Random(0).sample(usable, min(count, len(usable)))
+    paths = sorted(
+        path
+        for path in folder.rglob("*.py")
+        if SKIPPED_FOLDERS.isdisjoint(path.relative_to(folder).parts)
+        and path.stat().st_size < MAX_SOURCE_BYTES
+    )
+    random.Random(0).shuffle(paths)
+    by_text: dict[str, Docstring] = {}
+    names: set[str] = set()
+    for path in paths:
+        module = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+        for item in list(_docstrings_of(path, module))[:MAX_PER_MODULE]:
+            if item.name not in names and item.text not in by_text:
+                names.add(item.name)
+                by_text[item.text] = item
+        if len(by_text) >= count:
+            break
+    chosen = list(by_text.values())[:count]
+    random.Random(0).shuffle(chosen)
+    return chosen
 
 
 def _docstrings_of(path: Path, module: str) -> Iterator[Docstring]:
-    if path.stat().st_size > MAX_SOURCE_BYTES:
-        return
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node)
-            if text:
-                yield Docstring(f"{module}.{node.name}", inspect.cleandoc(text))
+    yield from _documented(tree, module)
+
+
+def _documented(node: ast.AST, name: str) -> Iterator[Docstring]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(child) or ""
+            if MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
+                yield Docstring(f"{name}.{child.name}", text)
+            yield from _documented(child, f"{name}.{child.name}")
 
 
 def write_requests(items: list[Docstring], path: Path, max_tokens: int) -> None:
@@ -91,7 +107,7 @@ def write_requests(items: list[Docstring], path: Path, max_tokens: int) -> None:
                 "method": "POST",
                 "url": "/v1/chat/completions",
                 "body": {
-                    "model": DEFAULT_MODEL,
+                    "model": MODEL,
                     "messages": messages,
                     "max_tokens": max_tokens,
                     "temperature": 0,
@@ -139,15 +155,19 @@ def run(client: OpenAI, requests: Path, console: Console) -> Batch:
 
 def show(client: OpenAI, batch: Batch, items: list[Docstring], console: Console) -> None:
     """Some of the questions and answers as a table."""
-    table = Table("item", "documentation", "answer", show_lines=True)
     if batch.output_file_id is None:
         raise TidemillError(f"The batch is {batch.status} and has no output.")
     content = client.files.content(batch.output_file_id).content
     texts = {item.name: item.text for item in items}
+    table = Table(show_lines=True)
+    table.add_column("item", overflow="fold", ratio=2)
+    table.add_column("documentation", ratio=3)
+    table.add_column("answer", ratio=3)
     for answer in list(read_answers([content]))[:SHOWN_ROWS]:
         name = answer.custom_id or ""
-        table.add_row(name, " ".join(texts[name].split())[:200], (answer.text or "").strip())
-    console.print(table, markup=False)
+        asked, answered = (" ".join(text.split()) for text in (texts[name], answer.text or ""))
+        table.add_row(Text(name), Text(asked), Text(answered))
+    console.print(table)
 
 
 def main() -> None:
@@ -156,7 +176,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=240, help="rows of the job")
     parser.add_argument("--max-tokens", type=int, default=48, help="most tokens of an answer")
     given = parser.parse_args()
-    console = Console(highlight=False)
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    console = Console(highlight=False, width=width)
     try:
         _demo(given.rows, given.max_tokens, console)
     except TidemillError as error:
@@ -183,7 +204,8 @@ def _demo(rows: int, max_tokens: int, console: Console) -> None:
         f"{batch.request_counts.completed} of {batch.request_counts.total} rows in "
         f"{duration(seconds)}: {usage.total_tokens:,} tokens, "
         f"{usage.total_tokens / seconds:,.0f} tokens a second, "
-        f"{usage.cached_share:.1%} of the prompt tokens from the prefix cache"
+        f"{usage.cached_share:.1%} of the prompt tokens from the prefix cache",
+        soft_wrap=True,
     )
     if batch.request_counts.completed < batch.request_counts.total:
         raise TidemillError("Some rows failed.")

@@ -3,17 +3,20 @@
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Self
 
 from msgspec import Struct
 
 from tidemill.answers import read_answers
-from tidemill.client import Client
+from tidemill.client import Client, Upload
+from tidemill.errors import StartFailed
 from tidemill.formats import OnInvalid
 from tidemill.inputs import Kind, Source
 from tidemill.objects import Batch, Usage
 from tidemill.outputs import Written
 from tidemill.progress import Reporter, with_progress
 from tidemill.requests import RequestOptions, upload_of
+from tidemill.session import Session
 
 MAX_METADATA = 512
 MAX_FAILURES_READ = 100_000
@@ -46,47 +49,63 @@ class Followed:
     interrupted: bool = False
 
 
-def submit(
-    client: Client,
-    source: Source,
-    options: RequestOptions,
-    reporter: Reporter,
-    *,
-    on_invalid: OnInvalid,
-) -> Batch:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to send for an input: its upload and the endpoint it is for."""
+
+    name: str
+    upload: Upload
+    endpoint: str
+
+    @classmethod
+    def of(cls, source: Source, options: RequestOptions) -> Self:
+        """The order for a source; `UsageError` where the options do not fit it."""
+        upload = upload_of(source, options)
+        endpoint = source.endpoint if source.kind is Kind.OPENAI else options.endpoint
+        return cls(source.name, upload, endpoint)
+
+
+def submit(client: Client, order: Order, reporter: Reporter, *, on_invalid: OnInvalid) -> Batch:
     """Upload an input and create its batch.
 
     Raises:
-        InputError, UsageError: the input cannot be sent.
+        InputError: a row of the input cannot be sent.
         ClientError: the service refused.
     """
-    upload = upload_of(source, options)
     reporter.say("Uploading")
-    file = client.upload(with_progress(upload, reporter))
-    endpoint = source.endpoint if source.kind is Kind.OPENAI else options.endpoint
+    file = client.upload(with_progress(order.upload, reporter))
     return client.create_batch(
         file.id,
-        endpoint,
-        metadata={"input": source.name[:MAX_METADATA]},
+        order.endpoint,
+        metadata={"input": order.name[:MAX_METADATA]},
         options={"on_invalid": on_invalid},
     )
 
 
-def follow(client: Client, batch: Batch, reporter: Reporter) -> Followed:
-    """Show a batch until it has finished. Ctrl-C cancels it; a second one leaves at once."""
+def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
+    """Show a batch until it has finished. Ctrl-C cancels it; a second one leaves at once.
+
+    Raises:
+        StartFailed: the engine does not start; the batch is cancelled then, not left waiting.
+    """
+    client = session.client
     try:
-        return Followed(_until_finished(client, batch, reporter))
+        for seen in client.watch(batch.id):
+            reporter.update(seen)
+            batch = seen
+            if not batch.finished:
+                session.check(batch.model)
+        return Followed(batch)
+    except StartFailed:
+        client.cancel(batch.id)
+        raise
     except KeyboardInterrupt:
         reporter.say("Cancelling; what is done is kept (Ctrl-C again leaves at once)")
-        client.cancel(batch.id)
-        return Followed(_until_finished(client, batch, reporter), interrupted=True)
-
-
-def _until_finished(client: Client, batch: Batch, reporter: Reporter) -> Batch:
+    client.cancel(batch.id)
     for seen in client.watch(batch.id):
         reporter.update(seen)
         batch = seen
-    return batch
+    return Followed(batch, interrupted=True)
 
 
 def failures_of(client: Client, batch: Batch) -> Counter[str]:

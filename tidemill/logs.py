@@ -26,3 +26,5 @@ def configure_logs(level: str) -> None:
     )
     # Libraries speak up only when something is wrong.
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, force=True)
+    # It warns of every in-memory broker that it has no host name.
+    logging.getLogger("kombu.connection").setLevel(logging.ERROR)

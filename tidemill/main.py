@@ -32,18 +32,25 @@ for command, name in (
 app.add_typer(models.app, name="models")
 
 
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    """Batch inference for language models on your own machines."""
-    if version:
+def show_version(wanted: bool) -> None:
+    """Print the version and exit."""
+    if wanted:
         from tidemill import __version__
 
         typer.echo(f"tidemill {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Batch inference for language models on your own machines."""
 
 
 def main() -> None:

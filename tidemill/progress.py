@@ -13,6 +13,7 @@ from tidemill.objects import Batch
 from tidemill.objects import Progress as BatchProgress
 
 PLAIN_SECONDS = 5.0
+PLAIN_SILENCE_SECONDS = 30.0
 PHASES = {
     "validating": "Planning",
     "in_progress": "Running",
@@ -83,12 +84,12 @@ class LiveReporter:
 
 
 class PlainReporter:
-    """A line whenever the phase changes, and every few seconds while it does not."""
+    """A line when the phase changes, every few seconds of progress, and now and then without."""
 
-    def __init__(self, console: Console, *, every: float = PLAIN_SECONDS) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._every = every
         self._status = ""
+        self._detail = ""
         self._said_at = 0.0
 
     def __enter__(self) -> Self:
@@ -110,11 +111,13 @@ class PlainReporter:
         """Print a line if it is time for one."""
         if batch.finished:
             return
-        now = time.monotonic()
-        if batch.status == self._status and now - self._said_at < self._every:
+        detail = detail_of(batch)
+        quiet = time.monotonic() - self._said_at
+        due = PLAIN_SILENCE_SECONDS if detail == self._detail else PLAIN_SECONDS
+        if batch.status == self._status and quiet < due:
             return
-        self._status, self._said_at = batch.status, now
-        self.say(f"{PHASES.get(batch.status, batch.status)}: {detail_of(batch)}".rstrip(": "))
+        self._status, self._detail, self._said_at = batch.status, detail, time.monotonic()
+        self.say(f"{PHASES.get(batch.status, batch.status)}: {detail}".rstrip(": "))
 
 
 class SilentReporter(PlainReporter):

@@ -15,7 +15,6 @@ from tidemill.errors import InputError, UsageError
 from tidemill.inputs import CHAT, Kind, Row, Source, read_rows
 
 COMPLETIONS = "/v1/completions"
-DEFAULT_MODEL = "smollm2"
 PIECE_BYTES = 256 * 1024
 
 
@@ -24,7 +23,7 @@ class RequestOptions:
     """What every request of a plain input carries beside its prompt.
 
     Attributes:
-        model: the model to ask; ``None`` is the embedded one.
+        model: the model to ask; ``None`` leaves it to the service, whose default is ``smollm2``.
         system: a system message put before the prompt, unless the messages have one.
         sampling: parameters by their names in the API, e.g. ``{"max_tokens": 64}``.
         endpoint: ``/v1/chat/completions``, or ``/v1/completions`` to send prompts as they are,
@@ -117,7 +116,7 @@ def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
 
 
 def _request(source: Source, row: Row, options: RequestOptions) -> bytes:
-    body: dict[str, Any] = {"model": options.model or DEFAULT_MODEL}
+    body: dict[str, Any] = {"model": options.model} if options.model else {}
     if options.endpoint == COMPLETIONS:
         if isinstance(row.prompt, str):
             body["prompt"] = row.prompt

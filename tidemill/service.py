@@ -12,6 +12,7 @@ from storage.home import Home
 from storage.objects import open_store
 from storage.settings import Settings
 from storage.wakeups import Wakeups, celery_app
+from tidemill.errors import StartFailed
 from tidemill.server import ServerThread, listen, url_of
 from worker.embedded import EmbeddedWorker
 
@@ -54,6 +55,19 @@ class Service:
     ) -> None:
         self._stack.close()
 
+    def check_engine(self, model: str | None) -> None:
+        """Raise where jobs would wait in vain, because a model's engine does not start.
+
+        Args:
+            model: the model to ask about; ``None`` is any.
+
+        Raises:
+            StartFailed: with the engine's own reason.
+        """
+        for name, error in self._worker.failures.items():
+            if model in (None, name):
+                raise StartFailed(f"The engine of {name} does not start: {error}")
+
     def _start(self) -> None:
         settings, stack = self.settings, self._stack
         check_bind(settings.host, settings)
@@ -66,9 +80,9 @@ class Service:
         models.ensure_default(database, settings.default_model)
         store = open_store(settings)
         wakeups = Wakeups(celery_app(settings))
-        worker = EmbeddedWorker(settings)
-        worker.start()
+        self._worker = worker = EmbeddedWorker(settings)
         stack.callback(worker.stop, STOP_SECONDS)
+        worker.start()
         app = create_app(settings, database=database, store=store, wakeups=wakeups)
         stack.enter_context(ServerThread(app, listener))
         if self._announce:

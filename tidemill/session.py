@@ -1,8 +1,9 @@
 """Which service a command talks to."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,21 @@ def connect(url: str | None, api_key: str | None, home: Path | None) -> Client:
     return Client(url, api_key)
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A service for one job.
+
+    Attributes:
+        check: raises where a job of this model would wait in vain.
+    """
+
+    client: Client
+    check: Callable[[str | None], None] = lambda model: None
+
+
 @contextmanager
-def own_service(home: Path | None, api_key: str | None) -> Iterator[Client]:
-    """A client of a service that lives as long as this command.
+def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
+    """A service that lives as long as this command.
 
     Where another process serves the home folder already, that one is used.
     """
@@ -50,7 +63,7 @@ def own_service(home: Path | None, api_key: str | None) -> Iterator[Client]:
     owner = read_owner(settings.home)
     if owner is not None and owner.url:
         with Client(owner.url, api_key) as client:
-            yield client
+            yield Session(client)
         return
     from tidemill.logs import configure_logs
     from tidemill.service import Service
@@ -59,7 +72,7 @@ def own_service(home: Path | None, api_key: str | None) -> Iterator[Client]:
     key = api_key or next(iter(settings.keys_by_secret), None)
     # Not announced: whoever joined would lose the service when this command ends.
     with Service(settings, announce=False) as service, Client(service.url, key) as client:
-        yield client
+        yield Session(client, service.check_engine)
 
 
 def quiet_level() -> str | None:

@@ -17,6 +17,7 @@ from storage.wakeups import Wakeups, celery_app
 from worker.engines import Engines
 from worker.errors import Stopping
 from worker.lease import Lease, LeaseKeeper, Renewal
+from worker.plan.models import TextModel, load_text_model
 
 # With everything in one process a renewal costs little, and it is what moves the progress shown.
 EMBEDDED_RENEW_SECONDS = 1.0
@@ -37,6 +38,7 @@ class WorkerContext:
     store: ObjectStore
     wakeups: Wakeups
     engines: Engines
+    load_text_model: Callable[[str, str], TextModel] = load_text_model
     owner: str = field(default_factory=owner_name)
     stopping: threading.Event = field(default_factory=threading.Event)
     draining: threading.Lock = field(default_factory=threading.Lock)

@@ -18,6 +18,7 @@ from engine.errors import EngineError
 from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Request
 from storage.settings import Settings
+from worker.errors import EngineUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +121,7 @@ class Engines:
         """The running engine of this model, started now if need be.
 
         Raises:
-            EngineError: it did not start.
+            EngineUnavailable: it did not start.
         """
         resident = self._resident
         if resident is not None and resident.source == source and resident.engine.alive:
@@ -129,14 +130,14 @@ class Engines:
         engine = self._make(engine_config(self._settings, source))
         with self._lock:
             if self._closed:
-                raise EngineError("The worker is stopping.")
+                raise EngineUnavailable("The worker is stopping.")
             self._starting = engine
         log.info("engine_starting", model=model, source=source)
         try:
             info = engine.start()
         except EngineError as error:
             self._failed(model, error)
-            raise
+            raise EngineUnavailable(str(error)) from error
         finally:
             with self._lock:
                 self._starting = None

@@ -59,3 +59,10 @@ class Stopping(WorkerError):
 
     code = "stopping"
     retryable = True
+
+
+class EngineUnavailable(WorkerError):
+    """The model's engine did not start; the reason is logged, and it is tried again later."""
+
+    code = "engine_unavailable"
+    retryable = True

@@ -69,8 +69,9 @@ class Lease:
             log.warning("lease_not_renewed", lease=self.name, reason=error.code)
             return
         if not answer.held:
+            # Not yet worth a warning: it may just have been committed.
             self._gone = True
-            log.warning("lease_lost", lease=self.name)
+            log.debug("lease_not_held", lease=self.name)
             return
         self._renewed_at = before
         self.stop = answer.stop or self.stop

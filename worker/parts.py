@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from storage.objects import ObjectStore
+from worker.errors import BrokenResult
 
 READ_BYTES = 256 * 1024
 _MIN_READ_BYTES = 16 * 1024
@@ -59,6 +60,7 @@ class PartReader:
         """The records of a part, in line order; ``digest`` is fed every byte.
 
         Raises:
+            BrokenResult: a line of it is no record.
             ObjectStoreError: the part is not there or cannot be read.
         """
         size = self.store.head(key).size
@@ -70,7 +72,14 @@ class PartReader:
             first, *others = block.split(b"\n")
             started.append(first)
             for line in others:
-                yield _decoder.decode(b"".join(started))
+                yield _decode(b"".join(started))
                 started = [line]
         if any(started):
-            yield _decoder.decode(b"".join(started))
+            yield _decode(b"".join(started))
+
+
+def _decode(line: bytes) -> Record:
+    try:
+        return _decoder.decode(line)
+    except msgspec.DecodeError as error:
+        raise BrokenResult("A part holds a line that is no record.") from error

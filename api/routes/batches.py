@@ -8,7 +8,7 @@ from api.auth import TenantDep
 from api.batch_view import batch_of, status_of
 from api.context import Context, ContextDep
 from api.errors import ApiError, invalid_value, no_such_batch
-from api.ids import is_id
+from api.ids import checked_id
 from api.schemas.batch_create import BatchCreate
 from api.schemas.batches import Batch
 from api.schemas.common import Page
@@ -58,9 +58,7 @@ def create_batch(
 def _find_input(context: Context, tenant: str, file_id: str) -> File:
     """The file to run, or `ApiError` 400."""
     try:
-        if not is_id(file_id):
-            raise NotFound
-        file = files.get(context.database, tenant, file_id)
+        file = files.get(context.database, tenant, checked_id(file_id))
     except NotFound:
         message = f"No such File object: {file_id[:64]}"
         raise invalid_value(message, "input_file_id", "file_not_found") from None
@@ -82,9 +80,8 @@ def list_batches(
 ) -> Page[Batch]:
     """List batches, newest first."""
     try:
-        if after is not None and not is_id(after):
-            raise NotFound
-        page = jobs.list_jobs(context.database, tenant, after=after, limit=limit)
+        mark = None if after is None else checked_id(after)
+        page = jobs.list_jobs(context.database, tenant, after=mark, limit=limit)
     except NotFound:
         raise invalid_value(f"There is no batch '{after}' to list after.", "after") from None
     return Page[Batch].of([batch_of(view) for view in page.items], page.has_more)
@@ -100,9 +97,7 @@ def get_batch(batch_id: str, context: ContextDep, tenant: TenantDep) -> Batch:
 def cancel_batch(batch_id: str, context: ContextDep, tenant: TenantDep) -> Batch:
     """Cancel a batch. What is done by then stays; doing it twice is no error."""
     try:
-        if not is_id(batch_id):
-            raise NotFound
-        jobs.request_stop(context.database, tenant, batch_id)
+        jobs.request_stop(context.database, tenant, checked_id(batch_id))
     except NotFound:
         raise no_such_batch(batch_id[:64]) from None
     except StateConflict:
@@ -116,8 +111,6 @@ def cancel_batch(batch_id: str, context: ContextDep, tenant: TenantDep) -> Batch
 def _read(context: Context, tenant: str, batch_id: str) -> Batch:
     """The tenant's batch, or `ApiError` 404."""
     try:
-        if is_id(batch_id):
-            return batch_of(jobs.view(context.database, tenant, batch_id))
+        return batch_of(jobs.view(context.database, tenant, checked_id(batch_id)))
     except NotFound:
-        pass
-    raise no_such_batch(batch_id[:64])
+        raise no_such_batch(batch_id[:64]) from None

@@ -12,8 +12,8 @@ from sqlmodel import col, select
 
 from api.auth import TenantDep
 from api.context import Context, ContextDep
-from api.errors import ApiError, invalid_value, no_such_file
-from api.ids import is_id
+from api.errors import ApiError, file_too_large, invalid_value, no_such_file
+from api.ids import checked_id
 from api.ranges import parse_range
 from api.schemas.common import Page
 from api.schemas.files import FileDeleted, FileForm, FileObject
@@ -28,6 +28,8 @@ from storage.tables import File, Job
 
 router = APIRouter(prefix="/files", tags=["Files"])
 
+FORM_BYTES = 128 * 1024  # more than the fields and headers around a file may take
+
 
 def _upload_form() -> dict[str, Any]:
     """The form in the OpenAPI description; the route itself reads the raw stream."""
@@ -41,15 +43,14 @@ def _upload_form() -> dict[str, Any]:
 @router.post("", openapi_extra=_upload_form())
 async def create_file(request: Request, context: ContextDep, tenant: TenantDep) -> FileObject:
     """Upload a file. It streams to the object store and never sits in memory whole."""
+    limit = context.settings.max_file_bytes
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit + FORM_BYTES:
+        raise file_too_large(limit)  # before the client has sent all of it
     file_id = new_id("file")
     key = keys.upload(tenant, file_id)
-    upload = await store_upload(
-        request.headers.get("content-type", ""),
-        request.stream(),
-        context.store,
-        key,
-        context.settings.max_file_bytes,
-    )
+    content_type = request.headers.get("content-type", "")
+    upload = await store_upload(content_type, request.stream(), context.store, key, limit)
     return await to_thread.run_sync(_register, context, tenant, file_id, key, upload)
 
 
@@ -85,10 +86,13 @@ def list_files(
 ) -> Page[FileObject]:
     """List files by the time they were made."""
     try:
-        if after is not None and not is_id(after):
-            raise NotFound
         page = files.list_files(
-            context.database, tenant, purpose=purpose, after=after, limit=limit, order=order
+            context.database,
+            tenant,
+            purpose=purpose,
+            after=None if after is None else checked_id(after),
+            limit=limit,
+            order=order,
         )
     except NotFound:
         raise invalid_value(f"There is no file '{after}' to list after.", "after") from None
@@ -176,8 +180,6 @@ async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterat
 def find_file(context: Context, tenant: str, file_id: str) -> File:
     """The tenant's file, or `ApiError` 404."""
     try:
-        if is_id(file_id):
-            return files.get(context.database, tenant, file_id)
+        return files.get(context.database, tenant, checked_id(file_id))
     except NotFound:
-        pass
-    raise no_such_file(file_id[:64])
+        raise no_such_file(file_id[:64]) from None

@@ -22,8 +22,8 @@ def list_models(context: ContextDep, tenant: TenantDep) -> ModelList:
 def get_model(name: str, context: ContextDep, tenant: TenantDep) -> ModelObject:
     """Read one model. Names may hold slashes."""
     try:
-        if name.isprintable():
-            return ModelObject.of(models.get(context.database, name))
+        if not name.isprintable():  # PostgreSQL refuses some of those instead of finding nothing
+            raise NotFound
+        return ModelObject.of(models.get(context.database, name))
     except NotFound:
-        pass
-    raise no_such_model(name[:128])
+        raise no_such_model(name[:128]) from None

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from engine.kernels.plan import AttentionPlan, make_plan
@@ -49,7 +50,7 @@ class AttentionBatch:
     max_context: int
     block_size: int
     max_decode_context: int = 0
-    _plans: dict[tuple[int | None, int], AttentionPlan] = field(
+    _plans: dict[tuple[int | None, int, torch.dtype], AttentionPlan] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -79,9 +80,9 @@ class AttentionBatch:
             for index, context in enumerate(contexts)
         )
 
-    def plan(self, window: int | None, group_tokens: int) -> AttentionPlan:
+    def plan(self, window: int | None, group_tokens: int, dtype: torch.dtype) -> AttentionPlan:
         """The reference's walk over this step, made for the first layer and kept for the rest."""
-        key = (window, group_tokens)
+        key = (window, group_tokens, dtype)
         if key not in self._plans:
-            self._plans[key] = make_plan(self, window, group_tokens)
+            self._plans[key] = make_plan(self, *key)
         return self._plans[key]

@@ -1,5 +1,6 @@
 """How the reference attention walks a step: index arrays and masks that every layer shares."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ class DecodeGroup:
     Attributes:
         rows: int64 [g]; their rows in the flattened batch.
         blocks: int32 [g * n]; n cache blocks for each.
-        mask: bool [g, 1, 1, n * block_size]; the keys each one sees.
+        mask: [g, 1, 1, n * block_size]; added to the scores: 0 for the keys each one sees, else
+            minus infinity.
     """
 
     rows: Tensor
@@ -33,8 +35,8 @@ class Prefill:
         rows: its query tokens in the flattened batch.
         blocks: int32 [n]; the cache blocks it reads.
         num_keys: keys it reads, from the start of the first block.
-        mask: bool [queries, num_keys]; ``None`` where queries and keys are the same tokens and
-            the mask is plainly causal.
+        mask: [queries, num_keys], as above; ``None`` where queries and keys are the same tokens
+            and the mask is plainly causal.
     """
 
     rows: slice
@@ -51,22 +53,25 @@ class AttentionPlan:
     prefills: tuple[Prefill, ...]
 
 
-def make_plan(batch: "AttentionBatch", window: int | None, group_tokens: int) -> AttentionPlan:
+def make_plan(
+    batch: "AttentionBatch", window: int | None, group_tokens: int, dtype: torch.dtype
+) -> AttentionPlan:
     """Plan a step.
 
     Args:
         batch: the step.
         window: keys a query sees, its own included; ``None`` is all.
         group_tokens: most padded keys that a group of decodes gathers, unless one alone has more.
+        dtype: of the masks; the queries'.
     """
     return AttentionPlan(
-        tuple(_decode_groups(batch, window, group_tokens)),
-        tuple(_prefill(batch, span, window) for span in batch.prefills),
+        tuple(_decode_groups(batch, window, group_tokens, dtype)),
+        tuple(_prefill(batch, span, window, dtype) for span in batch.prefills),
     )
 
 
 def _decode_groups(
-    batch: "AttentionBatch", window: int | None, group_tokens: int
+    batch: "AttentionBatch", window: int | None, group_tokens: int, dtype: torch.dtype
 ) -> list[DecodeGroup]:
     contexts = batch.context_lens[: batch.num_decodes]
     if contexts.device.type == "cpu":
@@ -86,16 +91,18 @@ def _decode_groups(
         rows = order[start:end]
         lengths = contexts[rows, None]
         keys = torch.arange(padded, device=contexts.device)
-        mask = keys < lengths
+        seen = keys < lengths
         if window is not None:
-            mask &= keys >= lengths - window
+            seen &= keys >= lengths - window
         blocks = batch.block_tables[rows, :num_blocks].flatten()
-        groups.append(DecodeGroup(rows, blocks, mask[:, None, None]))
+        groups.append(DecodeGroup(rows, blocks, _additive(seen, dtype)[:, None, None]))
         start = end
     return groups
 
 
-def _prefill(batch: "AttentionBatch", span: "PrefillSpan", window: int | None) -> Prefill:
+def _prefill(
+    batch: "AttentionBatch", span: "PrefillSpan", window: int | None, dtype: torch.dtype
+) -> Prefill:
     num_queries = span.end - span.start
     before = span.context - num_queries
     # Blocks that lie before the first query's window are not read.
@@ -108,12 +115,17 @@ def _prefill(batch: "AttentionBatch", span: "PrefillSpan", window: int | None) -
         distance = torch.arange(before, span.context, device=device)[:, None] - torch.arange(
             skipped, span.context, device=device
         )
-        mask = distance >= 0
+        seen = distance >= 0
         if window is not None:
-            mask &= distance < window
+            seen &= distance < window
+        mask = _additive(seen, dtype)
     return Prefill(
         rows=slice(span.start, span.end),
         blocks=batch.block_tables[span.sequence, first_block:last_block],
         num_keys=span.context - skipped,
         mask=mask,
     )
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -math.inf)

@@ -59,7 +59,7 @@ def paged_attention(
     """Attention of [T, heads, d] queries over the paged cache."""
     token_bytes = key_cache[0, 0].numel() * key_cache.itemsize
     budget = _CPU_GROUP_BYTES if queries.device.type == "cpu" else _GPU_GROUP_BYTES
-    plan = batch.plan(window, budget // token_bytes)
+    plan = batch.plan(window, budget // token_bytes, queries.dtype)
     out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
     for group in plan.decodes:
         answers = _decode(queries.index_select(0, group.rows), key_cache, value_cache, group, scale)

@@ -5,8 +5,8 @@ from pathlib import Path
 from engine.config import ModelConfig, RopeConfig
 from engine.errors import CheckpointError, UnsupportedModel
 from engine.gguf import GGUFFile
-from engine.models.families import family_of_gguf
 from engine.models.fields import Fields
+from engine.models.registry import family_of_gguf
 
 
 def read(path: Path) -> ModelConfig:

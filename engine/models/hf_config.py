@@ -4,8 +4,8 @@ from pathlib import Path
 
 from engine.config import ModelConfig, RopeConfig
 from engine.errors import CheckpointError, UnsupportedModel
-from engine.models.families import Family, family_of_architecture
 from engine.models.fields import Fields, read_json
+from engine.models.registry import Family, family_of_architecture
 
 
 def read(folder: Path) -> ModelConfig:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from engine.config import ModelConfig
-from engine.models.families import FAMILIES
+from engine.models.registry import FAMILIES
 
 
 @dataclass(frozen=True, slots=True)

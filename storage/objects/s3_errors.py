@@ -10,6 +10,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as CannotConnect
 
 from storage.errors import (
     ConfigurationError,
@@ -72,7 +73,7 @@ def translated(key: str, *, reading: bool = False) -> Iterator[None]:
         raise kind(f"{key}: the object store answered {status} {code}.") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise ConfigurationError("No S3 credentials are set.") from error
-    except HTTPClientError as error:
+    except (CannotConnect, HTTPClientError) as error:
         raise ObjectStoreUnavailable() from error
     except BotoCoreError as error:
         raise ObjectStoreError(f"{key}: the request could not be made.") from error

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,16 @@ class Service:
     database: Database
     store: ObjectStore
     wakeups: Wakeups
+    clients: ExitStack
 
     def openai(self, key: str = "none") -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+        """A client that is closed with the service."""
+        client = OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+        return self.clients.enter_context(client)
 
     def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30)
+        """The same without the client's habits."""
+        return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=30))
 
 
 @contextmanager
@@ -54,7 +58,8 @@ def serve(settings: Settings) -> Iterator[Service]:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Service(f"http://127.0.0.1:{port}", settings, database, store, wakeups)
+        with ExitStack() as clients:
+            yield Service(f"http://127.0.0.1:{port}", settings, database, store, wakeups, clients)
     finally:
         server.should_exit = True
         thread.join(20)
@@ -74,19 +79,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture
 def serve_with(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Start services with settings of a test's own."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         yield lambda **values: stack.enter_context(serve(local_settings(tmp_path, **values)))
 
 
 @pytest.fixture(scope="session")
-def client(service: Service) -> Iterator[OpenAI]:
-    with service.openai() as opened:
-        yield opened
+def client(service: Service) -> OpenAI:
+    return service.openai()
 
 
 @pytest.fixture(scope="session")
-def http(service: Service) -> Iterator[httpx.Client]:
-    with service.http() as opened:
-        yield opened
+def http(service: Service) -> httpx.Client:
+    return service.http()

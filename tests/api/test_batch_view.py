@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from api.batch_view import batch_of
@@ -6,8 +8,8 @@ from storage.states import JobState, StopReason
 from storage.tables import Job
 
 
-def view(state: JobState, **values: object) -> JobView:
-    base = {
+def view(state: JobState, **values: Any) -> JobView:
+    base: dict[str, Any] = {
         "id": "batch_1",
         "tenant_id": "default",
         "state": state,

@@ -210,7 +210,8 @@ def test_a_key_that_is_too_long(client: OpenAI, input_id: str) -> None:
 
 def test_workers_are_told_once_a_batch(serve_with: Callable[..., Any]) -> None:
     service = serve_with()
-    with service.openai() as client, service.wakeups.app.connection_for_read() as connection:
+    client = service.openai()
+    with service.wakeups.app.connection_for_read() as connection:
         queue = connection.SimpleQueue(CONTROL_QUEUE)
         queue.clear()
         input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
@@ -226,12 +227,12 @@ def test_workers_are_told_once_a_batch(serve_with: Callable[..., Any]) -> None:
 
 def test_a_broker_that_is_down_loses_no_batch(serve_with: Callable[..., Any]) -> None:
     service = serve_with(broker_url="redis://127.0.0.1:1/0")
-    with service.openai() as client:
-        input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
-        started = time.monotonic()
-        made = create(client, input_id)
-        assert time.monotonic() - started < 5
-        assert client.batches.retrieve(made.id).status == "validating"
+    client = service.openai()
+    input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
+    started = time.monotonic()
+    made = create(client, input_id)
+    assert time.monotonic() - started < 5
+    assert client.batches.retrieve(made.id).status == "validating"
 
 
 def test_cancelling(client: OpenAI, service: Any, input_id: str) -> None:
@@ -245,26 +246,27 @@ def test_cancelling(client: OpenAI, service: Any, input_id: str) -> None:
 
 def test_a_batch_that_has_failed_cannot_be_cancelled(serve_with: Callable[..., Any]) -> None:
     service = serve_with()
-    with service.openai() as client:
-        input_id = client.files.create(file=("in.jsonl", b""), purpose="batch").id
-        made = create(client, input_id)
-        fail(service, made.id)
-        failed = client.batches.retrieve(made.id)
-        assert failed.status == "failed"
-        assert failed.errors.object == "list"
-        assert failed.errors.data[0].model_dump() == {
-            "code": "empty_file",
-            "line": None,
-            "message": "The file is empty.",
-            "param": None,
-        }
-        with pytest.raises(openai.BadRequestError) as caught:
-            client.batches.cancel(made.id)
-        assert "'failed'" in caught.value.body["message"]
+    client = service.openai()
+    input_id = client.files.create(file=("in.jsonl", b""), purpose="batch").id
+    made = create(client, input_id)
+    fail(service, made.id)
+    failed = client.batches.retrieve(made.id)
+    assert failed.status == "failed"
+    assert failed.errors.object == "list"
+    assert failed.errors.data[0].model_dump() == {
+        "code": "empty_file",
+        "line": None,
+        "message": "The file is empty.",
+        "param": None,
+    }
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.batches.cancel(made.id)
+    assert "'failed'" in caught.value.message
 
 
 def fail(service: Any, job_id: str) -> None:
     job = planning.claim_plan(service.database, "test", lease_seconds=45, job_id=job_id)
+    assert job is not None
     refusal = planning.Refusal(
         errors=[{"code": "empty_file", "message": "The file is empty.", "param": None}]
     )
@@ -283,30 +285,30 @@ def test_an_unknown_batch(http: httpx.Client, batch_id: str) -> None:
 
 def test_lists_page_by_page(serve_with: Callable[..., Any]) -> None:
     service = serve_with()
-    with service.openai() as client:
-        assert client.batches.list().data == []
-        input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
-        newest_first = [create(client, input_id).id for _ in range(25)][::-1]
-        page = client.batches.list()
-        assert [batch.id for batch in page.data] == newest_first[:20]
-        assert page.has_more is True
-        assert [batch.id for batch in client.batches.list(limit=4)] == newest_first
-        last = client.batches.list(after=newest_first[20], limit=4)
-        assert [batch.id for batch in last.data] == newest_first[21:]
-        assert last.has_more is False
-        for wrong in ({"limit": 101}, {"limit": 0}, {"after": "batch_unknown"}):
-            with pytest.raises(openai.BadRequestError) as caught:
-                client.batches.list(**wrong)
-            assert caught.value.param == next(iter(wrong))
+    client = service.openai()
+    assert client.batches.list().data == []
+    input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
+    newest_first = [create(client, input_id).id for _ in range(25)][::-1]
+    page = client.batches.list()
+    assert [batch.id for batch in page.data] == newest_first[:20]
+    assert page.has_more is True
+    assert [batch.id for batch in client.batches.list(limit=4)] == newest_first
+    last = client.batches.list(after=newest_first[20], limit=4)
+    assert [batch.id for batch in last.data] == newest_first[21:]
+    assert last.has_more is False
+    for wrong in ({"limit": 101}, {"limit": 0}, {"after": "batch_unknown"}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.batches.list(**wrong)
+        assert caught.value.param == next(iter(wrong))
 
 
 def test_the_input_of_a_batch_that_validates_stays(serve_with: Callable[..., Any]) -> None:
     service = serve_with()
-    with service.openai() as client:
-        input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
-        made = create(client, input_id)
-        with pytest.raises(openai.ConflictError) as caught:
-            client.files.delete(input_id)
-        assert caught.value.code == "file_in_use"
-        fail(service, made.id)
-        assert client.files.delete(input_id).deleted
+    client = service.openai()
+    input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
+    made = create(client, input_id)
+    with pytest.raises(openai.ConflictError) as caught:
+        client.files.delete(input_id)
+    assert caught.value.code == "file_in_use"
+    fail(service, made.id)
+    assert client.files.delete(input_id).deleted

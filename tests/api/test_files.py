@@ -1,7 +1,12 @@
 """Files, through the `openai` client and plain HTTP, against a running service."""
 
 import io
+import os
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -156,10 +161,10 @@ def test_a_body_that_is_no_form(http: httpx.Client) -> None:
 
 def test_a_file_above_the_cap(serve_with: Callable[..., Any]) -> None:
     service = serve_with(max_file_bytes=3_000_000)
-    with service.openai() as client:
-        assert upload(client, b"x" * 3_000_000).bytes == 3_000_000
-        with pytest.raises(openai.APIStatusError) as caught:
-            upload(client, b"x" * 3_000_001)
+    client = service.openai()
+    assert upload(client, b"x" * 3_000_000).bytes == 3_000_000
+    with pytest.raises(openai.APIStatusError) as caught:
+        upload(client, b"x" * 3_000_001)
     assert (caught.value.status_code, caught.value.code) == (413, "file_too_large")
     assert len(stored(service)) == 1
     assert not list((service.settings.home / "objects" / ".staging").iterdir())
@@ -192,9 +197,41 @@ def test_an_upload_that_breaks_off_leaves_nothing(http: httpx.Client, service: A
     assert stored(service) == before
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    import time
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_download_that_breaks_off_closes_its_file(
+    client: OpenAI, http: httpx.Client, service: Any
+) -> None:
+    # More than the sockets between the two can hold.
+    made = upload(client, b"x" * 60_000_000)
+    path = service.settings.home / "objects" / keys.upload(DEFAULT_TENANT, made.id)
 
+    def is_open() -> bool:
+        return any(
+            os.path.realpath(link) == str(path.resolve())
+            for link in Path("/proc/self/fd").iterdir()
+        )
+
+    with http.stream("GET", f"/v1/files/{made.id}/content") as answer:
+        pieces = answer.iter_raw()
+        next(pieces)
+        assert is_open()
+    wait_until(lambda: not is_open())
+
+
+def test_a_size_that_is_announced_is_refused_before_it_is_sent(
+    serve_with: Callable[..., Any],
+) -> None:
+    service = serve_with(max_file_bytes=1000)
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -243,26 +280,24 @@ def test_a_range_outside_and_a_stale_one(client: OpenAI, http: httpx.Client) -> 
 
 def test_lists_page_by_page(serve_with: Callable[..., Any]) -> None:
     service = serve_with()
-    with service.openai() as client:
-        assert client.files.list().data == []
-        made = [
-            upload(client, name=f"{n}", purpose="batch" if n % 2 else "evals") for n in range(7)
-        ]
-        newest_first = [file.id for file in reversed(made)]
-        page = client.files.list(limit=3)
-        assert [file.id for file in page.data] == newest_first[:3]
-        assert page.has_more is True
-        assert [file.id for file in page] == newest_first  # walks every page
-        assert [file.id for file in client.files.list(order="asc", limit=2)] == newest_first[::-1]
-        assert [file.filename for file in client.files.list(purpose="evals", limit=2)] == [
-            "6",
-            "4",
-            "2",
-            "0",
-        ]
-        after = client.files.list(after=newest_first[4], limit=5)
-        assert [file.id for file in after.data] == newest_first[5:]
-        assert after.has_more is False
+    client = service.openai()
+    assert client.files.list().data == []
+    made = [upload(client, name=f"{n}", purpose="batch" if n % 2 else "evals") for n in range(7)]
+    newest_first = [file.id for file in reversed(made)]
+    page = client.files.list(limit=3)
+    assert [file.id for file in page.data] == newest_first[:3]
+    assert page.has_more is True
+    assert [file.id for file in page] == newest_first  # walks every page
+    assert [file.id for file in client.files.list(order="asc", limit=2)] == newest_first[::-1]
+    assert [file.filename for file in client.files.list(purpose="evals", limit=2)] == [
+        "6",
+        "4",
+        "2",
+        "0",
+    ]
+    after = client.files.list(after=newest_first[4], limit=5)
+    assert [file.id for file in after.data] == newest_first[5:]
+    assert after.has_more is False
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,6 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
             with ThreadPoolExecutor(2) as pool:
                 sizes = set(pool.map(lambda _: round_trip(http, FILE_BYTES), range(2)))
             assert sizes == {FILE_BYTES}
-            print(before, peak_rss(server.pid) - before)
             assert peak_rss(server.pid) - before < MOST_GROWTH
     finally:
         server.terminate()

@@ -227,6 +227,29 @@ def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     assert torch.nn.functional.cosine_similarity(narrow, wide, dim=-1).min() > 0.995
 
 
+def test_a_step_of_decodes_never_waits_for_the_device(tmp_path: Path) -> None:
+    """On the meta device a read of any number raises: what a GPU would have to wait for."""
+    make(FAMILIES["qwen3-window"]).save_pretrained(tmp_path)
+    meta = torch.device("meta")
+    with meta:
+        decoder = Decoder(load_config(ModelFiles("tiny", tmp_path, None)))
+        decoder.finish(meta)
+        batch = AttentionBatch(
+            query_start=torch.empty(6, dtype=torch.int32),
+            context_lens=torch.empty(5, dtype=torch.int32),
+            block_tables=torch.empty(5, 8, dtype=torch.int32),
+            slot_mapping=torch.empty(5, dtype=torch.int64),
+            num_decodes=5,
+            max_query=1,
+            max_context=30,
+            block_size=4,
+        )
+        tokens = torch.empty(5, dtype=torch.int64)
+        cache = KVCache.allocate(decoder.config, 40, 4, meta, torch.float32)
+        logits = decoder.logits(decoder(tokens, tokens, batch, cache))
+    assert logits.shape == (5, 97)
+
+
 def smollm2_oracle(path: Path) -> transformers.PreTrainedModel:
     """transformers' own reading of the GGUF file (its `from_pretrained` also wants accelerate)."""
     config = transformers.LlamaConfig(

@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,9 +21,11 @@ import psutil
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlmodel import Session
 
 from storage import files, jobs, planning
 from storage.database import Database
+from storage.errors import DatabaseUnavailable
 from storage.files import NewFile
 from storage.ids import new_id
 from storage.objects import ObjectStore
@@ -88,9 +90,10 @@ def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         s3_part_bytes=PART_BYTES,
     )
     log = folder / "log"
-    with log.open("wb") as output, subprocess.Popen(
-        command, stdout=output, stderr=subprocess.STDOUT, cwd=folder
-    ) as server:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder) as server,
+    ):
         try:
             _create_bucket(settings, server, log)
             yield settings
@@ -178,6 +181,27 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
+    yield database
+    database.close()
+
+
+class LossyDatabase(Database):
+    """Its next ``losses`` commits take effect, but their answers never arrive."""
+
+    losses = 0
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        with super().write() as session:
+            yield session
+        if self.losses:
+            self.losses -= 1
+            raise DatabaseUnavailable
+
+
+@pytest.fixture
+def lossy(database_url: str) -> Iterator[LossyDatabase]:
+    database = LossyDatabase(database_url)
     yield database
     database.close()
 

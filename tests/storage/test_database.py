@@ -5,9 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -165,34 +164,18 @@ def test_other_databases_are_refused(url: str) -> None:
         Database(url)
 
 
-class LosesAnswers(Database):
-    """Its next ``losses`` commits take effect, but their answers never arrive."""
-
-    losses = 0
-
-    @contextmanager
-    def write(self) -> Iterator[Session]:
-        with super().write() as session:
-            yield session
-        if self.losses:
-            self.losses -= 1
-            raise DatabaseUnavailable
-
-
-def test_settle_tries_again_until_the_answer_arrives(database_url: str) -> None:
-    database = LosesAnswers(database_url)
-    database.losses = 2
+def test_settle_tries_again_until_the_answer_arrives(lossy: Any) -> None:
+    lossy.losses = 2
     runs = []
 
     def change(session: Session) -> int:
-        runs.append(database.now(session))
+        runs.append(lossy.now(session))
         return len(runs)
 
-    assert database.settle(change) == 3
-    database.losses = 100
+    assert lossy.settle(change) == 3
+    lossy.losses = 100
     with pytest.raises(DatabaseUnavailable):
-        database.settle(change, seconds=0.1)
-    database.close()
+        lossy.settle(change, seconds=0.1)
 
 
 def test_settle_does_not_repeat_a_lost_race(database: Database) -> None:

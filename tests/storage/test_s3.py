@@ -134,6 +134,8 @@ def answering(status: int, code: str) -> Iterator[str]:
     """A server that answers everything with one error."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()

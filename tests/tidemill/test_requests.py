@@ -55,7 +55,7 @@ def test_a_system_message_of_the_row_stays(tmp_path: Path) -> None:
 def test_completions_send_the_prompt_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "in").write_text("Once upon")
     (body,) = bodies(tmp_path / "in", RequestOptions(endpoint=COMPLETIONS))
-    assert body == {"model": "smollm2", "prompt": "Once upon"}
+    assert body == {"prompt": "Once upon"}
 
 
 def test_line_n_of_the_upload_is_line_n_of_the_input(tmp_path: Path) -> None:

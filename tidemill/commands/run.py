@@ -57,7 +57,7 @@ def run(
     """
     from tidemill.errors import UsageError
     from tidemill.files import STDOUT
-    from tidemill.jobs import follow, submit, summarise
+    from tidemill.jobs import Order, follow, submit, summarise
     from tidemill.outputs import plan_target, write_results
     from tidemill.progress import reporter
     from tidemill.render import print_json, print_problems, print_summary, stderr
@@ -70,6 +70,7 @@ def run(
     request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
     started = time.monotonic()
     with opened(input, column) as source:
+        order = Order.of(source, request)
         target = plan_target(
             source.path if input != STDIN else Path(source.name),
             source.kind,
@@ -80,9 +81,10 @@ def run(
         )
         with reporter(stderr(), quiet=quiet) as report:
             report.say("Starting")
-            with own_service(home, api_key) as client:
-                batch = submit(client, source, request, report, on_invalid=OnInvalid.SKIP)
-                followed = follow(client, batch, report)
+            with own_service(home, api_key) as session:
+                client = session.client
+                batch = submit(client, order, report, on_invalid=OnInvalid.SKIP)
+                followed = follow(session, batch, report)
                 written = write_results(client, followed.batch, source, target)
                 summary = summarise(client, followed.batch, written, started)
     if followed.batch.status == "failed":
@@ -133,12 +135,13 @@ def submit(
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path)
-    with (
-        opened(input, column) as source,
-        connect(url, api_key, home) as client,
-        reporter(stderr(), quiet=quiet) as report,
-    ):
-        batch = jobs.submit(client, source, request, report, on_invalid=on_invalid)
+    with opened(input, column) as source:
+        order = jobs.Order.of(source, request)
+        with (
+            connect(url, api_key, home) as client,
+            reporter(stderr(), quiet=quiet) as report,
+        ):
+            batch = jobs.submit(client, order, report, on_invalid=on_invalid)
     if as_json:
         print_json(batch)
     else:

@@ -79,6 +79,7 @@ def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
             sources,
             Path(folder),
             worker.heartbeat(lease),
+            worker.load_text_model,
         ).run()
 
 

@@ -49,7 +49,7 @@ class Planner:
     sources: Mapping[str, str]
     folder: Path
     heartbeat: Callable[[], None]
-    load: Callable[[str, str], TextModel] = load_text_model
+    load_text_model: Callable[[str, str], TextModel] = load_text_model
 
     def run(self) -> Plan | Refusal:
         """The plan, or why there is none.
@@ -101,7 +101,9 @@ class Planner:
             fallback_model=usual[0][0] if usual else settings.default_model,
         )
         tokeniser = LineTokeniser(
-            self.job.endpoint, TextModels(self.sources, self.load), settings.default_max_tokens
+            self.job.endpoint,
+            TextModels(self.sources, self.load_text_model),
+            settings.default_max_tokens,
         )
         limits = WindowLimits(settings.plan_window_lines, settings.plan_window_tokens)
         with self._lines() as lines:
@@ -109,6 +111,7 @@ class Planner:
                 lines, checked.problems, rules, tokeniser, limits, self.heartbeat
             ):
                 builder.add(window)
+                del window  # or it would live on while the next one is read
         return builder.plan()
 
     def _refuse(self, checked: Checked) -> Refusal:

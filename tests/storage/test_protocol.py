@@ -1,0 +1,365 @@
+"""Random walks through the protocol, on the production SQL, with the invariants checked at each step.
+
+The walk plays every part at once: clients, planners, workers of which any may be a zombie that
+acts long after its lease was lost, finalizers, reconcilers, and time, which passes by moving the
+rows' own times into the past.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from sqlalchemy import select, text
+from sqlmodel import col
+
+from storage import chunks, finalizing, jobs, planning
+from storage.chunks import Counts
+from storage.database import Database
+from storage.errors import CountsDiffer, StateConflict
+from storage.files import NewFile
+from storage.finalizing import Results
+from storage.ids import new_id
+from storage.planning import Plan, PlannedChunk
+from storage.reconcile import reclaim_embedded, reconcile
+from storage.states import TERMINAL_CHUNK_STATES, TERMINAL_JOB_STATES, ChunkState, JobState
+from storage.tables import Chunk, File, Job
+
+MAX_CRASHES = 3
+LEASE = 1000.0
+HELD = ChunkState.LEASED
+
+
+class Protocol(RuleBasedStateMachine):
+    leases: Bundle[Chunk] = Bundle("leases")
+    plans: Bundle[Job] = Bundle("plans")
+    finals: Bundle[Job] = Bundle("finals")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.mkdtemp(prefix="tidemill-protocol-")
+        self.database = Database(f"sqlite:///{Path(self.folder) / 'tidemill.db'}")
+        self.database.migrate()
+        self.seen_jobs: dict[str, dict[str, Any]] = {}
+        self.seen_chunks: dict[str, dict[str, Any]] = {}
+
+    def teardown(self) -> None:
+        try:
+            self.everything_ends()
+        finally:
+            self.database.close()
+            shutil.rmtree(self.folder)
+
+    # Clients
+
+    @rule(priority=st.integers(0, 2), window=st.sampled_from([0.0, 1e6, 1e6, 1e6]))
+    def create(self, priority: int, window: float) -> None:
+        file = File(
+            **vars_of(new_file()), created_at=0.0, expires_at=None, deleted_at=None
+        )
+        new = jobs.NewJob("acme", "/v1/x", "24h", window, file, priority=priority)
+        jobs.create_job(self.database, new)
+
+    @rule(data=st.data())
+    def stop(self, data: st.DataObject) -> None:
+        if self.seen_jobs:
+            job_id = data.draw(st.sampled_from(sorted(self.seen_jobs)))
+            attempt(lambda: jobs.request_stop(self.database, "acme", job_id))
+
+    # Planners
+
+    @rule(target=plans)
+    def claim_plan(self) -> Any:
+        return given(planning.claim_plan(self.database, "p", lease_seconds=LEASE))
+
+    @rule(job=plans, sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    def commit_plan(self, job: Job, sizes: list[int]) -> None:
+        before = self.job(job)
+        mine = (
+            before.state == JobState.VALIDATING
+            and before.plan_epoch == job.plan_epoch
+            and before.cancel is None
+        )
+        again = before.in_progress_at is not None and before.plan_epoch == job.plan_epoch
+        done = attempt(
+            lambda: planning.commit_plan(self.database, job.id, job.plan_epoch, plan_of(sizes))
+        )
+        assert done == (mine or again)
+
+    @rule(job=plans)
+    def refuse(self, job: Job) -> None:
+        refusal = planning.Refusal([{"code": "empty_batch"}])
+        attempt(lambda: planning.fail_job(self.database, job.id, job.plan_epoch, refusal))
+
+    @rule(job=plans)
+    def give_plan_back(self, job: Job) -> None:
+        planning.release_plan(self.database, job.id, job.plan_epoch)
+
+    # Workers
+
+    @rule(target=leases)
+    def claim(self) -> Any:
+        chunk = chunks.claim_chunk(
+            self.database, "w", ["m"], lease_seconds=LEASE, max_crashes=MAX_CRASHES
+        )
+        if chunk is None:
+            assert not self.claimable()
+        return given(chunk)
+
+    @rule(target=leases)
+    def claim_poison(self) -> Any:
+        chunk = chunks.claim_poison(
+            self.database, "r", lease_seconds=LEASE, max_crashes=MAX_CRASHES
+        )
+        if chunk is not None:
+            assert chunk.b - chunk.a == 1
+            assert chunk.crashes >= MAX_CRASHES
+        return given(chunk)
+
+    @rule(chunk=leases, share=st.floats(0, 1))
+    def renew(self, chunk: Chunk, share: float) -> None:
+        mine = self.held(chunk)
+        counts = Counts(int((chunk.b - chunk.a) * share), 0, 5, 2, 1)
+        renewed = chunks.renew_chunk(
+            self.database, chunk.id, chunk.attempt, counts, lease_seconds=LEASE
+        )
+        assert renewed.still_mine == mine
+
+    @rule(chunk=leases, errors=st.integers(0, 5))
+    def commit(self, chunk: Chunk, errors: int) -> None:
+        before = self.chunk(chunk)
+        mine = self.held(chunk) or before.part_key == part_of(chunk)
+        assert attempt(lambda: commit(self.database, chunk, errors)) == mine
+
+    @rule(chunk=leases)
+    def give_back(self, chunk: Chunk) -> None:
+        mine = self.held(chunk)
+        release = chunks.release_chunk
+        assert attempt(lambda: release(self.database, chunk.id, chunk.attempt)) == mine
+
+    @rule(chunk=leases)
+    def crash(self, chunk: Chunk) -> None:
+        mine = self.held(chunk)
+        crash = chunks.crash_chunk
+        assert attempt(lambda: crash(self.database, chunk.id, chunk.attempt)) == mine
+
+    # Finalizers
+
+    @rule(target=finals)
+    def claim_final(self) -> Any:
+        return given(finalizing.claim_finalize(self.database, "f", lease_seconds=LEASE))
+
+    @rule(job=finals, wrong=st.booleans())
+    def finalize(self, job: Job, wrong: bool) -> None:
+        before = self.job(job)
+        mine = before.state == JobState.FINALIZING and before.fin_epoch == job.fin_epoch
+        again = before.state in TERMINAL_JOB_STATES and before.fin_epoch == job.fin_epoch
+        try:
+            done = attempt(lambda: finalize(self.database, job, extra=int(wrong)))
+        except CountsDiffer:
+            assert wrong
+        else:
+            assert done == ((mine and not wrong) or again)
+
+    # Time and reconcilers
+
+    @rule()
+    def leases_run_out(self) -> None:
+        self.execute("UPDATE chunk SET lease_exp = 0 WHERE lease_exp IS NOT NULL")
+        self.execute("UPDATE job SET lease_exp = 0 WHERE lease_exp IS NOT NULL")
+
+    @rule()
+    def waits_are_over(self) -> None:
+        self.execute("UPDATE chunk SET not_before = 0")
+
+    @rule()
+    def reconcile(self) -> None:
+        reconcile(self.database, max_crashes=MAX_CRASHES)
+
+    @rule()
+    def restart(self) -> None:
+        reclaim_embedded(self.database)
+
+    # Invariants
+
+    @invariant()
+    def the_ranges_of_a_job_partition_its_lines(self) -> None:
+        ranges: dict[str, list[tuple[int, int]]] = {}
+        for chunk in self.rows(Chunk):
+            if chunk.state != ChunkState.SPLIT:
+                ranges.setdefault(chunk.job_id, []).append((chunk.a, chunk.b))
+        for job in self.rows(Job):
+            at = 0
+            for a, b in sorted(ranges.get(job.id, [])):
+                assert a == at
+                at = b
+            assert at == (job.n_lines or 0)
+
+    @invariant()
+    def states_and_attempts_only_go_on(self) -> None:
+        for chunk in self.rows(Chunk):
+            before = self.seen_chunks.get(chunk.id)
+            if before is not None:
+                assert chunk.attempt >= before["attempt"]
+                assert chunk.crashes >= before["crashes"]
+                if before["state"] in TERMINAL_CHUNK_STATES:
+                    assert chunk.model_dump() == before
+            assert (chunk.state == HELD) == (chunk.owner is not None)
+            self.seen_chunks[chunk.id] = chunk.model_dump()
+        for job in self.rows(Job):
+            before = self.seen_jobs.get(job.id)
+            if before is not None:
+                assert job.plan_epoch >= before["plan_epoch"]
+                assert job.fin_epoch >= before["fin_epoch"]
+                if before["state"] in TERMINAL_JOB_STATES:
+                    assert job.model_dump() == before
+            self.seen_jobs[job.id] = job.model_dump()
+
+    @invariant()
+    def ended_jobs_account_for_every_line_once(self) -> None:
+        every = self.rows(Chunk)
+        for job in self.rows(Job):
+            if job.state == JobState.FINALIZING or job.state in TERMINAL_JOB_STATES:
+                own = [chunk for chunk in every if chunk.job_id == job.id]
+                assert all(chunk.state in TERMINAL_CHUNK_STATES for chunk in own)
+            if job.state in TERMINAL_JOB_STATES and job.n_lines:
+                assert job.n_ok + job.n_err + job.n_cancelled == job.n_lines
+                done = [chunk for chunk in own if chunk.state == ChunkState.DONE]
+                assert job.n_ok == sum(chunk.n_ok for chunk in done)
+                assert job.prompt_tokens == sum(chunk.prompt_tokens for chunk in done)
+
+    def everything_ends(self) -> None:
+        """Once faults stop, every job becomes terminal."""
+        self.leases_run_out()
+        for _ in range(200):
+            self.waits_are_over()
+            self.reconcile()
+            job = planning.claim_plan(self.database, "p", lease_seconds=LEASE)
+            if job is not None:
+                planning.commit_plan(self.database, job.id, job.plan_epoch, plan_of([3, 2]))
+            for claim in (self.claim_now, self.claim_poison_now):
+                while (chunk := claim()) is not None:
+                    commit(self.database, chunk, 1)
+            while job := finalizing.claim_finalize(self.database, "f", lease_seconds=LEASE):
+                finalize(self.database, job)
+            if all(job.state in TERMINAL_JOB_STATES for job in self.rows(Job)):
+                break
+        else:
+            raise AssertionError("a job never ended")
+        self.the_ranges_of_a_job_partition_its_lines()
+        self.ended_jobs_account_for_every_line_once()
+
+    # Helpers
+
+    def claim_now(self) -> Chunk | None:
+        return chunks.claim_chunk(
+            self.database, "w", ["m"], lease_seconds=LEASE, max_crashes=MAX_CRASHES
+        )
+
+    def claim_poison_now(self) -> Chunk | None:
+        return chunks.claim_poison(
+            self.database, "r", lease_seconds=LEASE, max_crashes=MAX_CRASHES
+        )
+
+    def claimable(self) -> list[str]:
+        """As `chunks.claim_chunk`, in plain words."""
+        with self.database.read() as session:
+            now = self.database.now(session)
+        running = {
+            job.id for job in self.rows(Job) if job.state == JobState.RUNNING and not job.cancel
+        }
+        return [
+            chunk.id
+            for chunk in self.rows(Chunk)
+            if chunk.state == ChunkState.PENDING
+            and chunk.job_id in running
+            and chunk.not_before < now - 5
+            and not (chunk.b - chunk.a == 1 and chunk.crashes >= MAX_CRASHES)
+        ]
+
+    def held(self, chunk: Chunk) -> bool:
+        now = self.chunk(chunk)
+        return now.state == HELD and now.attempt == chunk.attempt
+
+    def chunk(self, chunk: Chunk) -> Chunk:
+        return next(row for row in self.rows(Chunk) if row.id == chunk.id)
+
+    def job(self, job: Job) -> Job:
+        return next(row for row in self.rows(Job) if row.id == job.id)
+
+    def rows(self, table: Any) -> list[Any]:
+        with self.database.read() as session:
+            return list(session.scalars(select(table).order_by(col(table.id))))
+
+    def execute(self, statement: str) -> None:
+        with self.database.write() as session:
+            session.connection().execute(text(statement))
+
+
+def given(row: Any) -> Any:
+    """A row for a bundle, or nothing for it."""
+    return multiple() if row is None else row
+
+
+def attempt(call: Callable[[], object]) -> bool:
+    """Whether a change was made rather than a race lost."""
+    try:
+        call()
+    except StateConflict:
+        return False
+    return True
+
+
+def part_of(chunk: Chunk) -> str:
+    return f"parts/{chunk.job_id}/{chunk.a}-{chunk.b}/{chunk.attempt}.jsonl"
+
+
+def commit(database: Database, chunk: Chunk, errors: int) -> None:
+    lines = chunk.b - chunk.a
+    errors = min(errors, lines)
+    counts = Counts(lines - errors, errors, 10 * lines, 4, 2)
+    chunks.commit_chunk(
+        database,
+        chunk.id,
+        chunk.attempt,
+        part_key=part_of(chunk),
+        part_sha256="s",
+        counts=counts,
+    )
+
+
+def finalize(database: Database, job: Job, extra: int = 0) -> None:
+    sums = jobs.progress(database, job.id)
+    results = Results(sums.n_ok + extra, sums.n_err + sums.n_cancelled, new_file(), None)
+    finalizing.commit_final(database, job.id, job.fin_epoch, results)
+
+
+def plan_of(sizes: list[int]) -> Plan:
+    planned = []
+    at = 0
+    for size in sizes:
+        planned.append(PlannedChunk(at, at + size, "m", "k", at + 1, at + size, size))
+        at += size
+    return Plan(at, planned, "m", {})
+
+
+def new_file() -> NewFile:
+    file_id = new_id("file")
+    return NewFile(file_id, "acme", "batch_output", "f", 1, f"results/{file_id}", "e", "s")
+
+
+def vars_of(new: NewFile) -> dict[str, Any]:
+    return {name: getattr(new, name) for name in new.__slots__ if name != "expires_after"}
+
+
+TestProtocol = Protocol.TestCase
+TestProtocol.settings = settings(
+    max_examples=20,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

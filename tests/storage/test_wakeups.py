@@ -1,0 +1,49 @@
+"""Doorbells through a real Celery app."""
+
+import socket
+import time
+
+import pytest
+
+from storage.settings import Settings
+from storage.wakeups import CONTROL_QUEUE, Wakeup, Wakeups, celery_app, model_queue
+
+
+def test_wakeups_name_their_task_queue_and_arguments() -> None:
+    assert Wakeup.plan("batch_1") == Wakeup("tidemill.plan", CONTROL_QUEUE, ("batch_1",))
+    assert Wakeup.finalize("batch_1").task == "tidemill.finalize"
+    assert Wakeup.drain("org/model") == Wakeup(
+        "tidemill.drain", model_queue("org/model"), ("org/model",)
+    )
+
+
+def test_a_wakeup_arrives_as_json_on_its_queue() -> None:
+    app = celery_app(Settings(broker_url="memory://"))
+    Wakeups(app).send(Wakeup.drain("smollm2"))
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(model_queue("smollm2"))
+        message = queue.get(timeout=5)
+        queue.close()
+    assert message.headers["task"] == "tidemill.drain"
+    assert message.payload[0] == ["smollm2"]
+    assert message.content_type == "application/json"
+    assert message.headers["expires"] is not None
+
+
+def test_a_broker_that_is_down_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    wakeups = Wakeups(celery_app(Settings(broker_url=f"redis://127.0.0.1:{port}/0")))
+    begin = time.monotonic()
+    wakeups.send(Wakeup.plan("batch_1"))
+    assert time.monotonic() - begin < 10
+    assert "wakeup_not_sent" in capsys.readouterr().out
+
+
+def test_lost_messages_are_meant_to_be_lost() -> None:
+    conf = celery_app(Settings(broker_url="redis://127.0.0.1/0")).conf
+    assert conf.task_acks_late is False
+    assert conf.task_ignore_result is True
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.accept_content == ["json"]
+    assert conf.broker_connection_max_retries is None

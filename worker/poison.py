@@ -1,0 +1,66 @@
+"""Lines that end every worker that runs them: they get an error instead of another try."""
+
+import time
+
+import structlog
+
+from storage.chunks import Counts, claim_poison
+from storage.errors import StateConflict
+from storage.tables import Chunk
+from worker.commit import commit_part
+from worker.context import WorkerContext
+from worker.parts import encode_record
+from worker.plan.plan_file import PlanFile
+from worker.problems import Problem
+from worker.responses import problem_line
+
+log = structlog.get_logger(__name__)
+
+
+def bury_poison(worker: WorkerContext) -> int:
+    """Write the error of every line that crashed too often; how many.
+
+    Raises:
+        StorageError: the store or the database failed; the lease then runs out.
+    """
+    buried = 0
+    while not worker.stopping.is_set():
+        since = time.monotonic()
+        settings = worker.settings
+        chunk = claim_poison(
+            worker.database,
+            worker.owner,
+            lease_seconds=settings.lease_seconds,
+            max_crashes=settings.max_crashes,
+        )
+        if chunk is None:
+            break
+        try:
+            commit_part(worker, chunk, [_error_record(worker, chunk)], Counts(err=1))
+        except StateConflict:
+            continue
+        buried += 1
+        log.warning(
+            "poison_line_buried",
+            job=chunk.job_id,
+            chunk=chunk.id,
+            crashes=chunk.crashes,
+            seconds=round(time.monotonic() - since, 3),
+        )
+    return buried
+
+
+def _error_record(worker: WorkerContext, chunk: Chunk) -> bytes:
+    with worker.store.reader(chunk.plan_key) as stream:
+        (row,) = PlanFile(stream.read()).rows(chunk.a, chunk.b)
+    problem = row.problem
+    status = 400
+    if problem is None:
+        status = 500
+        problem = Problem(
+            row.line,
+            "engine_crashed",
+            f"The engine ended each of the {chunk.crashes} times that it ran this line.",
+            custom_id=row.custom_id,
+        )
+    return encode_record(row.line, False, problem_line(chunk.job_id, problem, status))
