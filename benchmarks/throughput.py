@@ -46,9 +46,7 @@ def run(llm: LLM, name: str, items: list[Item], policy: str, *, salt: str) -> Fi
     before = llm.stats()
     began = perf_counter()
     for item in items:
-        params = SamplingParams(
-            temperature=0, max_tokens=item.output_tokens, ignore_eos=True
-        )
+        params = SamplingParams(temperature=0, max_tokens=item.output_tokens, ignore_eos=True)
         llm.submit(item.prompt, params, salt=salt)
         if policy == "single":
             _drain(llm)

@@ -130,7 +130,8 @@ def create_job(database: Database, new: NewJob) -> Created:
 
 def get(database: Database, tenant_id: str, job_id: str) -> Job:
     """A tenant's job, or `NotFound`; other tenants' jobs are not found either."""
-    return view(database, tenant_id, job_id).job
+    with database.read() as session:
+        return _owned(session, tenant_id, job_id)
 
 
 def load(database: Database, job_id: str) -> Job:

@@ -13,7 +13,7 @@ from tidemill.errors import StartFailed
 from tidemill.formats import OnInvalid
 from tidemill.inputs import Kind, Source
 from tidemill.objects import Batch, Usage
-from tidemill.outputs import Written
+from tidemill.outputs import Target, Written, write_results
 from tidemill.progress import Reporter, with_progress
 from tidemill.requests import RequestOptions, upload_of
 from tidemill.session import Session
@@ -50,6 +50,15 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What ``tidemill run`` ends with."""
+
+    batch: Batch
+    summary: Summary
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What to send for an input: its upload and the endpoint it is for."""
 
@@ -63,6 +72,18 @@ class Order:
         upload = upload_of(source, options)
         endpoint = source.endpoint if source.kind is Kind.OPENAI else options.endpoint
         return cls(source.name, upload, endpoint)
+
+
+def run_whole(
+    session: Session, source: Source, order: Order, target: Target, reporter: Reporter
+) -> Outcome:
+    """A whole job: submit, follow, fetch; bad lines are skipped."""
+    started = time.monotonic()
+    batch = submit(session.client, order, reporter, on_invalid=OnInvalid.SKIP)
+    followed = follow(session, batch, reporter)
+    written = write_results(session.client, followed.batch, source, target)
+    summary = summarise(session.client, followed.batch, written, started)
+    return Outcome(followed.batch, summary, followed.interrupted)
 
 
 def submit(client: Client, order: Order, reporter: Reporter, *, on_invalid: OnInvalid) -> Batch:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tidemill.files import STDOUT
-from tidemill.jobs import Summary
+from tidemill.jobs import Outcome, Summary
 from tidemill.objects import Batch
 from tidemill.outputs import Written
 from tidemill.progress import detail_of, duration
@@ -40,6 +40,14 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(highlight=False).print(table, markup=False)
+
+
+def print_outcome(outcome: Outcome, *, quiet: bool) -> None:
+    """The end of ``tidemill run``, on stderr; why it failed is said even when quiet."""
+    if outcome.batch.status == "failed":
+        print_problems(outcome.batch)
+    elif not quiet:
+        print_summary(outcome.summary, interrupted=outcome.interrupted)
 
 
 def print_summary(summary: Summary, *, interrupted: bool = False) -> None:

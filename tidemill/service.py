@@ -22,6 +22,8 @@ STOP_SECONDS = 20.0
 class Service:
     """Everything that ``tidemill up`` runs. Use it as a context manager.
 
+    With a broker of its own the service has workers of its own, so only the API runs here.
+
     Args:
         announce: tell other commands on the same home folder where to find this service.
 
@@ -38,6 +40,7 @@ class Service:
         self.settings = settings
         self._announce = announce
         self.url = ""
+        self._worker: EmbeddedWorker | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -64,7 +67,8 @@ class Service:
         Raises:
             StartFailed: with the engine's own reason.
         """
-        for name, error in self._worker.failures.items():
+        failures = self._worker.failures if self._worker else {}
+        for name, error in failures.items():
             if model in (None, name):
                 raise StartFailed(f"The engine of {name} does not start: {error}")
 
@@ -80,9 +84,10 @@ class Service:
         models.ensure_default(database, settings.default_model)
         store = open_store(settings)
         wakeups = Wakeups(celery_app(settings))
-        self._worker = worker = EmbeddedWorker(settings)
-        stack.callback(worker.stop, STOP_SECONDS)
-        worker.start()
+        if settings.embedded:
+            self._worker = EmbeddedWorker(settings)
+            stack.callback(self._worker.stop, STOP_SECONDS)
+            self._worker.start()
         app = create_app(settings, database=database, store=store, wakeups=wakeups)
         stack.enter_context(ServerThread(app, listener))
         if self._announce:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidemill.client import DEFAULT_URL, Client
+from tidemill.errors import UsageError
 
 if TYPE_CHECKING:
     from storage.settings import Settings
@@ -56,10 +57,18 @@ def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
     """A service that lives as long as this command.
 
     Where another process serves the home folder already, that one is used.
+
+    Raises:
+        UsageError: the settings name a broker, so the work is done by workers elsewhere.
     """
     from storage.home import read_owner
 
     settings = settings_for(home, host="127.0.0.1", port=0, log_level=quiet_level())
+    if not settings.embedded:
+        raise UsageError(
+            "TIDEMILL_BROKER_URL names a broker, so the work is done by workers of their own: "
+            "use 'tidemill submit' with the service's --url, or leave the broker out."
+        )
     owner = read_owner(settings.home)
     if owner is not None and owner.url:
         with Client(owner.url, api_key) as client:

@@ -93,11 +93,15 @@ class DrainLoop:
                 return
 
     def _wants_more(self) -> bool:
-        if any(held.alone for held in self._holding):
+        holding = self._holding
+        # Chunks of nothing but errors or duplicates ask for little and still take memory.
+        if holding.lines >= self._worker.settings.plan_window_lines:
+            return False
+        if any(held.alone or not held.run.pending for held in holding):
             return False
         if self._resident is None:
-            return self._holding.pending == 0
-        return self._holding.pending < BATCHES_AHEAD * self._resident.info.max_num_seqs
+            return not holding
+        return holding.pending < BATCHES_AHEAD * self._resident.info.max_num_seqs
 
     def _submit(self) -> None:
         for held in self._holding:

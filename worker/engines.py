@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
+CLOSE_SECONDS = 3.0
 
 
 class Engine(Protocol):
@@ -147,10 +148,10 @@ class Engines:
         return self._resident
 
     def discard(self) -> None:
-        """End the resident engine, if there is one."""
+        """End the resident engine, if there is one. What it still computes is lost."""
         resident, self._resident = self._resident, None
         if resident is not None:
-            resident.engine.close()
+            resident.engine.close(CLOSE_SECONDS)
             log.info("engine_closed", source=resident.source)
 
     def interrupt(self) -> None:

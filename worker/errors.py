@@ -48,6 +48,12 @@ class PartMismatch(WorkerError):
     code = "part_mismatch"
 
 
+class BrokenPlan(WorkerError):
+    """A chunk's plan file cannot be read."""
+
+    code = "broken_plan"
+
+
 class BrokenResult(WorkerError):
     """The committed parts do not hold every line exactly once."""
 

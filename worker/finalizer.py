@@ -21,7 +21,7 @@ from storage.states import ChunkState, StopReason
 from storage.tables import Chunk, Job
 from worker.chunk_run import unanswered
 from worker.context import WorkerContext
-from worker.errors import BrokenResult, LeaseLost, Stopping
+from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping
 from worker.lease import Lease, Renewal
 from worker.merge import Source, merge, most_overlapping
 from worker.parts import PartReader, Record
@@ -45,6 +45,9 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
     if job is None:
         return
     epoch = job.fin_epoch
+    if job.attempts > MAX_ATTEMPTS:
+        _give_up(worker, job)
+        return
 
     def renew() -> Renewal:
         # A job that is asked to stop while it is finalized is finalized all the same.
@@ -60,7 +63,7 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
             log.warning("finalize_abandoned", job=job_id, epoch=epoch)
         except Stopping:
             finalizing.release_finalize(worker.database, job_id, epoch)
-        except (BrokenResult, CountsDiffer) as error:
+        except (BrokenPlan, BrokenResult, CountsDiffer) as error:
             _broken(worker, job, str(error))
         except StorageError as error:
             if not error.retryable:
@@ -92,9 +95,14 @@ def _broken(worker: WorkerContext, job: Job, reason: str) -> None:
     """Parts that do not add up: look again when the lease has run out, and then give up."""
     log.error("results_broken", job=job.id, attempt=job.attempts, reason=reason)
     if job.attempts >= MAX_ATTEMPTS:
-        message = "The results of this batch could not be put together."
-        error = {"code": "internal_error", "message": message, "param": None, "line": None}
-        finalizing.fail_final(worker.database, job.id, job.fin_epoch, [error])
+        _give_up(worker, job)
+
+
+def _give_up(worker: WorkerContext, job: Job) -> None:
+    message = "The results of this batch could not be put together."
+    error = {"code": "internal_error", "message": message, "param": None, "line": None}
+    finalizing.fail_final(worker.database, job.id, job.fin_epoch, [error])
+    log.error("job_failed", job=job.id, attempts=job.attempts)
 
 
 @dataclass

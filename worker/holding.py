@@ -16,7 +16,7 @@ from storage.tables import Chunk
 from worker.chunk_run import ChunkRun
 from worker.commit import commit_part
 from worker.context import WorkerContext
-from worker.errors import LeaseLost, PartMismatch
+from worker.errors import BrokenPlan, LeaseLost, PartMismatch
 from worker.lease import Lease, LeaseKeeper, Renewal
 from worker.plan.plan_file import PlanFile
 
@@ -67,6 +67,11 @@ class Holding:
         """Requests that have no answer yet, over all chunks."""
         return sum(held.run.pending for held in self._held.values())
 
+    @property
+    def lines(self) -> int:
+        """Lines of all chunks."""
+        return sum(held.chunk.b - held.chunk.a for held in self._held.values())
+
     def get(self, chunk_id: str, attempt: int) -> Held | None:
         """A chunk by its id, if it is held under this very attempt."""
         held = self._held.get(chunk_id)
@@ -93,7 +98,7 @@ class Holding:
         try:
             with self._worker.store.reader(chunk.plan_key) as stream:
                 run = ChunkRun(chunk, PlanFile(stream.read()))
-        except StorageError as error:
+        except (StorageError, BrokenPlan) as error:
             log.error("plan_not_read", **_names(chunk), reason=error.code)
             self._return(chunk, crashed=not error.retryable)
             return False

@@ -5,10 +5,11 @@ import time
 import structlog
 
 from storage.chunks import Counts, claim_poison
-from storage.errors import StateConflict
+from storage.errors import ObjectNotFound, StateConflict
 from storage.tables import Chunk
 from worker.commit import commit_part
 from worker.context import WorkerContext
+from worker.errors import BrokenPlan
 from worker.parts import encode_record
 from worker.plan.plan_file import PlanFile
 from worker.problems import Problem
@@ -37,7 +38,8 @@ def bury_poison(worker: WorkerContext) -> int:
             break
         try:
             commit_part(worker, chunk, [_error_record(worker, chunk)], Counts(err=1))
-        except StateConflict:
+        except (BrokenPlan, ObjectNotFound, StateConflict) as error:
+            log.error("poison_line_kept", chunk=chunk.id, job=chunk.job_id, reason=error.code)
             continue
         buried += 1
         log.warning(

@@ -25,9 +25,9 @@ def tick(worker: WorkerContext) -> None:
     Raises:
         StorageError: the database or the store failed.
     """
-    bury_poison(worker)
     for wakeup in reconcile(worker.database, max_crashes=worker.settings.max_crashes):
         worker.wakeups.send(wakeup)
+    bury_poison(worker)
 
 
 def collect_garbage(worker: WorkerContext) -> None:
@@ -77,3 +77,6 @@ class Reconciler:
                     collect_garbage(self._worker)
             except (StorageError, WorkerError) as error:
                 log.warning("reconcile_failed", code=error.code, reason=str(error))
+            except Exception:
+                # Whatever else it is: without this thread lost work would never come back.
+                log.exception("reconcile_failed")

@@ -1,5 +1,6 @@
 """Root-mean-square layer norm (Zhang and Sennrich 2019)."""
 
+import torch
 from torch import Tensor
 
 from engine.kernels import reference
@@ -24,21 +25,22 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return reference.rms_norm(x, weight, eps)
 
 
-def add_rms_norm_(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Add ``x`` to ``residual`` in place, and return the norm of the sum.
+def add_rms_norm_(update: Tensor | None, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Add ``update`` to ``residual`` in place, and return the norm of the sum.
 
     Args:
-        x: [T, d].
-        residual: [T, d]; becomes ``residual + x``.
+        update: [T, d], of the weight's dtype; ``None`` adds nothing.
+        residual: float32 [T, d]; becomes ``residual + update``.
         weight: [d].
         eps: as in `rms_norm`.
 
     Returns:
-        A new tensor [T, d].
+        A new tensor [T, d] of the weight's dtype.
 
     Raises:
         ValueError: a shape or dtype is wrong.
     """
-    expect("residual", residual, tuple(x.shape), x.dtype)
-    expect("weight", weight, (x.shape[-1],), x.dtype)
-    return reference.add_rms_norm_(x, residual, weight, eps)
+    expect("residual", residual, (None, weight.shape[0]), torch.float32)
+    if update is not None:
+        expect("update", update, tuple(residual.shape), weight.dtype)
+    return reference.add_rms_norm_(update, residual, weight, eps)

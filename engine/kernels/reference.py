@@ -22,9 +22,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), weight, eps)
 
 
-def add_rms_norm_(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Add ``x`` to ``residual`` in place and return the sum's norm."""
-    return rms_norm(residual.add_(x), weight, eps)
+def add_rms_norm_(update: Tensor | None, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Add ``update`` to the float32 ``residual`` in place; return the sum's norm, narrowed."""
+    if update is not None:
+        residual.add_(update)
+    return rms_norm(residual, weight.float(), eps).to(weight.dtype)
 
 
 def apply_rope(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -107,11 +107,11 @@ class Layer(nn.Module):
         batch: AttentionBatch,
         cache: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Take in the previous layer's update, and return this one's: all [T, hidden].
+        """Take in the previous layer's update, and return this one's: [T, hidden].
 
-        An update is added to the stream, in place, in the same pass as the norm that follows it.
+        An update is added to the residual stream, in place, by the norm that follows it.
         """
-        x = _add_norm_(update, residual, self.attention_norm, self.eps)
+        x = add_rms_norm_(update, residual, self.attention_norm, self.eps)
         x = self.attention(x, rotary, batch, cache)
         x = add_rms_norm_(x, residual, self.feed_forward_norm, self.eps)
         own: Tensor = self.feed_forward(x)
@@ -170,19 +170,16 @@ class Decoder(nn.Module):
         """
         assert self._rotary is not None, "finish() has not been called"
         rotary = self._rotary.rows(positions)
-        residual = self.embedding[token_ids]
+        # The stream is float32 whatever the weights are. In bfloat16 it would be rounded twice a
+        # layer: SmolLM2's mean divergence from float32's distribution is then 0.0025 nats a token,
+        # not 0.0011, and what that saves in time cannot be measured.
+        residual = self.embedding[token_ids].float()
         update = None
         for index, layer in enumerate(self.layers):
             update = layer(update, residual, rotary, attention, cache.layer(index))
-        return _add_norm_(update, residual, self.norm, self.config.rms_norm_eps)
+        return add_rms_norm_(update, residual, self.norm, self.config.rms_norm_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token of the vocabulary: [N, hidden] → float32 [N, vocab]."""
         scores: Tensor = self.head(hidden)
         return scores.float()
-
-
-def _add_norm_(update: Tensor | None, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    if update is None:
-        return rms_norm(residual, weight, eps)
-    return add_rms_norm_(update, residual, weight, eps)

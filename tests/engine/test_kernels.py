@@ -212,12 +212,18 @@ def test_rms_norm_divides_by_the_root_mean_square(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.double(), expected, atol=tolerance(dtype), rtol=1e-2)
 
 
-def test_add_rms_norm_also_adds_to_the_residual() -> None:
-    x, residual, weight = torch.randn(3, 8), torch.randn(3, 8), torch.randn(8)
-    total = x + residual
-    found = add_rms_norm_(x, residual, weight, 1e-6)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_add_rms_norm_also_adds_to_the_float32_residual(dtype: torch.dtype) -> None:
+    update, weight = torch.randn(3, 8).to(dtype), torch.randn(8).to(dtype)
+    residual = torch.randn(3, 8)
+    total = update.float() + residual
+    found = add_rms_norm_(update, residual, weight, 1e-6)
+    assert found.dtype == dtype
     assert torch.equal(residual, total)
-    assert torch.equal(found, rms_norm(total, weight, 1e-6))
+    expected = rms_norm(total, weight.float(), 1e-6).to(dtype)
+    assert torch.equal(found, expected)
+    assert torch.equal(add_rms_norm_(None, residual, weight, 1e-6), expected)
+    assert torch.equal(residual, total)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

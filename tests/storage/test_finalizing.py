@@ -87,6 +87,22 @@ def test_a_cancelled_job_keeps_what_is_done(
     assert ended.expired_at is None
 
 
+def test_a_cancel_that_comes_while_the_results_are_put_together(
+    database: Database, running_job: Create, new_file: MakeFile
+) -> None:
+    running_job(4)
+    run(database)
+    job = claim(database)
+    jobs.request_stop(database, "acme", job.id)
+    assert finalizing.renew_finalize(
+        database, job.id, job.fin_epoch, lease_seconds=45
+    ).job_cancelled
+    ended = finalizing.commit_final(
+        database, job.id, job.fin_epoch, Results(4, 0, new_file(), None)
+    )
+    assert (ended.state, ended.n_ok, ended.n_cancelled) == ("cancelled", 4, 0)
+
+
 def test_an_expired_job(database: Database, running_job: Create, new_file: MakeFile) -> None:
     running_job(4, 4, window_seconds=0.0)
     reconcile(database, max_crashes=3)

@@ -47,7 +47,7 @@ def test_everything_is_synced_before_it_is_there(
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if path.parent.name == ".staging":
             assert not (folder.root / KEY).exists()
             synced.append("content")
@@ -75,17 +75,22 @@ def test_a_full_disk(folder: LocalStore, monkeypatch: pytest.MonkeyPatch, code: 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_disk_that_fills_while_writing(folder: LocalStore, tmp_path: Path) -> None:
+def test_a_disk_that_fills_while_writing(folder: LocalStore) -> None:
     """A real ENOSPC from the kernel, in the middle of a large object."""
     folder.put("a", b"1")
-    with pytest.raises(OutOfSpace), folder.writer(KEY) as writer:
-        aside = next((folder.root / ".staging").iterdir())
-        full = os.open("/dev/full", os.O_WRONLY)
-        for number in os.listdir("/proc/self/fd"):
-            if os.path.realpath(f"/proc/self/fd/{number}") == str(aside.resolve()):
-                os.dup2(full, int(number))
-        os.close(full)
-        writer.write(b"x" * 1_000_000)
+
+    def fill() -> None:
+        with folder.writer(KEY) as writer:
+            aside = next((folder.root / ".staging").iterdir())
+            full = os.open("/dev/full", os.O_WRONLY)
+            for number in Path("/proc/self/fd").iterdir():
+                if number.resolve() == aside.resolve():
+                    os.dup2(full, int(number.name))
+            os.close(full)
+            writer.write(b"x" * 1_000_000)
+
+    with pytest.raises(OutOfSpace):
+        fill()
     with pytest.raises(ObjectNotFound):
         folder.head(KEY)
 

@@ -1,4 +1,4 @@
-"""Random walks through the protocol, on the production SQL, with the invariants checked at each step.
+"""Random walks through the protocol on the production SQL; the invariants hold at each step.
 
 The walk plays every part at once: clients, planners, workers of which any may be a zombie that
 acts long after its lease was lost, finalizers, reconcilers, and time, which passes by moving the
@@ -8,16 +8,17 @@ rows' own times into the past.
 import shutil
 import tempfile
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from sqlalchemy import select, text
 from sqlmodel import col
 
-from storage import chunks, finalizing, jobs, planning
+from storage import chunks, files, finalizing, jobs, keys, planning
 from storage.chunks import Counts
 from storage.database import Database
 from storage.errors import CountsDiffer, StateConflict
@@ -27,11 +28,12 @@ from storage.ids import new_id
 from storage.planning import Plan, PlannedChunk
 from storage.reconcile import reclaim_embedded, reconcile
 from storage.states import TERMINAL_CHUNK_STATES, TERMINAL_JOB_STATES, ChunkState, JobState
-from storage.tables import Chunk, File, Job
+from storage.tables import Chunk, Job
 
 MAX_CRASHES = 3
 LEASE = 1000.0
 HELD = ChunkState.LEASED
+SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=3)
 
 
 class Protocol(RuleBasedStateMachine):
@@ -56,11 +58,20 @@ class Protocol(RuleBasedStateMachine):
 
     # Clients
 
+    @initialize(sizes=SIZES, more=SIZES)
+    def begin(self, sizes: list[int], more: list[int]) -> None:
+        for each in (sizes, more):
+            self.create(priority=0, window=1e6)
+            self.plan_one(each)
+
+    def plan_one(self, sizes: list[int]) -> None:
+        job = planning.claim_plan(self.database, "p", lease_seconds=LEASE)
+        if job is not None:
+            planning.commit_plan(self.database, job.id, job.plan_epoch, plan_of(sizes))
+
     @rule(priority=st.integers(0, 2), window=st.sampled_from([0.0, 1e6, 1e6, 1e6]))
     def create(self, priority: int, window: float) -> None:
-        file = File(
-            **vars_of(new_file()), created_at=0.0, expires_at=None, deleted_at=None
-        )
+        file = files.insert(self.database, new_file())
         new = jobs.NewJob("acme", "/v1/x", "24h", window, file, priority=priority)
         jobs.create_job(self.database, new)
 
@@ -76,9 +87,9 @@ class Protocol(RuleBasedStateMachine):
     def claim_plan(self) -> Any:
         return given(planning.claim_plan(self.database, "p", lease_seconds=LEASE))
 
-    @rule(job=plans, sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    @rule(job=plans, sizes=SIZES)
     def commit_plan(self, job: Job, sizes: list[int]) -> None:
-        before = self.job(job)
+        before = jobs.load(self.database, job.id)
         mine = (
             before.state == JobState.VALIDATING
             and before.plan_epoch == job.plan_epoch
@@ -103,18 +114,14 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(target=leases)
     def claim(self) -> Any:
-        chunk = chunks.claim_chunk(
-            self.database, "w", ["m"], lease_seconds=LEASE, max_crashes=MAX_CRASHES
-        )
+        chunk = self.claim_now()
         if chunk is None:
             assert not self.claimable()
         return given(chunk)
 
     @rule(target=leases)
     def claim_poison(self) -> Any:
-        chunk = chunks.claim_poison(
-            self.database, "r", lease_seconds=LEASE, max_crashes=MAX_CRASHES
-        )
+        chunk = self.claim_poison_now()
         if chunk is not None:
             assert chunk.b - chunk.a == 1
             assert chunk.crashes >= MAX_CRASHES
@@ -131,21 +138,14 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(chunk=leases, errors=st.integers(0, 5))
     def commit(self, chunk: Chunk, errors: int) -> None:
-        before = self.chunk(chunk)
-        mine = self.held(chunk) or before.part_key == part_of(chunk)
+        before = chunks.load(self.database, chunk.id)
+        mine = self.held(chunk) or (before is not None and before.part_key == part_of(chunk))
         assert attempt(lambda: commit(self.database, chunk, errors)) == mine
 
-    @rule(chunk=leases)
-    def give_back(self, chunk: Chunk) -> None:
+    @rule(chunk=leases, end=st.sampled_from([chunks.release_chunk, chunks.crash_chunk]))
+    def give_back(self, chunk: Chunk, end: Callable[[Database, str, int], None]) -> None:
         mine = self.held(chunk)
-        release = chunks.release_chunk
-        assert attempt(lambda: release(self.database, chunk.id, chunk.attempt)) == mine
-
-    @rule(chunk=leases)
-    def crash(self, chunk: Chunk) -> None:
-        mine = self.held(chunk)
-        crash = chunks.crash_chunk
-        assert attempt(lambda: crash(self.database, chunk.id, chunk.attempt)) == mine
+        assert attempt(lambda: end(self.database, chunk.id, chunk.attempt)) == mine
 
     # Finalizers
 
@@ -155,7 +155,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(job=finals, wrong=st.booleans())
     def finalize(self, job: Job, wrong: bool) -> None:
-        before = self.job(job)
+        before = jobs.load(self.database, job.id)
         mine = before.state == JobState.FINALIZING and before.fin_epoch == job.fin_epoch
         again = before.state in TERMINAL_JOB_STATES and before.fin_epoch == job.fin_epoch
         try:
@@ -171,6 +171,8 @@ class Protocol(RuleBasedStateMachine):
     def leases_run_out(self) -> None:
         self.execute("UPDATE chunk SET lease_exp = 0 WHERE lease_exp IS NOT NULL")
         self.execute("UPDATE job SET lease_exp = 0 WHERE lease_exp IS NOT NULL")
+        self.reconcile()
+        self.waits_are_over()
 
     @rule()
     def waits_are_over(self) -> None:
@@ -179,6 +181,14 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def reconcile(self) -> None:
         reconcile(self.database, max_crashes=MAX_CRASHES)
+
+    @rule()
+    def half_an_hour_of_bad_luck(self) -> None:
+        """Everything claimed dies, again and again: chunks are split down to single lines."""
+        for _ in range(3):
+            while self.claim_now() is not None:
+                pass
+            self.leases_run_out()
 
     @rule()
     def restart(self) -> None:
@@ -238,9 +248,7 @@ class Protocol(RuleBasedStateMachine):
         for _ in range(200):
             self.waits_are_over()
             self.reconcile()
-            job = planning.claim_plan(self.database, "p", lease_seconds=LEASE)
-            if job is not None:
-                planning.commit_plan(self.database, job.id, job.plan_epoch, plan_of([3, 2]))
+            self.plan_one([3, 2])
             for claim in (self.claim_now, self.claim_poison_now):
                 while (chunk := claim()) is not None:
                     commit(self.database, chunk, 1)
@@ -261,9 +269,7 @@ class Protocol(RuleBasedStateMachine):
         )
 
     def claim_poison_now(self) -> Chunk | None:
-        return chunks.claim_poison(
-            self.database, "r", lease_seconds=LEASE, max_crashes=MAX_CRASHES
-        )
+        return chunks.claim_poison(self.database, "r", lease_seconds=LEASE, max_crashes=MAX_CRASHES)
 
     def claimable(self) -> list[str]:
         """As `chunks.claim_chunk`, in plain words."""
@@ -282,14 +288,8 @@ class Protocol(RuleBasedStateMachine):
         ]
 
     def held(self, chunk: Chunk) -> bool:
-        now = self.chunk(chunk)
-        return now.state == HELD and now.attempt == chunk.attempt
-
-    def chunk(self, chunk: Chunk) -> Chunk:
-        return next(row for row in self.rows(Chunk) if row.id == chunk.id)
-
-    def job(self, job: Job) -> Job:
-        return next(row for row in self.rows(Job) if row.id == job.id)
+        now = chunks.load(self.database, chunk.id)
+        return now is not None and now.state == HELD and now.attempt == chunk.attempt
 
     def rows(self, table: Any) -> list[Any]:
         with self.database.read() as session:
@@ -315,7 +315,7 @@ def attempt(call: Callable[[], object]) -> bool:
 
 
 def part_of(chunk: Chunk) -> str:
-    return f"parts/{chunk.job_id}/{chunk.a}-{chunk.b}/{chunk.attempt}.jsonl"
+    return keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt)
 
 
 def commit(database: Database, chunk: Chunk, errors: int) -> None:
@@ -339,12 +339,10 @@ def finalize(database: Database, job: Job, extra: int = 0) -> None:
 
 
 def plan_of(sizes: list[int]) -> Plan:
-    planned = []
-    at = 0
-    for size in sizes:
-        planned.append(PlannedChunk(at, at + size, "m", "k", at + 1, at + size, size))
-        at += size
-    return Plan(at, planned, "m", {})
+    ends = list(accumulate(sizes))
+    ranges = pairwise([0, *ends])
+    planned = [PlannedChunk(a, b, "m", "k", a + 1, b, b - a) for a, b in ranges]
+    return Plan(ends[-1], planned, "m", {})
 
 
 def new_file() -> NewFile:
@@ -352,14 +350,10 @@ def new_file() -> NewFile:
     return NewFile(file_id, "acme", "batch_output", "f", 1, f"results/{file_id}", "e", "s")
 
 
-def vars_of(new: NewFile) -> dict[str, Any]:
-    return {name: getattr(new, name) for name in new.__slots__ if name != "expires_after"}
-
-
 TestProtocol = Protocol.TestCase
 TestProtocol.settings = settings(
     max_examples=20,
-    stateful_step_count=30,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

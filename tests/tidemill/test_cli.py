@@ -143,6 +143,13 @@ def test_a_wrong_setting_is_named(tidemill: Run) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_run_leaves_the_work_of_a_broker_to_its_workers(tidemill: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("Why?\n")
+    done = tidemill("run", "in.txt", TIDEMILL_BROKER_URL="redis://localhost/0")
+    assert done.returncode == 2
+    assert "tidemill submit" in done.stderr
+
+
 def test_no_service_is_said_with_what_to_do(tidemill: Run, taken_port: int) -> None:
     done = tidemill("list", "--url", f"http://127.0.0.1:{taken_port + 1}", "--json")
     assert done.returncode == 1

@@ -78,7 +78,7 @@ def _ended(view: JobView) -> bool:
 @pytest.mark.slow
 def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> None:
     # One test, since loading the model takes longer than all the rest of it.
-    site = Site(Settings(home=tmp_path, chunk_lines=8))
+    site = Site(Settings(home=tmp_path, chunk_lines=8, dtype="float32"))
     worker = EmbeddedWorker(site.settings)
     worker.start()
     try:

@@ -324,3 +324,14 @@ def test_two_models_in_one_batch_run_one_after_the_other(bench: Any, line: Line)
     assert bench.lab.starts == 2
     output = bench.read(job.out_key)
     assert [row["response"]["body"]["model"] for row in output] == ["other", "smollm2"] * 10
+
+
+def test_a_plan_that_is_gone_never_blocks_other_jobs(bench: Any, line: Line) -> None:
+    lost = bench.create([line("a")])
+    bench.plan(lost)
+    bench.worker.store.put(bench.chunks(lost)[0].plan_key, b"not a plan")
+    assert bench.finish(bench.create([line("b")])).n_ok == 1
+    for _ in range(4):
+        bench.step()
+    assert bench.job(lost).state == JobState.RUNNING
+    assert bench.chunks(lost)[0].crashes == 3

@@ -1,5 +1,7 @@
 """Every kind of bad envelope, with its code, parameter and line."""
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -7,7 +9,7 @@ from worker.lines import InputLine, LineRules, check_line
 from worker.problems import Problem
 
 RULES = LineRules("/v1/chat/completions", frozenset({"smollm2", "other"}), "smollm2")
-GOOD = {
+GOOD: dict[str, Any] = {
     "custom_id": "a",
     "method": "POST",
     "url": "/v1/chat/completions",

@@ -112,7 +112,11 @@ def test_each_line_is_in_one_window_planned_or_refused(
     refused = [problem.line for window in found for problem in window.problems]
     assert refused == [i for i, is_bad in enumerate(bad, 1) if is_bad]
     assert sorted(planned + refused) == list(range(1, len(bad) + 1))
-    ends = [max(row.line for row in [*window.lines, *window.problems]) for window in found]
+    lines = [
+        [row.line for row in window.lines] + [problem.line for problem in window.problems]
+        for window in found
+    ]
+    ends = [max(window) for window in lines]
     assert ends == sorted(ends), "windows follow the input"
 
 

@@ -6,7 +6,7 @@ import orjson
 from openai.types import Completion as OpenAICompletion
 from openai.types.chat import ChatCompletion
 
-from engine.requests import Completion, Output, PositionLogprobs, TokenLogprob
+from engine.requests import Completion, FinishReason, Output, PositionLogprobs, TokenLogprob
 from worker.bodies import CHAT, COMPLETIONS
 from worker.problems import Problem
 from worker.responses import (
@@ -22,6 +22,9 @@ def _token(text: str, logprob: float = -0.5) -> TokenLogprob:
     return TokenLogprob(1, text, logprob, text.encode())
 
 
+_REASONS: tuple[FinishReason, ...] = ("stop", "length")
+
+
 def _completion(*, logprobs: bool = False, top: bool = True) -> Completion:
     best = (_token("é"), _token("b", float("-inf"))) if top else ()
     positions = tuple(PositionLogprobs(_token(text), best) for text in ("é", "!"))
@@ -30,7 +33,7 @@ def _completion(*, logprobs: bool = False, top: bool = True) -> Completion:
         prompt_token_ids=(1, 2, 3),
         outputs=tuple(
             Output(index, (4, 5), "é!", reason, positions if logprobs else None)
-            for index, reason in enumerate(("stop", "length"))
+            for index, reason in enumerate(_REASONS)
         ),
         cached_tokens=2,
     )

@@ -1,7 +1,6 @@
 """``tidemill run`` and ``tidemill submit``: a file becomes a job."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,10 +56,10 @@ def run(
     """
     from tidemill.errors import UsageError
     from tidemill.files import STDOUT
-    from tidemill.jobs import Order, follow, submit, summarise
-    from tidemill.outputs import plan_target, write_results
+    from tidemill.jobs import Order, run_whole
+    from tidemill.outputs import plan_target
     from tidemill.progress import reporter
-    from tidemill.render import print_json, print_problems, print_summary, stderr
+    from tidemill.render import print_json, print_outcome, stderr
     from tidemill.requests import RequestOptions
     from tidemill.session import own_service
 
@@ -68,7 +67,6 @@ def run(
         raise UsageError("--json and '-o -' both want standard output; choose one.")
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
-    started = time.monotonic()
     with opened(input, column) as source:
         order = Order.of(source, request)
         target = plan_target(
@@ -82,18 +80,11 @@ def run(
         with reporter(stderr(), quiet=quiet) as report:
             report.say("Starting")
             with own_service(home, api_key) as session:
-                client = session.client
-                batch = submit(client, order, report, on_invalid=OnInvalid.SKIP)
-                followed = follow(session, batch, report)
-                written = write_results(client, followed.batch, source, target)
-                summary = summarise(client, followed.batch, written, started)
-    if followed.batch.status == "failed":
-        print_problems(followed.batch)
-    elif not quiet:
-        print_summary(summary, interrupted=followed.interrupted)
+                outcome = run_whole(session, source, order, target, report)
+    print_outcome(outcome, quiet=quiet)
     if as_json:
-        print_json(summary)
-    raise typer.Exit(ExitCode.INTERRUPTED if followed.interrupted else of_batch(followed.batch))
+        print_json(outcome.summary)
+    raise typer.Exit(ExitCode.INTERRUPTED if outcome.interrupted else of_batch(outcome.batch))
 
 
 def submit(

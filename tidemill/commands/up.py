@@ -26,6 +26,8 @@ def up(
 
     Listening on an address that other machines can reach needs TIDEMILL_API_KEYS to be set. The
     first Ctrl-C gives running work back and stops, with exit code 0; the second ends at once.
+    Where TIDEMILL_BROKER_URL names a broker, only the API starts: workers are started by
+    themselves.
 
     Examples:
 
@@ -43,10 +45,10 @@ def up(
     from tidemill.service import Service
 
     with Service(settings) as service:
-        typer.echo(
-            f"Tidemill listens on {service.url}/v1 and keeps its data in {settings.home}. "
-            "Ctrl-C stops it."
-        )
+        where = f"keeps its data in {settings.home}"
+        if not settings.embedded:
+            where = "leaves the work to 'celery -A worker.app worker'"
+        typer.echo(f"Tidemill listens on {service.url}/v1 and {where}. Ctrl-C stops it.")
         sys.stdout.flush()
         stop.wait()
         typer.echo("Stopping. A second Ctrl-C ends at once.", err=True)

