@@ -23,7 +23,7 @@ import torch
 from engine import LLM, SamplingParams
 
 sys.path.insert(0, str(Path(__file__).parent))
-from workloads import WORKLOADS, Item  # noqa: E402, a script's neighbour
+from workloads import WORKLOADS, Item
 
 
 @dataclass(frozen=True, slots=True)

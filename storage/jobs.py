@@ -92,24 +92,7 @@ def create_job(database: Database, new: NewJob) -> Created:
         IdempotencyMismatch: the key was used with another request.
     """
     job_id = new_id("batch")
-    values: dict[str, Any] = {
-        "id": job_id,
-        "tenant_id": new.tenant_id,
-        "idem_key": new.idem_key,
-        "idem_hash": new.idem_hash,
-        "endpoint": new.endpoint,
-        "completion_window": new.completion_window,
-        "input_file_id": new.input_file.id,
-        "input_key": new.input_file.object_key,
-        "input_etag": new.input_file.etag,
-        "input_sha256": new.input_file.sha256,
-        "metadata": None if new.meta is None else dict(new.meta),
-        "options": dict(new.options),
-        "priority": new.priority,
-        "output_expires_seconds": new.output_expires_seconds,
-        "created_at": now_sql(),
-        "expires_at": now_sql() + new.window_seconds,
-    }
+    values = _values(job_id, new)
 
     def change(session: Session) -> Created:
         insert_if_absent(session, Job, values)
@@ -231,6 +214,27 @@ def totals(session: Session, *guards: ColumnElement[bool]) -> dict[str, JobProgr
         .group_by(col(Chunk.job_id))
     )
     return {job_id: JobProgress(*(int(value) for value in sums)) for job_id, *sums in rows}
+
+
+def _values(job_id: str, new: NewJob) -> dict[str, Any]:
+    return {
+        "id": job_id,
+        "tenant_id": new.tenant_id,
+        "idem_key": new.idem_key,
+        "idem_hash": new.idem_hash,
+        "endpoint": new.endpoint,
+        "completion_window": new.completion_window,
+        "input_file_id": new.input_file.id,
+        "input_key": new.input_file.object_key,
+        "input_etag": new.input_file.etag,
+        "input_sha256": new.input_file.sha256,
+        "metadata": None if new.meta is None else dict(new.meta),
+        "options": dict(new.options),
+        "priority": new.priority,
+        "output_expires_seconds": new.output_expires_seconds,
+        "created_at": now_sql(),
+        "expires_at": now_sql() + new.window_seconds,
+    }
 
 
 def _progress(session: Session, job_ids: Iterable[str]) -> dict[str, JobProgress]:

@@ -14,8 +14,8 @@ from time import monotonic
 
 from engine import errors
 from engine.config import EngineConfig
-from engine.info import EngineInfo
 from engine.errors import EngineDied, EngineError
+from engine.info import EngineInfo
 from engine.process.messages import (
     Cancel,
     Close,

@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic, sleep
-
 from typing import TYPE_CHECKING
 
 from engine.config import EngineConfig

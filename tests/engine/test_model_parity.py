@@ -9,7 +9,6 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
-from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles, resolve
@@ -251,26 +250,10 @@ def test_a_step_of_decodes_never_waits_for_the_device(tmp_path: Path) -> None:
 
 
 def smollm2_oracle(path: Path) -> transformers.PreTrainedModel:
-    """transformers' own reading of the GGUF file (its `from_pretrained` also wants accelerate)."""
-    config = transformers.LlamaConfig(
-        vocab_size=49_152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=8192,
-        rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
-        tie_word_embeddings=True,
-    )
-    model = transformers.LlamaForCausalLM(config)
-    weights = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
-    result = model.load_state_dict(weights, strict=False, assign=True)
-    assert result.missing_keys == ["lm_head.weight"]
-    assert not result.unexpected_keys
-    model.tie_weights()
-    return model.eval()
+    """transformers' own reading of the GGUF file."""
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    ).eval()
 
 
 @pytest.mark.slow

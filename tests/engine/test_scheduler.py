@@ -1,7 +1,7 @@
 """The scheduler with a made-up model: any mix of requests ends, and no step breaks a rule.
 
 The stand-in for the runner checks what a real one relies on: that a sequence's keys are computed in
-order and exactly once per stay, and that every shared block really holds the tokens it is taken for.
+order and exactly once per stay, and that a shared block really holds the tokens it is taken for.
 """
 
 from collections import defaultdict
@@ -175,7 +175,7 @@ def test_a_prompt_larger_than_the_budget_is_chunked_beside_decodes() -> None:
 
 
 def test_without_chunking_a_prompt_is_computed_whole() -> None:
-    scheduler, runner = make(64, budget=8, chunked=False)
+    scheduler, _ = make(64, budget=8, chunked=False)
     long = sequence(list(range(30)), 1)
     scheduler.add(long)
     step = scheduler.schedule()
@@ -216,7 +216,7 @@ def test_memory_pressure_preempts_the_least_computed_and_loses_nothing() -> None
 
 
 def test_a_cancelled_sequence_gives_everything_back() -> None:
-    scheduler, runner = make(16)
+    scheduler, _ = make(16)
     running, waiting = sequence([1] * 8, 8, "x"), sequence([2] * 4, 4, "y")
     scheduler.add(running)
     step = scheduler.schedule()

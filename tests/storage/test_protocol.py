@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from sqlalchemy import select, text
-from sqlmodel import col
 
 from storage import chunks, files, finalizing, jobs, keys, planning
 from storage.chunks import Counts
@@ -32,7 +31,7 @@ from storage.tables import Chunk, Job
 
 MAX_CRASHES = 3
 LEASE = 1000.0
-HELD = ChunkState.LEASED
+LIMITS: dict[str, Any] = {"lease_seconds": LEASE, "max_crashes": MAX_CRASHES}
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=3)
 
 
@@ -46,8 +45,7 @@ class Protocol(RuleBasedStateMachine):
         self.folder = tempfile.mkdtemp(prefix="tidemill-protocol-")
         self.database = Database(f"sqlite:///{Path(self.folder) / 'tidemill.db'}")
         self.database.migrate()
-        self.seen_jobs: dict[str, dict[str, Any]] = {}
-        self.seen_chunks: dict[str, dict[str, Any]] = {}
+        self.seen: dict[str, dict[str, Any]] = {}  # rows as they were after the step before
 
     def teardown(self) -> None:
         try:
@@ -75,11 +73,11 @@ class Protocol(RuleBasedStateMachine):
         new = jobs.NewJob("acme", "/v1/x", "24h", window, file, priority=priority)
         jobs.create_job(self.database, new)
 
-    @rule(data=st.data())
-    def stop(self, data: st.DataObject) -> None:
-        if self.seen_jobs:
-            job_id = data.draw(st.sampled_from(sorted(self.seen_jobs)))
-            attempt(lambda: jobs.request_stop(self.database, "acme", job_id))
+    @rule(index=st.integers(0, 3))
+    def stop(self, index: int) -> None:
+        ids = [job.id for job in self.rows(Job)]
+        job_id = ids[index % len(ids)]
+        attempt(lambda: jobs.request_stop(self.database, "acme", job_id))
 
     # Planners
 
@@ -176,7 +174,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def waits_are_over(self) -> None:
-        self.execute("UPDATE chunk SET not_before = 0")
+        self.execute("UPDATE chunk SET not_before = 0 WHERE state = 'pending'")
 
     @rule()
     def reconcile(self) -> None:
@@ -197,50 +195,39 @@ class Protocol(RuleBasedStateMachine):
     # Invariants
 
     @invariant()
-    def the_ranges_of_a_job_partition_its_lines(self) -> None:
-        ranges: dict[str, list[tuple[int, int]]] = {}
-        for chunk in self.rows(Chunk):
-            if chunk.state != ChunkState.SPLIT:
-                ranges.setdefault(chunk.job_id, []).append((chunk.a, chunk.b))
-        for job in self.rows(Job):
-            at = 0
-            for a, b in sorted(ranges.get(job.id, [])):
-                assert a == at
-                at = b
-            assert at == (job.n_lines or 0)
+    def every_invariant(self) -> None:
+        with self.database.read() as session:
+            jobs_now = list(session.scalars(select(Job)))
+            by_job: dict[str, list[Chunk]] = {job.id: [] for job in jobs_now}
+            for chunk in session.scalars(select(Chunk)):
+                by_job[chunk.job_id].append(chunk)
+        for job in jobs_now:
+            own = by_job[job.id]
+            ranges_partition_the_lines(job, own)
+            self.rows_only_go_on(job, own)
+            if job.state == JobState.FINALIZING or job.state in TERMINAL_JOB_STATES:
+                assert all(chunk.state in TERMINAL_CHUNK_STATES for chunk in own)
+            if job.state in TERMINAL_JOB_STATES:
+                counts_are_sums(job, own)
 
-    @invariant()
-    def states_and_attempts_only_go_on(self) -> None:
-        for chunk in self.rows(Chunk):
-            before = self.seen_chunks.get(chunk.id)
+    def rows_only_go_on(self, job: Job, own: list[Chunk]) -> None:
+        """Attempts and epochs only grow, and terminal states are absorbing."""
+        for chunk in own:
+            assert (chunk.state == ChunkState.LEASED) == (chunk.owner is not None)
+            before = self.seen.get(chunk.id)
+            self.seen[chunk.id] = chunk.model_dump()
             if before is not None:
                 assert chunk.attempt >= before["attempt"]
                 assert chunk.crashes >= before["crashes"]
                 if before["state"] in TERMINAL_CHUNK_STATES:
-                    assert chunk.model_dump() == before
-            assert (chunk.state == HELD) == (chunk.owner is not None)
-            self.seen_chunks[chunk.id] = chunk.model_dump()
-        for job in self.rows(Job):
-            before = self.seen_jobs.get(job.id)
-            if before is not None:
-                assert job.plan_epoch >= before["plan_epoch"]
-                assert job.fin_epoch >= before["fin_epoch"]
-                if before["state"] in TERMINAL_JOB_STATES:
-                    assert job.model_dump() == before
-            self.seen_jobs[job.id] = job.model_dump()
-
-    @invariant()
-    def ended_jobs_account_for_every_line_once(self) -> None:
-        every = self.rows(Chunk)
-        for job in self.rows(Job):
-            if job.state == JobState.FINALIZING or job.state in TERMINAL_JOB_STATES:
-                own = [chunk for chunk in every if chunk.job_id == job.id]
-                assert all(chunk.state in TERMINAL_CHUNK_STATES for chunk in own)
-            if job.state in TERMINAL_JOB_STATES and job.n_lines:
-                assert job.n_ok + job.n_err + job.n_cancelled == job.n_lines
-                done = [chunk for chunk in own if chunk.state == ChunkState.DONE]
-                assert job.n_ok == sum(chunk.n_ok for chunk in done)
-                assert job.prompt_tokens == sum(chunk.prompt_tokens for chunk in done)
+                    assert self.seen[chunk.id] == before
+        before = self.seen.get(job.id)
+        self.seen[job.id] = job.model_dump()
+        if before is not None:
+            assert job.plan_epoch >= before["plan_epoch"]
+            assert job.fin_epoch >= before["fin_epoch"]
+            if before["state"] in TERMINAL_JOB_STATES:
+                assert self.seen[job.id] == before
 
     def everything_ends(self) -> None:
         """Once faults stop, every job becomes terminal."""
@@ -258,46 +245,56 @@ class Protocol(RuleBasedStateMachine):
                 break
         else:
             raise AssertionError("a job never ended")
-        self.the_ranges_of_a_job_partition_its_lines()
-        self.ended_jobs_account_for_every_line_once()
+        self.every_invariant()
 
     # Helpers
 
     def claim_now(self) -> Chunk | None:
-        return chunks.claim_chunk(
-            self.database, "w", ["m"], lease_seconds=LEASE, max_crashes=MAX_CRASHES
-        )
+        return chunks.claim_chunk(self.database, "w", ["m"], **LIMITS)
 
     def claim_poison_now(self) -> Chunk | None:
-        return chunks.claim_poison(self.database, "r", lease_seconds=LEASE, max_crashes=MAX_CRASHES)
+        return chunks.claim_poison(self.database, "r", **LIMITS)
 
     def claimable(self) -> list[str]:
         """As `chunks.claim_chunk`, in plain words."""
         with self.database.read() as session:
             now = self.database.now(session)
-        running = {
-            job.id for job in self.rows(Job) if job.state == JobState.RUNNING and not job.cancel
-        }
+        running = [j.id for j in self.rows(Job) if j.state == JobState.RUNNING and not j.cancel]
         return [
             chunk.id
             for chunk in self.rows(Chunk)
             if chunk.state == ChunkState.PENDING
             and chunk.job_id in running
             and chunk.not_before < now - 5
-            and not (chunk.b - chunk.a == 1 and chunk.crashes >= MAX_CRASHES)
+            and (chunk.b - chunk.a > 1 or chunk.crashes < MAX_CRASHES)
         ]
 
     def held(self, chunk: Chunk) -> bool:
         now = chunks.load(self.database, chunk.id)
-        return now is not None and now.state == HELD and now.attempt == chunk.attempt
+        return now is not None and now.state == ChunkState.LEASED and now.attempt == chunk.attempt
 
     def rows(self, table: Any) -> list[Any]:
         with self.database.read() as session:
-            return list(session.scalars(select(table).order_by(col(table.id))))
+            return list(session.scalars(select(table).order_by(text("rowid"))))
 
     def execute(self, statement: str) -> None:
         with self.database.write() as session:
             session.connection().execute(text(statement))
+
+
+def ranges_partition_the_lines(job: Job, own: list[Chunk]) -> None:
+    at = 0
+    for a, b in sorted((chunk.a, chunk.b) for chunk in own if chunk.state != ChunkState.SPLIT):
+        assert a == at
+        at = b
+    assert at == (job.n_lines or 0)
+
+
+def counts_are_sums(job: Job, own: list[Chunk]) -> None:
+    done = [chunk for chunk in own if chunk.state == ChunkState.DONE]
+    assert job.n_ok + job.n_err + job.n_cancelled == (job.n_lines or 0)
+    assert job.n_ok == sum(chunk.n_ok for chunk in done)
+    assert job.prompt_tokens == sum(chunk.prompt_tokens for chunk in done)
 
 
 def given(row: Any) -> Any:
@@ -322,14 +319,8 @@ def commit(database: Database, chunk: Chunk, errors: int) -> None:
     lines = chunk.b - chunk.a
     errors = min(errors, lines)
     counts = Counts(lines - errors, errors, 10 * lines, 4, 2)
-    chunks.commit_chunk(
-        database,
-        chunk.id,
-        chunk.attempt,
-        part_key=part_of(chunk),
-        part_sha256="s",
-        counts=counts,
-    )
+    part: dict[str, Any] = {"part_key": part_of(chunk), "part_sha256": "s", "counts": counts}
+    chunks.commit_chunk(database, chunk.id, chunk.attempt, **part)
 
 
 def finalize(database: Database, job: Job, extra: int = 0) -> None:
@@ -352,7 +343,7 @@ def new_file() -> NewFile:
 
 TestProtocol = Protocol.TestCase
 TestProtocol.settings = settings(
-    max_examples=20,
+    max_examples=150,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
