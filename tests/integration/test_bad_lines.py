@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from conftest import ENVIRONMENT, request
+from integration.support import ENVIRONMENT, request
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import check_exactly_once, jsonl, request
+from integration.support import check_exactly_once, jsonl, request
 from openai.types import Batch
 
 pytestmark = pytest.mark.slow

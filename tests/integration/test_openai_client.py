@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 import pytest
-from conftest import check_exactly_once, download, jsonl, request
+from integration.support import check_exactly_once, download, jsonl, request
 from openai import OpenAI
 from openai.types import Batch
 from openai.types.chat import ChatCompletion

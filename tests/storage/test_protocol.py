@@ -343,7 +343,7 @@ def new_file() -> NewFile:
 
 TestProtocol = Protocol.TestCase
 TestProtocol.settings = settings(
-    max_examples=150,
+    max_examples=15,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
