@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from integration.support import ENVIRONMENT, request
 
 pytestmark = pytest.mark.slow

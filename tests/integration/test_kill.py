@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from integration.support import check_exactly_once, jsonl, request
 from openai.types import Batch
+
+from integration.support import check_exactly_once, jsonl, request
 
 pytestmark = pytest.mark.slow
 

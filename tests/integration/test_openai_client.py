@@ -6,10 +6,11 @@ from typing import Any
 
 import openai
 import pytest
-from integration.support import check_exactly_once, download, jsonl, request
 from openai import OpenAI
 from openai.types import Batch
 from openai.types.chat import ChatCompletion
+
+from integration.support import check_exactly_once, download, jsonl, request
 
 pytestmark = pytest.mark.slow
 

@@ -31,9 +31,8 @@ def load_text_model(name: str, source: str) -> TextModel:
     Raises:
         EngineError: there is no such model, or it cannot be read; the message says what to do.
     """
-    from engine.models.families import load_config
-
     from engine.catalog import resolve
+    from engine.models.families import load_config
     from engine.tokenizer import load_tokenizer
 
     files = resolve(source)
