@@ -36,7 +36,7 @@ class EngineCore:
         self._live: dict[str, RequestOutputs] = {}
         self._refused: list[Completion] = []
         self._counts = {"steps": 0, "prompt": 0, "cached": 0, "output": 0, "finished": 0}
-        self.info = _describe(files.name, config, model, self._runner.placement, began)
+        self.info = _describe(files.name, config, model, self._runner, began)
 
     @property
     def has_work(self) -> bool:
@@ -179,8 +179,9 @@ def _make_scheduler(config: EngineConfig, placement: Placement) -> Scheduler:
 
 
 def _describe(
-    name: str, config: EngineConfig, model: ModelConfig, placement: Placement, began: float
+    name: str, config: EngineConfig, model: ModelConfig, runner: Runner, began: float
 ) -> EngineInfo:
+    placement = runner.placement
     return EngineInfo(
         model=name,
         context_length=placement.max_model_len,
@@ -192,4 +193,5 @@ def _describe(
         max_num_seqs=placement.max_num_seqs,
         max_batch_tokens=placement.max_batch_tokens,
         load_seconds=perf_counter() - began,
+        kernels=runner.kernels,
     )

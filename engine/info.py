@@ -17,6 +17,7 @@ class EngineInfo:
     max_num_seqs: int
     max_batch_tokens: int
     load_seconds: float
+    kernels: str = "reference"
 
     @property
     def description(self) -> str:
@@ -24,6 +25,6 @@ class EngineInfo:
         return (
             f"{self.model} on {self.device} in {self.dtype}: up to {self.max_num_seqs} sequences "
             f"and {self.max_batch_tokens} tokens a step, context {self.context_length}, cache "
-            f"{self.num_blocks} blocks of {self.block_size} tokens, "
+            f"{self.num_blocks} blocks of {self.block_size} tokens, {self.kernels} kernels, "
             f"loaded in {self.load_seconds:.1f} s"
         )

@@ -6,6 +6,7 @@ from torch import Tensor
 from engine.kernels import reference
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.checks import expect
+from engine.kernels.native import library
 
 
 def store_kv(
@@ -69,7 +70,9 @@ def paged_attention(
         raise ValueError(f"The cache's blocks hold {block_size}, the batch's {batch.block_size}.")
     if sliding_window is not None and sliding_window < 1:
         raise ValueError(f"A sliding window of {sliding_window} sees nothing.")
-    return reference.paged_attention(queries, key_cache, value_cache, batch, scale, sliding_window)
+    native = library.supports(queries, key_cache)
+    paged = library.paged_attention if native else reference.paged_attention
+    return paged(queries, key_cache, value_cache, batch, scale, sliding_window)
 
 
 def _expect_caches(key_cache: Tensor, value_cache: Tensor) -> None:

@@ -5,6 +5,7 @@ import torch
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
+from engine.kernels.native import library
 from engine.models.loading import load_model
 from engine.runner.inputs import BlockTables
 from engine.runner.machine import Placement, pick_device, pick_dtype, place
@@ -14,6 +15,10 @@ from engine.scheduler.step import SampledToken, Step
 
 class Runner:
     """A model on one device.
+
+    Attributes:
+        placement: what was chosen for the device.
+        kernels: ``native`` or ``reference``; built now, so that no step waits for a compiler.
 
     Raises:
         InvalidConfig, CheckpointError, OutOfCache: from choosing the device, loading the weights
@@ -26,6 +31,7 @@ class Runner:
         self._decoder = load_model(files, model, device=device, dtype=dtype)
         self.placement: Placement = place(config, model, device, dtype)
         torch.set_num_threads(self.placement.threads)
+        self.kernels = "native" if device.type == "cpu" and library.available() else "reference"
         self._cache = KVCache.allocate(
             model, self.placement.num_blocks, config.block_size, device, dtype
         )

@@ -114,7 +114,7 @@ def test_from_validating_to_completed(service: Any, client: Any) -> None:
     progress = moving.tidemill["progress"]
     assert (progress["lines_done"], progress["lines_failed"]) == (3, 1)
     assert progress["tokens_per_second"] > 0
-    assert progress["seconds_left"] > 0
+    assert progress["seconds_left"] is not None
     assert moving.usage.total_tokens == 330
     assert moving.usage.input_tokens_details.cached_tokens == 200
 

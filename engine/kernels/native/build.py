@@ -1,0 +1,97 @@
+"""Builds the native kernels with the system's C compiler, once a machine, and keeps the result."""
+
+import hashlib
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+_SOURCE = Path(__file__).with_name("attention.c")
+_HEADER = Path(__file__).with_name("attention.h")
+_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+)
+_COMPILERS = ("cc", "gcc")
+_SECONDS = 120
+
+
+class BuildFailed(Exception):
+    """The native kernels could not be built; the message says why."""
+
+
+@cache
+def build() -> Path:
+    """The library's path, built now unless an equal one was built before.
+
+    Its name is a hash of sources, flags, compiler and processor, so that a home folder shared by
+    different machines holds one for each.
+
+    Raises:
+        BuildFailed: there is no compiler, it fails, or no folder can be written.
+    """
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        raise BuildFailed("there is no C compiler (cc or gcc)")
+    target = _folder() / f"kernels-{_fingerprint(compiler)}.so"
+    if not target.exists():
+        _compile(compiler, target)
+    return target
+
+
+def _folder() -> Path:
+    folder = Path.home() / ".cache" / "tidemill"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        # A folder of this process's own: a shared one could hold another user's library.
+        return Path(tempfile.mkdtemp(prefix="tidemill-"))
+
+
+def _fingerprint(compiler: str) -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    processor = next(
+        (x for x in lines if x.startswith(("flags", "Features"))), platform.processor()
+    )
+    digest = hashlib.sha256()
+    for part in (
+        _SOURCE.read_bytes(),
+        _HEADER.read_bytes(),
+        " ".join(_FLAGS).encode(),
+        _run(compiler, "--version").encode(),
+        processor.encode(),
+    ):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:16]
+
+
+def _compile(compiler: str, target: Path) -> None:
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / target.name
+            _run(compiler, *_FLAGS, str(_SOURCE), "-o", str(made), "-lm")
+            made.replace(target)
+    except OSError as error:
+        raise BuildFailed(f"{target.parent} cannot be written: {error.strerror}") from error
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr or "").strip().splitlines()[-1:]
+        raise BuildFailed(f"{command[0]} failed: {' '.join(last)}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildFailed(f"{command[0]} could not be run") from error
+    return done.stdout
