@@ -29,7 +29,8 @@ class EngineConfig:
         prefix_caching: share the blocks of equal prefixes.
         chunked_prefill: let a long prompt be computed over several steps beside decodes. Without
             it a prompt is computed whole in one step.
-        output_reserve: share of a request's remaining ``max_tokens`` that admission keeps free.
+        output_reserve: share of a request's remaining ``max_tokens`` that admission keeps free,
+            though no more than twice what answers took of late.
         threads: CPU threads; ``None`` is all this process may use.
         seed: seeds the draws of requests that carry no seed of their own; ``None`` is random.
     """

@@ -44,14 +44,10 @@ class EngineCore:
         return bool(self._refused or self._scheduler.has_work)
 
     def add(self, request: Request) -> None:
-        """Take a request. One that can never run comes back from `step` with its error.
-
-        Raises:
-            InvalidRequest: a live request has the same id.
-        """
-        if request.id in self._live:
-            raise InvalidRequest(f"Request id {request.id!r} is in use.", param="id")
+        """Take a request. One that can never run comes back from `step` with its error."""
         try:
+            if request.id in self._live:
+                raise InvalidRequest(f"Request id {request.id!r} is in use.", param="id")
             max_total = self._check(request)
         except InvalidRequest as error:
             self._refused.append(
@@ -59,9 +55,10 @@ class EngineCore:
             )
             return
         sequences = [Sequence(request, index, max_total) for index in range(request.params.n)]
+        answers = [Answer(s, self.tokenizer, self._end_token_ids) for s in sequences]
         self._live[request.id] = RequestOutputs(request, sequences)
-        for sequence in sequences:
-            self._answers[sequence] = Answer(sequence, self.tokenizer, self._end_token_ids)
+        for sequence, answer in zip(sequences, answers, strict=True):
+            self._answers[sequence] = answer
             self._scheduler.add(sequence)
 
     def flush(self) -> None:
@@ -83,8 +80,16 @@ class EngineCore:
         done, self._refused = self._refused, []
         step = self._scheduler.schedule()
         if step is not None:
-            done += self._update(step, self._runner.execute(step))
+            done += self._update(step, self._execute(step))
         return done
+
+    def _execute(self, step: Step) -> dict[int, SampledToken]:
+        try:
+            return self._runner.execute(step)
+        except BaseException:
+            # Ctrl-C as well: blocks that are known as computed may not be.
+            self._scheduler.abandon()
+            raise
 
     def stats(self) -> EngineStats:
         """The counters now."""
@@ -137,9 +142,6 @@ class EngineCore:
         completions = []
         for work in step.works:
             sequence = by_slot[work.slot]
-            if work.admission is not None and not work.admission.output_ids:
-                self._counts["prompt"] += sequence.num_prompt
-                self._counts["cached"] += sequence.num_cached or 0
             if work.sample:
                 reason = self._answers[sequence].push(sampled[work.slot])
                 if reason is not None:
@@ -149,6 +151,9 @@ class EngineCore:
     def _finish(self, sequence: Sequence, reason: FinishReason) -> list[Completion]:
         sequence.finish_reason = reason
         self._scheduler.finish(sequence)
+        if sequence.index == 0:
+            self._counts["prompt"] += sequence.num_prompt
+            self._counts["cached"] += sequence.num_cached or 0
         output = self._answers.pop(sequence).output(reason)
         completion = self._live[sequence.request.id].add(output)
         if completion is None:

@@ -1,6 +1,6 @@
 """The engine from Python: ``LLM("smollm2").generate(prompts, params)``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import sleep
 from typing import Any
 
@@ -33,6 +33,8 @@ class LLM:
     def __init__(self, model: str = "smollm2", **settings: Any) -> None:
         self._core = EngineCore(EngineConfig(model=model, **settings))
         self._next_id = 0
+        # Finished while `generate` ran, but submitted before it: the next `step` returns them.
+        self._others: list[Completion] = []
 
     @property
     def info(self) -> EngineInfo:
@@ -56,16 +58,18 @@ class LLM:
         Raises:
             InvalidRequest: the prompt is neither text, chat messages nor token ids.
         """
+        return self._add(self._encode(prompt), params or SamplingParams(), salt)
+
+    def _add(self, token_ids: tuple[int, ...], params: SamplingParams, salt: str = "") -> str:
         request_id = str(self._next_id)
         self._next_id += 1
-        token_ids = self._encode(prompt)
-        self._core.add(Request(request_id, token_ids, params or SamplingParams(), salt))
+        self._core.add(Request(request_id, token_ids, params, salt))
         return request_id
 
     @property
     def has_work(self) -> bool:
         """Whether a submitted prompt has not come back yet."""
-        return self._core.has_work
+        return bool(self._others) or self._core.has_work
 
     def flush(self) -> None:
         """Say that no more prompts come soon, so that a static batch need not fill."""
@@ -73,7 +77,8 @@ class LLM:
 
     def step(self) -> list[Completion]:
         """Run one batch of the engine; returns what it finished."""
-        return self._core.step()
+        others, self._others = self._others, []
+        return others + self._core.step()
 
     def generate(
         self,
@@ -92,7 +97,10 @@ class LLM:
 
         Raises:
             InvalidRequest: there are not as many params as prompts, or a prompt is of no known
-                kind. A request that cannot run is no exception: its completion has ``error`` set.
+                kind.
+            TokenizerError: the chat template refuses a prompt's messages.
+
+        A request that cannot run is no exception: its completion has ``error`` set.
         """
         batch = _as_batch(prompts)
         if params is None or isinstance(params, SamplingParams):
@@ -101,30 +109,34 @@ class LLM:
             raise InvalidRequest(
                 f"There are {len(batch)} prompts and {len(params)} params.", param="params"
             )
-        ids = [self.submit(p, s) for p, s in zip(batch, params, strict=True)]
+        encoded = [self._encode(prompt) for prompt in batch]  # all of them, before any is queued
+        ids = [self._add(p, s) for p, s in zip(encoded, params, strict=True)]
         self._core.flush()
         done: dict[str, Completion] = {}
         try:
-            for completion in self._drain(len(ids), progress):
+            for completion in self._drain(set(ids), progress):
                 done[completion.request_id] = completion
         except BaseException:
             self._core.cancel(ids)
             raise
         return [done[request_id] for request_id in ids]
 
-    def _drain(self, total: int, progress: bool) -> Iterable[Completion]:
+    def _drain(self, ids: set[str], progress: bool) -> Iterator[Completion]:
+        """Step until all of ``ids`` have come; they are yielded, the others kept for `step`."""
         from tqdm import tqdm  # comes with tokenizers; not needed to submit and step
 
-        with tqdm(total=total, unit="req", disable=not progress, dynamic_ncols=True) as bar:
-            tokens = 0
-            while self._core.has_work:
+        missing, tokens = len(ids), 0
+        with tqdm(total=missing, unit="req", disable=not progress, dynamic_ncols=True) as bar:
+            while missing:
                 finished = self._core.step()
-                for completion in finished:
-                    tokens += completion.completion_tokens
-                    yield completion
-                bar.update(len(finished))
-                if finished and bar.format_dict["elapsed"]:
-                    rate = tokens / bar.format_dict["elapsed"]
+                ours = [completion for completion in finished if completion.request_id in ids]
+                self._others += [c for c in finished if c.request_id not in ids]
+                yield from ours
+                missing -= len(ours)
+                tokens += sum(completion.completion_tokens for completion in ours)
+                if progress and ours:
+                    bar.update(len(ours))
+                    rate = tokens / max(bar.format_dict["elapsed"], 1e-9)
                     bar.set_postfix_str(f"{rate:,.0f} output tok/s", refresh=False)
                 if not finished and not self._core.stats().running:
                     sleep(0.001)  # dynamic batching waits for its time-out

@@ -42,8 +42,10 @@ class Answer:
         if sampled.token_id in self._end_ids and enough:
             return "stop"
         if self._detokenizer is not None:
-            self._detokenizer.push(sampled.token_id)
-            if self._detokenizer.stopped is not None and enough:
+            # As in vLLM, a stop string that begins within the first `min_tokens` is no stop.
+            past = sequence.num_output > params.min_tokens
+            self._detokenizer.push(sampled.token_id, search=past)
+            if self._detokenizer.stopped is not None:
                 return "stop"
         return "length" if sequence.num_tokens >= sequence.max_total else None
 
@@ -60,8 +62,10 @@ class Answer:
 
     def _text(self, ids: list[int]) -> str:
         params = self._sequence.request.params
-        if self._detokenizer is not None and self._detokenizer.stopped is not None:
-            return self._detokenizer.text
+        if self._detokenizer is not None:
+            self._detokenizer.finish()  # what was held back may complete a stop string
+            if self._detokenizer.stopped is not None:
+                return self._detokenizer.text
         if ids and ids[-1] in self._end_ids and not params.include_stop_str_in_output:
             ids = ids[:-1]
         return self._tokenizer.decode(ids, skip_special_tokens=params.skip_special_tokens)

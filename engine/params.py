@@ -16,8 +16,8 @@ class SamplingParams:
     Attributes:
         max_tokens: most tokens to generate; ``None`` means up to the model's context.
         min_tokens: fewest tokens before an end-of-sequence or stop token may be chosen.
-        temperature: 0 is greedy.
-        top_k: keep the k most probable tokens; 0 keeps all.
+        temperature: 0 (or less than 1e-5) is greedy.
+        top_k: keep the k most probable tokens; 0 or -1 keeps all.
         top_p: keep the smallest set whose probability reaches p (nucleus, Holtzman et al. 2020).
         min_p: drop tokens less probable than ``min_p`` times the most probable one.
         repetition_penalty: divides (multiplies) the logits of tokens seen in prompt or answer
@@ -63,6 +63,23 @@ class SamplingParams:
             object.__setattr__(self, "stop", (self.stop,))
         object.__setattr__(self, "stop", tuple(self.stop))
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        if self.top_k == -1:
+            object.__setattr__(self, "top_k", 0)
+        self._check_types()
+        self._check_ranges()
+
+    def _check_types(self) -> None:
+        for name in ("max_tokens", "min_tokens", "top_k", "seed", "n", "logprobs"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise InvalidRequest(f"{name} must be a whole number, not {value!r}.", param=name)
+        for name in ("stop_token_ids", "logit_bias"):
+            if not all(isinstance(token, int) for token in getattr(self, name)):
+                raise InvalidRequest(f"{name}: token ids must be whole numbers.", param=name)
+        if not all(isinstance(text, str) for text in self.stop):
+            raise InvalidRequest("Stop strings must be text.", param="stop")
+
+    def _check_ranges(self) -> None:
         limits: tuple[tuple[str, float | None, float, float], ...] = (
             ("max_tokens", self.max_tokens, 1, 2**31),
             ("min_tokens", self.min_tokens, 0, 2**31),
@@ -108,7 +125,7 @@ class SamplingParams:
     @property
     def greedy(self) -> bool:
         """Whether the most probable token is always chosen."""
-        return self.temperature == 0
+        return self.temperature < 1e-5
 
     @property
     def deterministic(self) -> bool:

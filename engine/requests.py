@@ -5,7 +5,7 @@ from typing import Literal
 
 from engine.params import SamplingParams
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot of the engine's counters; all but the first four only ever grow."""
+    """A snapshot of the engine's counters; all but the first four only ever grow.
+
+    ``prompt_tokens`` and ``cached_tokens`` are of finished requests, each prompt counted once.
+    """
 
     waiting: int = 0
     running: int = 0

@@ -62,7 +62,8 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         fd = theirs.fileno()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.process.server", str(fd)],
+            # -P: the user's working folder must not stand in for the standard library.
+            [sys.executable, "-P", "-m", "engine.process.server", str(fd)],
             pass_fds=(fd,),
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -100,7 +101,7 @@ class EngineProcess:
         self._send(Flush())
 
     def poll(self, timeout: float) -> list[Completion]:
-        """What was finished since the last call, after at most ``timeout`` seconds.
+        """What was finished since the last call; empty after ``timeout`` seconds, or earlier.
 
         Raises:
             EngineDied: the process ended; requests without a completion are lost.
@@ -111,8 +112,15 @@ class EngineProcess:
             if isinstance(message, Done):
                 self._stats = message.stats
                 done += message.completions
-            message = self._receive(0) if done else None
+            message = self._receive_more() if done else None
         return done
+
+    def _receive_more(self) -> FromEngine | None:
+        """As `_receive`, without waiting; a death is left to the next call to report."""
+        try:
+            return self._receive(0)
+        except EngineDied:
+            return None
 
     def stats(self) -> EngineStats:
         """The counters of the engine's last message."""
@@ -164,7 +172,7 @@ class EngineProcess:
         return None
 
     def _died(self) -> EngineDied:
-        code = self._process.wait(10) if self._process else None
+        code = self._exit_code()
         tail = self._log_tail()
         if code is not None and code < 0:
             how = f"was killed by {Signals(-code).name}"
@@ -176,6 +184,16 @@ class EngineProcess:
         hint = f": {last[0]}" if last else "."
         return EngineDied(f"The engine process {how}{hint}", exit_code=code, log_tail=tail)
 
+    def _exit_code(self) -> int | None:
+        """The exit status; a process that closed its end but lingers is killed."""
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return None
+
     def _log_tail(self) -> str:
         if self._log.closed:
             return ""
@@ -185,7 +203,13 @@ class EngineProcess:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, with the folder that holds ``engine`` importable."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    """This process's environment, with the folder that holds ``engine`` importable.
+
+    Where it is installed it is importable anyway, and its folder must not come before the standard
+    library.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if root.name in ("site-packages", "dist-packages"):
+        return dict(os.environ)
+    paths = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

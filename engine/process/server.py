@@ -8,9 +8,9 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
-from threading import Thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
@@ -39,26 +39,25 @@ IDLE_SECONDS = 0.001
 def main(fd: int) -> None:
     """Load the model named by the first message, then serve until told to close."""
     faulthandler.enable()
+    threading.excepthook = _give_up
     # Ctrl-C is for the process that feeds this one; it decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection: Connection[FromEngine, EngineConfig | ToEngine] = Connection(fd)
     config = connection.recv()
     if not isinstance(config, EngineConfig):
         raise TypeError("the first message must be the configuration")
+    # From now on, so that an engine whose feeder dies meanwhile does not load to no end.
+    inbox: SimpleQueue[ToEngine] = SimpleQueue()
+    threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
     try:
         core = _load(config)
     except EngineError as error:
         connection.send(Failed(error.code, str(error)))
         return
     connection.send(Ready(core.info))
-    inbox: SimpleQueue[ToEngine] = SimpleQueue()
-    outbox: SimpleQueue[Done | None] = SimpleQueue()
-    Thread(target=_read, args=(connection, inbox), daemon=True).start()
-    writer = Thread(target=_write, args=(connection, outbox), daemon=True)
-    writer.start()
+    outbox: SimpleQueue[Done] = SimpleQueue()
+    threading.Thread(target=_write, args=(connection, outbox), daemon=True).start()
     _serve(core, inbox, outbox)
-    outbox.put(None)
-    writer.join()
 
 
 def _load(config: EngineConfig) -> "EngineCore":
@@ -80,25 +79,28 @@ def _read(connection: "Connection[FromEngine, ToEngine]", inbox: "SimpleQueue[To
         os._exit(0)
 
 
-def _write(
-    connection: "Connection[FromEngine, ToEngine]", outbox: "SimpleQueue[Done | None]"
-) -> None:
-    while (message := outbox.get()) is not None:
+def _write(connection: "Connection[FromEngine, ToEngine]", outbox: "SimpleQueue[Done]") -> None:
+    while True:
+        message = outbox.get()
         try:
             connection.send(message)
         except OSError:
             os._exit(0)
 
 
-def _serve(
-    core: "EngineCore", inbox: "SimpleQueue[ToEngine]", outbox: "SimpleQueue[Done | None]"
-) -> None:
+def _give_up(failure: threading.ExceptHookArgs) -> None:
+    """End with a report: an engine that is deaf or mute would be waited for without end."""
+    threading.__excepthook__(failure)
+    os._exit(1)
+
+
+def _serve(core: "EngineCore", inbox: "SimpleQueue[ToEngine]", outbox: "SimpleQueue[Done]") -> None:
     told = 0.0
     while True:
         done: list[Completion] = []
         while (message := _next(inbox, block=not (core.has_work or done))) is not None:
             if isinstance(message, Close):
-                return
+                os._exit(0)  # at once: nobody reads what is still to be written
             done += _obey(core, message)
         done += core.step()
         now = monotonic()

@@ -16,6 +16,10 @@ class AdmissionPolicy(Protocol):
         """One of the quota was admitted."""
         ...
 
+    def returned(self) -> None:
+        """One that was admitted had to go back to the queue; its place in the batch stays its."""
+        ...
+
 
 class Continuous:
     """Iteration-level scheduling (Orca, Yu et al., OSDI 2022): a free place is filled at once."""
@@ -30,12 +34,15 @@ class Continuous:
     def admitted(self) -> None:
         """See `AdmissionPolicy.admitted`."""
 
+    def returned(self) -> None:
+        """See `AdmissionPolicy.returned`."""
+
 
 class Static:
     """A batch is filled, run until its last request ends, then the next one is.
 
-    With a ``timeout`` (seconds since the first request waits for a batch) this is dynamic batching:
-    a batch that does not fill in time starts with what there is.
+    With a ``timeout`` (seconds that requests wait while nothing runs) this is dynamic batching: a
+    batch that does not fill in time starts with what there is.
     """
 
     def __init__(
@@ -52,7 +59,9 @@ class Static:
 
     def quota(self, *, waiting: int, running: int, flushed: bool) -> int:
         """See `AdmissionPolicy.quota`."""
-        if running == 0 and self._ready(waiting, flushed):
+        if waiting == 0:
+            self._open, self._waiting_since = 0, None
+        elif running == 0 and self._open == 0 and self._ready(waiting, flushed):
             self._open = min(waiting, self._batch_size)
             self._waiting_since = None
         return min(waiting, self._open)
@@ -61,9 +70,11 @@ class Static:
         """See `AdmissionPolicy.admitted`."""
         self._open -= 1
 
+    def returned(self) -> None:
+        """See `AdmissionPolicy.returned`."""
+        self._open += 1
+
     def _ready(self, waiting: int, flushed: bool) -> bool:
-        if waiting == 0:
-            return False
         if waiting >= self._batch_size or flushed:
             return True
         if self._timeout is None:

@@ -18,6 +18,9 @@ from engine.scheduler.policy import AdmissionPolicy
 from engine.scheduler.sequence import NO_SLOT, Sequence
 from engine.scheduler.step import Admission, Step, Work
 
+# What an answer is taken to come to, in tokens, before any has ended.
+_FIRST_GUESS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -43,6 +46,7 @@ class Scheduler:
         self._flushed = False
         # After a preemption nothing is admitted until memory was given back: no thrashing.
         self._holding = False
+        self._mean_output = _FIRST_GUESS / 2
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence behind those that wait."""
@@ -70,12 +74,22 @@ class Scheduler:
 
     def finish(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is, and give back what it holds."""
+        self._mean_output += (sequence.num_output - self._mean_output) / 32
         if sequence.slot == NO_SLOT:
             self.waiting.remove(sequence)
         else:
             self.running.remove(sequence)
             self._give_back(sequence)
             self._holding = False
+
+    def abandon(self) -> None:
+        """A step was not executed to its end: nothing in the cache can be relied on any more.
+
+        Every running sequence goes back to the queue, and every cached prefix is forgotten.
+        """
+        for sequence in reversed(list(self.running)):
+            self._preempt(sequence)
+        self.pool.reset()
 
     def by_slot(self) -> dict[int, Sequence]:
         """The running sequences by their slots."""
@@ -120,6 +134,7 @@ class Scheduler:
         self._give_back(sequence)
         sequence.num_computed = 0
         self.waiting.appendleft(sequence)
+        self._policy.returned()
         self.preemptions += 1
         self._holding = bool(self.running)
 
@@ -132,13 +147,14 @@ class Scheduler:
     # -- waiting sequences ---------------------------------------------------------------------
 
     def _admit(self, works: list[Work], budget: int) -> None:
-        if not self.waiting or self._holding:
+        if self._holding:
             return
-        promised = sum(self._promise(sequence) for sequence in self.running)
         quota = self._policy.quota(
             waiting=len(self.waiting), running=len(self.running), flushed=self._flushed
         )
-        for _ in range(min(quota, len(self._slots))):
+        places = min(quota, len(self._slots))
+        promised = sum(self._promise(sequence) for sequence in self.running) if places else 0
+        for _ in range(places):
             sequence = self.waiting[0]
             shared = self._shared_blocks(sequence)
             cached = len(shared) * self.pool.block_size
@@ -185,9 +201,14 @@ class Scheduler:
         return -(-tokens // self.pool.block_size) - len(sequence.blocks)
 
     def _promise(self, sequence: Sequence) -> int:
-        """Blocks kept free for a sequence: all of its tokens now and a share of those to come."""
-        future = self._limits.output_reserve * (sequence.max_total - sequence.num_tokens)
-        tokens = sequence.num_tokens + int(future)
+        """Blocks kept free for a sequence: all of its tokens now and a share of those to come.
+
+        A request's ``max_tokens`` may be far above what it will take (the whole context where it
+        names none), so the share is of twice what answers took of late, if that is less.
+        """
+        room = sequence.max_total - sequence.num_tokens
+        likely = max(2 * self._mean_output - sequence.num_output, self.pool.block_size)
+        tokens = sequence.num_tokens + int(min(self._limits.output_reserve * room, likely))
         return max(0, -(-tokens // self.pool.block_size) - len(sequence.blocks))
 
     def _work(self, sequence: Sequence, count: int, admission: Admission | None = None) -> Work:

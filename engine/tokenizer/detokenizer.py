@@ -52,8 +52,12 @@ class IncrementalDetokenizer:
             self._settled = ["".join(self._settled)]
         return self._settled[0] if self._settled else ""
 
-    def push(self, token_id: int) -> str:
+    def push(self, token_id: int, *, search: bool = True) -> str:
         """Take the next token.
+
+        Args:
+            token_id: of the answer.
+            search: look for stop strings from this token on; false only before it ever was true.
 
         Returns:
             The text that is settled by it. Held back are bytes that do not make a character yet
@@ -61,7 +65,8 @@ class IncrementalDetokenizer:
         """
         if self.stopped is not None or token_id in self._skipped:
             return ""
-        return self._keep(self._matcher.feed(self._decoder.push(token_id)))
+        text = self._decoder.push(token_id)
+        return self._keep(self._matcher.feed(text) if search else text)
 
     def finish(self) -> str:
         """No more tokens come: returns what was held back. To be called once."""

@@ -179,6 +179,48 @@ def test_the_context_s_end_ends_the_answer() -> None:
     assert answer.outputs[0].finish_reason == "length"
 
 
+def test_min_tokens_outlasts_a_stop_string(llm: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=16, min_tokens=10, stop=("7",))
+    answer = llm.generate("1, 2, 3, 4,", params, progress=False)[0]
+    assert "7" in answer.text
+    assert answer.completion_tokens >= 10
+
+
+def test_what_was_submitted_before_generate_is_not_lost(llm: LLM) -> None:
+    earlier = llm.submit("Water boils at", GREEDY)
+    (later,) = llm.generate(TEXTS[0], GREEDY, progress=False)
+    assert later.request_id != earlier
+    done = []
+    while llm.has_work:
+        done += llm.step()
+    assert [completion.request_id for completion in done] == [earlier]
+
+
+def test_a_bad_prompt_among_good_ones_queues_nothing(llm: LLM) -> None:
+    with pytest.raises(InvalidRequest):
+        llm.generate(["good", 3.5], GREEDY, progress=False)  # type: ignore[list-item]
+    assert not llm.has_work
+
+
+def test_an_interrupted_step_leaves_no_wrong_prefix_behind(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = list(range(3000, 3040))
+    expected = LLM("smollm2", device="cpu", dtype="float32", kv_cache_bytes=50 * 2**20)
+    fresh = expected.generate([prompt], GREEDY, progress=False)[0].text
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.models.decoder.silu_and_mul", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate([prompt], GREEDY, progress=False)
+    assert not llm.has_work
+    again = llm.generate([prompt], GREEDY, progress=False)[0]
+    assert (again.text, again.cached_tokens) == (fresh, 0)
+
+
 def test_a_wrong_model_or_device_says_what_to_do() -> None:
     with pytest.raises(ModelNotFound, match="smollm2"):
         LLM("no-such-model")

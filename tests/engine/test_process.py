@@ -71,6 +71,27 @@ def test_a_killed_engine_is_reported_with_its_signal(engine: EngineProcess) -> N
         engine.submit([Request("y", PROMPT, ENDLESS)])
 
 
+def test_answers_that_came_before_the_death_are_not_lost(engine: EngineProcess) -> None:
+    engine.submit([Request("x", PROMPT, SamplingParams(temperature=0, max_tokens=2))])
+    time.sleep(5)  # the answer lies in the pipe when the engine is killed
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    assert [completion.request_id for completion in collect(engine, 1)] == ["x"]
+    with pytest.raises(EngineDied):
+        collect(engine, 1)
+
+
+def test_a_working_folder_full_of_traps_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("queue", "torch", "engine", "types"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a file of the user')\n")
+    monkeypatch.chdir(tmp_path)
+    process = EngineProcess(CONFIG)
+    assert process.start(timeout=120).model == "smollm2"
+    process.close()
+
+
 def test_a_crash_leaves_its_last_words(engine: EngineProcess) -> None:
     engine.submit(["not a request"])  # type: ignore[list-item]
     with pytest.raises(EngineDied) as caught:

@@ -160,6 +160,48 @@ def test_each_row_reports_as_many_logprobs_as_it_asked_for() -> None:
     assert [len(t.top) for t in tokens] == [0, 0, 3]
 
 
+def test_equal_probabilities_are_cut_by_rank() -> None:
+    level = torch.full((VOCAB,), -9.0)
+    level[:4] = 1.0
+    assert len(support(SamplingParams(top_k=2), level)) == 2
+    assert len(support(SamplingParams(top_p=0.2), level)) == 1
+
+
+def test_top_k_minus_one_keeps_all() -> None:
+    assert SamplingParams(top_k=-1) == SamplingParams(top_k=0)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-37, 1e-46])
+def test_the_coldest_temperatures_are_greedy(temperature: float) -> None:
+    assert one(SamplingParams(temperature=temperature), LOGITS.flip(0)).token_id == VOCAB - 1
+
+
+def test_a_token_of_no_probability_is_never_drawn() -> None:
+    logits = torch.full((VOCAB,), -torch.inf)
+    logits[[3, 9]] = 0.0
+    assert support(SamplingParams(), logits) == {3, 9}
+
+
+def test_filters_of_every_kind_share_a_step() -> None:
+    vocab = 5000
+    sampler = Sampler(vocab, 4, [0], torch.device("cpu"), 0)
+    kinds = [
+        SamplingParams(),
+        SamplingParams(top_k=2),
+        SamplingParams(top_p=0.9),
+        SamplingParams(top_k=1000, top_p=0.5),
+    ]
+    for slot, params in enumerate(kinds):
+        admit(sampler, slot, params)
+    flat = torch.linspace(1e-3, 0, vocab).repeat(4, 1)
+    drawn = [[t.token_id for t in sampler.sample(flat.clone(), range(4))] for _ in range(200)]
+    free, two, nucleus, both = (set(column) for column in zip(*drawn, strict=True))
+    assert max(free) > 4500
+    assert two == {0, 1}
+    assert 4000 < max(nucleus) < 4500
+    assert 300 < max(both) < 500
+
+
 @given(seed=st.integers(0, 2**64 - 1), company=st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
 def test_a_seeded_request_draws_the_same_in_any_company_and_after_a_preemption(
@@ -198,7 +240,12 @@ def test_answers_of_one_seeded_request_differ_from_each_other() -> None:
         ("temperature", float("nan")),
         ("top_p", 0.0),
         ("top_p", 1.5),
-        ("top_k", -1),
+        ("top_k", -2),
+        ("top_k", 1.5),
+        ("max_tokens", 2.5),
+        ("n", True),
+        ("stop_token_ids", ("5",)),
+        ("logit_bias", {"5": 1.0}),
         ("min_p", 2.0),
         ("n", 0),
         ("logprobs", 21),

@@ -229,6 +229,57 @@ def test_a_cancelled_sequence_gives_everything_back() -> None:
     assert not scheduler.has_work
 
 
+def test_a_preempted_member_of_a_static_batch_comes_back_without_a_flush() -> None:
+    scheduler, runner = make(
+        12, max_num_seqs=4, budget=64, reserve=0.0, caching=False, policy="static"
+    )
+    for i in range(4):
+        scheduler.add(sequence([i] * 8, 24, f"r{i}"))
+    for _ in range(500):
+        step = scheduler.schedule()
+        if step is None:
+            break
+        runner.execute(step)
+        by_slot = scheduler.by_slot()
+        for work in step.works:
+            if work.sample:
+                by_slot[work.slot].token_ids.append(1)
+                if by_slot[work.slot].num_tokens >= by_slot[work.slot].max_total:
+                    scheduler.finish(by_slot[work.slot])
+    assert scheduler.preemptions > 0
+    assert not scheduler.has_work
+
+
+def test_a_batch_that_was_cancelled_leaves_no_open_places() -> None:
+    now = 0.0
+    policy = Static(4, timeout=0.5, clock=lambda: now)
+    assert policy.quota(waiting=4, running=0, flushed=False) == 4
+    assert policy.quota(waiting=0, running=0, flushed=False) == 0
+    assert policy.quota(waiting=1, running=0, flushed=False) == 0
+
+
+def test_requests_that_name_no_limit_do_not_reserve_the_whole_context() -> None:
+    limits = Limits(max_num_seqs=64, max_batch_tokens=100_000)
+    scheduler = Scheduler(BlockPool(2_000, 16), Continuous(64), limits)
+    for i in range(64):
+        request = Request(f"r{i}", tuple([i + 10] * 100), SamplingParams(max_tokens=None))
+        scheduler.add(Sequence(request, 0, 131_072))
+    step = scheduler.schedule()
+    assert step is not None
+    assert len(step.works) == 64
+
+
+def test_after_a_step_that_failed_nothing_of_it_is_found_in_the_cache() -> None:
+    scheduler, runner = make(16, budget=64)
+    first = sequence([1] * 9, 2, "a")
+    scheduler.add(first)
+    assert scheduler.schedule() is not None  # and never executed
+    scheduler.abandon()
+    scheduler.check()
+    assert drive(scheduler, runner, [[sequence([1] * 9, 2, "b")]])
+    assert first.num_output == 2
+
+
 @pytest.mark.parametrize("blocks", [10, 11])
 def test_a_lone_request_may_fill_the_whole_pool(blocks: int) -> None:
     scheduler, runner = make(blocks, budget=64, reserve=1.0)
