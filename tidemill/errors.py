@@ -32,6 +32,12 @@ class NotFinished(TidemillError):
     code = "not_finished"
 
 
+class ResultsNotWritten(TidemillError):
+    """The results could not be written; the service still has them."""
+
+    code = "results_not_written"
+
+
 class PortInUse(TidemillError):
     """Another program is listening on this port."""
 

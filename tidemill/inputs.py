@@ -11,7 +11,7 @@ A row's number counts from 1; for lines it is the line's own number, blank lines
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Source:
         column: the field or column that holds the prompts; ``None`` looks for ``prompt`` and
             ``messages`` in every row.
         endpoint: the endpoint its requests are for, where the file says so.
+        max_line_bytes: a longer line is a bad row.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Source:
     kind: Kind
     column: str | None = None
     endpoint: str = CHAT
+    max_line_bytes: int = MAX_LINE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +73,29 @@ class Row:
         prompt: a string or chat messages; ``None`` where the row has none.
         fields: what the row holds, the prompt included.
         raw: the line itself where it is not a JSON object; the service then says what is wrong.
+        problem: why the row has no prompt, where the service could not know.
     """
 
     number: int
     prompt: Prompt | None
     fields: Mapping[str, Any]
     raw: bytes | None = None
+    problem: str | None = None
 
 
-def open_source(path: Path, *, name: str | None = None, column: str | None = None) -> Source:
+def open_source(
+    path: Path,
+    *,
+    name: str | None = None,
+    column: str | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> Source:
     """Look at a file and tell what it is.
 
     Args:
         name: its name where the path is only a copy of it.
         column: the field or column with the prompts, for plain inputs.
+        max_line_bytes: of a longer line nothing is read, and its row fails.
 
     Raises:
         InputError: it cannot be read, or is none of the kinds.
@@ -94,7 +105,7 @@ def open_source(path: Path, *, name: str | None = None, column: str | None = Non
         with path.open("rb") as file:
             head = file.read(SAMPLE_BYTES)
             if b"\n" not in head:
-                head += file.readline(MAX_LINE_BYTES)
+                head += file.readline(max_line_bytes)
             elif len(head) == SAMPLE_BYTES:
                 head = head[: head.rindex(b"\n")]
     except OSError as error:
@@ -105,14 +116,14 @@ def open_source(path: Path, *, name: str | None = None, column: str | None = Non
         return Source(path, name, Kind.PARQUET, prompt_column(path, column))
     if head.startswith(b"\x1f\x8b") or b"\0" in head:
         raise InputError(f"{name} is a binary or compressed file. {EXPECTED}")
-    return _of_lines(path, name, column, head)
+    return replace(_of_lines(path, name, column, head), max_line_bytes=max_line_bytes)
 
 
 def read_rows(source: Source) -> Iterator[Row]:
-    """The rows of a plain input, as a stream.
+    """The rows of a plain input, as a stream; a line that cannot be read is a row with a problem.
 
     Raises:
-        InputError: a line of text is not UTF-8, or is too long.
+        InputError: a Parquet file is damaged.
     """
     if source.kind is Kind.PARQUET:
         from tidemill.parquet import read_parquet_rows
@@ -120,14 +131,12 @@ def read_rows(source: Source) -> Iterator[Row]:
         yield from read_parquet_rows(source)
         return
     with source.path.open("rb") as file:
-        for line in read_lines(file, max_line_bytes=MAX_LINE_BYTES):
+        for line in read_lines(file, max_line_bytes=source.max_line_bytes):
             if line.error is not None:
-                raise InputError(f"{source.name}, line {line.number}: {line.error}")
-            if not line.data.strip():
-                continue
-            yield (_text_row if source.kind is Kind.TEXT else _json_row)(
-                source, line.number, line.data
-            )
+                yield Row(line.number, None, {}, problem=str(line.error))
+            elif line.data.strip():
+                row_of = _text_row if source.kind is Kind.TEXT else _json_row
+                yield row_of(source, line.number, line.data)
 
 
 def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
@@ -144,8 +153,9 @@ def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
 def _text_row(source: Source, number: int, data: bytes) -> Row:
     try:
         text = data.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source.name}, line {number} is not UTF-8 text.") from error
+    except UnicodeDecodeError:
+        shown = {"prompt": data.decode(errors="replace")}
+        return Row(number, None, shown, problem="The line is not UTF-8 text.")
     return Row(number, text, {"prompt": text})
 
 
@@ -183,18 +193,24 @@ def _of_lines(path: Path, name: str, column: str | None, head: bytes) -> Source:
         )
     if column:
         raise InputError(f"{name} is plain text, which has no column {column!r}.")
-    for number, line in lines:
-        _check_text(name, number, line)
+    _check_text(name, lines)
     return Source(path, name, Kind.TEXT)
 
 
-def _check_text(name: str, number: int, line: bytes) -> None:
+def _check_text(name: str, lines: list[tuple[int, bytes]]) -> None:
+    """Refuse what is mostly not UTF-8: a single bad line fails its own row alone."""
+    bad = [(number, line) for number, line in lines if not _is_utf8(line)]
+    if len(bad) * 2 >= len(lines):
+        number, line = bad[0]
+        raise InputError(f"{name}, line {number} is not UTF-8 text: {_shown(line)}\n{EXPECTED}")
+
+
+def _is_utf8(line: bytes) -> bool:
     try:
         line.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name}, line {number} is not UTF-8 text: {_shown(line)}\n{EXPECTED}"
-        ) from error
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

@@ -1,7 +1,9 @@
 """One job from the user's side: upload, create, follow, and sum up."""
 
+import shlex
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,17 +11,21 @@ from msgspec import Struct
 
 from tidemill.answers import read_answers
 from tidemill.client import Client, Upload
-from tidemill.errors import StartFailed
+from tidemill.errors import ApiError, ResultsNotWritten, StartFailed, TidemillError
+from tidemill.files import STDOUT
 from tidemill.formats import OnInvalid
 from tidemill.inputs import Kind, Source
 from tidemill.objects import Batch, Usage
-from tidemill.outputs import Target, Written, write_results
+from tidemill.outputs import Written, write_results
 from tidemill.progress import Reporter, with_progress
 from tidemill.requests import RequestOptions, upload_of
 from tidemill.session import Session
+from tidemill.targets import Target
 
 MAX_METADATA = 512
 MAX_FAILURES_READ = 100_000
+RUN_MARK = {"tidemill_run": "1"}
+BATCHES_LOOKED_AT = 500
 
 
 class Summary(Struct, frozen=True):
@@ -77,16 +83,68 @@ class Order:
 def run_whole(
     session: Session, source: Source, order: Order, target: Target, reporter: Reporter
 ) -> Outcome:
-    """A whole job: submit, follow, fetch; bad lines are skipped."""
+    """A whole job: submit, follow, fetch; bad lines are skipped.
+
+    Raises:
+        ResultsNotWritten: they are kept; the message says how to get at them.
+        TidemillError: the job could not be run.
+    """
     started = time.monotonic()
-    batch = submit(session.client, order, reporter, on_invalid=OnInvalid.SKIP)
+    if session.own:
+        cancel_left_over(session.client, reporter)
+    batch = submit(session.client, order, reporter, on_invalid=OnInvalid.SKIP, metadata=RUN_MARK)
     followed = follow(session, batch, reporter)
-    written = write_results(session.client, followed.batch, source, target)
+    try:
+        written = write_results(session.client, followed.batch, source, target)
+    except TidemillError as error:
+        how = how_to_fetch(session, batch, source, target)
+        raise ResultsNotWritten(f"{error}\nThe results are kept. To fetch them: {how}") from error
     summary = summarise(session.client, followed.batch, written, started)
     return Outcome(followed.batch, summary, followed.interrupted)
 
 
-def submit(client: Client, order: Order, reporter: Reporter, *, on_invalid: OnInvalid) -> Batch:
+def cancel_left_over(client: Client, reporter: Reporter) -> None:
+    """Cancel what earlier runs that were killed left behind; else it would be run before this job.
+
+    Only for a service that nobody else uses. Lines that are done stay fetchable.
+    """
+    for batch in client.batches(BATCHES_LOOKED_AT):
+        left_over = RUN_MARK.items() <= (batch.metadata or {}).items()
+        if not left_over or batch.status not in ("validating", "in_progress"):
+            continue
+        try:
+            client.cancel(batch.id)
+        except ApiError:
+            # It ended in between.
+            continue
+        reporter.note(
+            f"{batch.id}, left by a run that was killed, is cancelled; what it has done is kept."
+        )
+
+
+def how_to_fetch(session: Session, batch: Batch, source: Source, target: Target) -> str:
+    """The commands that write a finished run's results once more."""
+    home = ["--home", str(session.home)]
+    fetch = ["tidemill", "fetch", batch.id, *home, "--format", target.format.value]
+    if source.kind is not Kind.OPENAI and source.path.name == source.name:
+        fetch += ["--join", str(source.path)]
+        fetch += ["--column", source.column] if source.column else []
+    if target.columns.answer != "answer":
+        fetch += ["--answer-column", target.columns.answer]
+    fetched = shlex.join(fetch) + ("" if target.output == STDOUT else " -o FILE")
+    if not session.own:
+        return fetched
+    return f"{shlex.join(['tidemill', 'up', *home])}, and beside it {fetched}"
+
+
+def submit(
+    client: Client,
+    order: Order,
+    reporter: Reporter,
+    *,
+    on_invalid: OnInvalid,
+    metadata: Mapping[str, str] | None = None,
+) -> Batch:
     """Upload an input and create its batch.
 
     Raises:
@@ -98,7 +156,7 @@ def submit(client: Client, order: Order, reporter: Reporter, *, on_invalid: OnIn
     return client.create_batch(
         file.id,
         order.endpoint,
-        metadata={"input": order.name[:MAX_METADATA]},
+        metadata={"input": order.name[:MAX_METADATA], **(metadata or {})},
         options={"on_invalid": on_invalid},
     )
 

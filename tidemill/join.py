@@ -12,6 +12,8 @@ import msgspec
 from tidemill.answers import Answer, Problem, read_answers
 from tidemill.inputs import Kind, Source, read_rows
 
+UNREADABLE = "unreadable_row"
+
 Pieces = Iterable[bytes]
 
 
@@ -45,8 +47,12 @@ class Answers:
 def join_rows(source: Source, outputs: Pieces, errors: Pieces) -> Iterator[Record]:
     """Every row with its answer, in order; ``outputs`` and ``errors`` are the result files."""
     answers = Answers(outputs, errors)
-    for number, fields in _numbered(source):
-        yield Record(fields, answers.of(number))
+    for number, fields, problem in _numbered(source):
+        answer = answers.of(number)
+        if problem is not None and answer.error is not None:
+            reason = Problem(UNREADABLE, problem)
+            answer = msgspec.structs.replace(answer, error=reason)
+        yield Record(fields, answer)
 
 
 def field_types(source: Source) -> dict[str, type]:
@@ -55,7 +61,7 @@ def field_types(source: Source) -> dict[str, type]:
     A field of several types, or of lists or objects, is ``str``: JSON text.
     """
     types: dict[str, type] = {}
-    for _, fields in _numbered(source):
+    for _, fields, _ in _numbered(source):
         for name, value in fields.items():
             if value is None:
                 types.setdefault(name, type(None))
@@ -81,11 +87,13 @@ def _by_row(pieces: Pieces) -> Iterator[tuple[int, Answer]]:
     return ((answer.row, answer) for answer in read_answers(pieces) if answer.row is not None)
 
 
-def _numbered(source: Source) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _numbered(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
+    """Every row's number and fields, and why it could not be sent."""
     if source.kind is Kind.PARQUET:
         from tidemill.parquet import read_records
 
-        yield from enumerate(read_records(source), 1)
+        for number, fields in enumerate(read_records(source), 1):
+            yield number, fields, None
     else:
         for row in read_rows(source):
-            yield row.number, row.fields
+            yield row.number, row.fields, row.problem

@@ -15,28 +15,14 @@ import msgspec
 
 from tidemill.answers import read_answers
 from tidemill.client import Client
-from tidemill.files import STDOUT, WholeFile
+from tidemill.errors import TidemillError
+from tidemill.files import WholeFile
 from tidemill.formats import Format
 from tidemill.inputs import Kind, Source
 from tidemill.join import Answers, Record, field_types, join_rows
 from tidemill.objects import Batch
 from tidemill.requests import AnswerColumns
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where results go and how.
-
-    Attributes:
-        output: the output file; ``-`` is standard output.
-        errors: the errors file, only written when there are errors; ``None`` for Parquet, which
-            keeps them in a column, unless one was asked for.
-    """
-
-    output: Path
-    errors: Path | None
-    format: Format
-    columns: AnswerColumns
+from tidemill.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +39,6 @@ class _Results:
 
     outputs: Iterable[bytes]
     errors: Iterable[bytes]
-
-
-def plan_target(
-    name: Path,
-    kind: Kind,
-    *,
-    output: Path | None = None,
-    errors: Path | None = None,
-    format: Format | None = None,
-    answer_column: str = "answer",
-) -> Target:
-    """Fill in what the user left open: the input's own format, and names beside ``name``."""
-    if format is None and output is not None and output.suffix == ".parquet":
-        format = Format.PARQUET
-    if format is None:
-        same = {Kind.OPENAI: Format.OPENAI, Kind.PARQUET: Format.PARQUET}
-        format = same.get(kind, Format.PLAIN)
-    suffix = ".parquet" if format is Format.PARQUET else ".jsonl"
-    base = name if output is None or output == STDOUT else output
-    stem = base.stem.removesuffix(".output")
-    if errors is None and format is not Format.PARQUET:
-        errors = base.with_name(stem + ".errors.jsonl")
-    output = output or name.with_name(stem + ".output" + suffix)
-    return Target(output, errors, format, AnswerColumns.named(answer_column))
 
 
 def write_results(client: Client, batch: Batch, source: Source | None, target: Target) -> Written:
@@ -97,6 +59,15 @@ def write_results(client: Client, batch: Batch, source: Source | None, target: T
         return Written()
     if source is not None and source.kind is Kind.OPENAI:
         source = None
+    try:
+        return _write(client, batch, source, target)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TidemillError(f"The results cannot be written: {error.strerror or error}.") from error
+
+
+def _write(client: Client, batch: Batch, source: Source | None, target: Target) -> Written:
     with ExitStack() as stack:
         results = _Results(
             stack.enter_context(_download(client, batch.output_file_id)),

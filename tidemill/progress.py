@@ -37,6 +37,9 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """Something that happens once."""
 
+    def note(self, text: str) -> None:
+        """Something that must not be missed; it stays on the screen, even where all is quiet."""
+
     def update(self, batch: Batch) -> None:
         """The batch as it is now."""
 
@@ -70,6 +73,10 @@ class LiveReporter:
     def say(self, text: str) -> None:
         """Show it in place of the phase."""
         self._progress.update(self._task, description=text, detail="")
+
+    def note(self, text: str) -> None:
+        """Print it above the line."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, batch: Batch) -> None:
         """Redraw."""
@@ -105,6 +112,10 @@ class PlainReporter:
 
     def say(self, text: str) -> None:
         """Print it."""
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Print it."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, batch: Batch) -> None:
@@ -121,7 +132,7 @@ class PlainReporter:
 
 
 class SilentReporter(PlainReporter):
-    """Says nothing."""
+    """Says nothing but what must not be missed."""
 
     def say(self, text: str) -> None:
         """Nothing."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
+import msgspec
 
 from tidemill.client import Upload
 from tidemill.errors import InputError, UsageError
@@ -16,6 +16,7 @@ from tidemill.inputs import CHAT, Kind, Row, Source, read_rows
 
 COMPLETIONS = "/v1/completions"
 PIECE_BYTES = 256 * 1024
+MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +94,16 @@ def custom_id(source: Source, number: int) -> str:
 def row_number(custom_id: str) -> int | None:
     """The row a ``custom_id`` of ours belongs to."""
     prefix, dash, digits = custom_id.partition("-")
-    return int(digits) if dash and prefix in ("line", "row") and digits.isdecimal() else None
+    ours = bool(dash) and prefix in ("line", "row") and digits.isascii() and digits.isdecimal()
+    return int(digits) if ours and len(digits) <= MAX_DIGITS else None
 
 
 def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
     """The lines of the batch, each with its newline.
 
-    A row without a prompt becomes a request without one, and a line that is no JSON object is
-    passed on as it is, so that both come back as error lines with their number and reason.
+    A row without a prompt, or with one too deeply nested to be written, becomes a request without
+    one, and a line that is no JSON object is passed on as it is; so that all of them come back as
+    error lines with their number and reason.
     """
     reserved = frozenset(AnswerColumns.named(options.answer_column).all)
     written = 0
@@ -122,14 +125,17 @@ def _request(source: Source, row: Row, options: RequestOptions) -> bytes:
             body["prompt"] = row.prompt
     elif row.prompt is not None:
         body["messages"] = _messages(row, options.system)
-    return orjson.dumps(
-        {
-            "custom_id": custom_id(source, row.number),
-            "method": "POST",
-            "url": options.endpoint,
-            "body": body | dict(options.sampling),
-        }
-    )
+    request = {
+        "custom_id": custom_id(source, row.number),
+        "method": "POST",
+        "url": options.endpoint,
+        "body": body | dict(options.sampling),
+    }
+    try:
+        return msgspec.json.encode(request)
+    except RecursionError:
+        body.pop("messages", None)
+        return msgspec.json.encode({**request, "body": body | dict(options.sampling)})
 
 
 def _messages(row: Row, system: str | None) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from api.app import create_app
 from api.auth import check_bind
 from storage import models
 from storage.database import Database
+from storage.errors import ConfigurationError
 from storage.home import Home
 from storage.objects import open_store
 from storage.settings import Settings
@@ -31,7 +32,8 @@ class Service:
         url: where it listens; the API is under ``/v1``.
 
     Raises:
-        ConfigurationError: the address is open to other machines and no API key is set.
+        ConfigurationError: the address is open to other machines and no API key is set; or the
+            database is a shared one and the broker is not.
         HomeInUse: another process uses the home folder.
         PortInUse, CannotListen: the address cannot be had.
     """
@@ -75,6 +77,7 @@ class Service:
     def _start(self) -> None:
         settings, stack = self.settings, self._stack
         check_bind(settings.host, settings)
+        _check_broker(settings)
         home = stack.enter_context(Home.lock(settings.home))
         listener = stack.enter_context(listen(settings.host, settings.port))
         self.url = url_of(listener)
@@ -92,3 +95,12 @@ class Service:
         stack.enter_context(ServerThread(app, listener))
         if self._announce:
             home.announce(self.url)
+
+
+def _check_broker(settings: Settings) -> None:
+    # Wake-ups of the in-memory broker reach this process alone, and the home's lock guards only it.
+    if settings.embedded and not settings.resolved_database_url.startswith("sqlite"):
+        raise ConfigurationError(
+            "TIDEMILL_DATABASE_URL names a database that several processes can share, which needs "
+            "a broker that they share too: set TIDEMILL_BROKER_URL, e.g. redis://localhost/0."
+        )

@@ -45,10 +45,14 @@ class Session:
     """A service for one job.
 
     Attributes:
+        home: the folder that holds what the service keeps.
+        own: whether the service ends with this command, and nobody else uses it.
         check: raises where a job of this model would wait in vain.
     """
 
     client: Client
+    home: Path
+    own: bool = False
     check: Callable[[str | None], None] = lambda model: None
 
 
@@ -72,7 +76,7 @@ def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
     owner = read_owner(settings.home)
     if owner is not None and owner.url:
         with Client(owner.url, api_key) as client:
-            yield Session(client)
+            yield Session(client, settings.home)
         return
     from tidemill.logs import configure_logs
     from tidemill.service import Service
@@ -81,7 +85,7 @@ def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
     key = api_key or next(iter(settings.keys_by_secret), None)
     # Not announced: whoever joined would lose the service when this command ends.
     with Service(settings, announce=False) as service, Client(service.url, key) as client:
-        yield Session(client, service.check_engine)
+        yield Session(client, settings.home, own=True, check=service.check_engine)
 
 
 def quiet_level() -> str | None:

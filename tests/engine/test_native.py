@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.kernels import reference
 from engine.kernels.batch import AttentionBatch
-from engine.kernels.native import build, library
+from engine.kernels.native import attention, build, elementwise, library
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
@@ -19,10 +19,10 @@ TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """What this process knows of the library is forgotten, before and after."""
-    library._library.cache_clear()
+    library.library.cache_clear()
     build.build.cache_clear()
     yield
-    library._library.cache_clear()
+    library.library.cache_clear()
     build.build.cache_clear()
 
 
@@ -92,8 +92,8 @@ def test_it_is_the_reference(
     queries = fused[:, :query_heads]
     shape = (batch.block_tables.numel(), block_size, kv_heads, width)
     keys, values = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
-    assert library.supports(queries, keys)
-    found = library.paged_attention(queries, keys, values, batch, width**-0.5, window)
+    assert attention.supports(queries, keys)
+    found = attention.paged_attention(queries, keys, values, batch, width**-0.5, window)
     expected = reference.paged_attention(
         queries.float(), keys.float(), values.float(), batch, width**-0.5, window
     )
@@ -110,9 +110,58 @@ def test_extreme_scores_stay_finite_and_right() -> None:
     queries = torch.randn(4, 3, 64, generator=generator) * 50
     shape = (batch.block_tables.numel(), 16, 1, 64)
     keys, values = (torch.randn(shape, generator=generator) * 50 for _ in range(2))
-    found = library.paged_attention(queries, keys, values, batch, 1.0, None)
+    found = attention.paged_attention(queries, keys, values, batch, 1.0, None)
     expected = reference.paged_attention(queries, keys, values, batch, 1.0, None)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+
+
+@needs_compiler
+@given(
+    tokens=st.integers(0, 70),
+    width=st.sampled_from([32, 64, 576, 1536]),
+    heads=st.sampled_from([1, 12]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    first=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=80, deadline=None)
+def test_the_passes_between_products_are_the_reference(
+    tokens: int, width: int, heads: int, dtype: torch.dtype, first: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * 4
+
+    tolerance = {"atol": TOLERANCE[dtype], "rtol": TOLERANCE[dtype]}
+    update = None if first else rand(tokens, width).to(dtype)
+    residual, weight = rand(tokens, width), rand(width).to(dtype)
+    same = residual.clone()
+    found = elementwise.add_rms_norm_(update, residual, weight, 1e-5)
+    expected = reference.add_rms_norm_(update, same, weight, 1e-5)
+    assert found is not None
+    torch.testing.assert_close(found, expected, **tolerance)
+    torch.testing.assert_close(residual, same)
+
+    gate_up = rand(tokens, 2 * width).to(dtype) * 10
+    found = elementwise.silu_and_mul(gate_up)
+    assert found is not None
+    expected = reference.silu_and_mul(gate_up.float()).to(dtype)
+    torch.testing.assert_close(found, expected, **tolerance)
+
+    fused = rand(tokens, heads + 2, 64).to(dtype)
+    angles = rand(tokens, 1, 64)
+    found = elementwise.apply_rope(fused[:, :heads], angles.cos(), angles.sin())
+    assert found is not None
+    assert found.is_contiguous()
+    expected = reference.apply_rope(fused[:, :heads], angles.cos(), angles.sin())
+    torch.testing.assert_close(found, expected, **tolerance)
+
+
+def test_odd_widths_are_left_to_the_reference() -> None:
+    assert elementwise.silu_and_mul(torch.zeros(2, 2 * 24)) is None
+    assert elementwise.add_rms_norm_(None, torch.zeros(2, 24), torch.zeros(24), 1e-5) is None
+    assert elementwise.apply_rope(torch.zeros(2, 1, 16), *(torch.zeros(2, 1, 16),) * 2) is None
 
 
 @needs_compiler
@@ -129,15 +178,15 @@ def test_an_empty_step_is_empty() -> None:
         block_size=16,
     )
     cache = torch.zeros(2, 16, 3, 64)
-    out = library.paged_attention(torch.zeros(0, 9, 64), cache, cache, batch, 1.0, None)
+    out = attention.paged_attention(torch.zeros(0, 9, 64), cache, cache, batch, 1.0, None)
     assert out.shape == (0, 9, 64)
 
 
 def test_what_it_cannot_do_is_left_to_the_reference() -> None:
     cache = torch.zeros(2, 16, 1, 24)
-    assert not library.supports(torch.zeros(1, 1, 24), cache)  # not a multiple of 16
+    assert not attention.supports(torch.zeros(1, 1, 24), cache)  # not a multiple of 16
     wide = torch.zeros(2, 16, 1, 64, dtype=torch.float16)
-    assert not library.supports(torch.zeros(1, 1, 64, dtype=torch.float16), wide)
+    assert not attention.supports(torch.zeros(1, 1, 64, dtype=torch.float16), wide)
 
 
 def test_without_a_compiler_it_warns_once_and_the_reference_serves(
@@ -149,7 +198,7 @@ def test_without_a_compiler_it_warns_once_and_the_reference_serves(
         assert not library.available()
     assert len(caplog.records) == 1
     assert "no C compiler" in caplog.text
-    assert not library.supports(torch.zeros(1, 1, 64), torch.zeros(2, 16, 1, 64))
+    assert not attention.supports(torch.zeros(1, 1, 64), torch.zeros(2, 16, 1, 64))
 
 
 @needs_compiler

@@ -96,6 +96,9 @@ def test_wrong_usage_is_exit_code_2(tidemill: Run, arguments: tuple[str, ...]) -
         (b"a\n", ("--json", "-o", "-"), 2, "both want standard output"),
         (b'{"custom_id":"a","body":{}}', ("--model", "m"), 2, "leave out --model"),
         (b"a\n", ("--column", "c"), 1, "no column 'c'"),
+        (b"a\n", ("-o", ""), 2, "--output needs the name of a file"),
+        (b"a\n", ("-o", "in.txt"), 2, "The input and the output are the same file"),
+        (b"a\n", ("-o", "nowhere/x"), 1, "there is no folder nowhere"),
     ],
 )
 def test_what_run_refuses_before_any_work(
@@ -148,6 +151,13 @@ def test_run_leaves_the_work_of_a_broker_to_its_workers(tidemill: Run, tmp_path:
     done = tidemill("run", "in.txt", TIDEMILL_BROKER_URL="redis://localhost/0")
     assert done.returncode == 2
     assert "tidemill submit" in done.stderr
+
+
+def test_a_shared_database_needs_a_shared_broker(tidemill: Run, home: Path) -> None:
+    done = tidemill("up", "--port", "0", TIDEMILL_DATABASE_URL="postgresql://u:p@127.0.0.1:1/x")
+    assert done.returncode == 1
+    assert "set TIDEMILL_BROKER_URL" in done.stderr
+    assert not home.exists()
 
 
 def test_no_service_is_said_with_what_to_do(tidemill: Run, taken_port: int) -> None:

@@ -1,5 +1,7 @@
 """An input is told by its content, and what is not understood is refused with the line shown."""
 
+import os
+import threading
 from pathlib import Path
 
 import orjson
@@ -7,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tidemill.commands.run import opened
 from tidemill.errors import InputError
 from tidemill.inputs import Kind, open_source, read_rows
 
@@ -112,3 +115,36 @@ def test_a_parquet_file_without_prompts_lists_its_columns(
     pq.write_table(pa.table({"n": [1], "text": ["a"]}), tmp_path / "in.parquet")
     with pytest.raises(InputError, match=message):
         open_source(tmp_path / "in.parquet", column=column)
+
+
+def test_a_pipe_can_be_read_more_than_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("Why?\nHow?\n",))
+    writer.start()
+    with opened(pipe, None, tmp_path / "home") as source:
+        for _ in range(2):
+            assert [row.prompt for row in read_rows(source)] == ["Why?", "How?"]
+    writer.join()
+    assert (source.name, source.kind) == ("pipe", Kind.TEXT)
+
+
+def test_the_longest_line_is_the_services_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").write_text("short\n" + "x" * 11 + "\n")
+    monkeypatch.setenv("TIDEMILL_MAX_LINE_BYTES", "10")
+    with opened(tmp_path / "in", None, tmp_path) as source:
+        rows = list(read_rows(source))
+    assert [row.prompt for row in rows] == ["short", None]
+    assert rows[1].problem == "The line is longer than 10 bytes."
+
+
+def test_a_pipe_of_the_shell_is_called_pipe(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"Why?\n")
+    os.close(writer)
+    with opened(Path(f"/dev/fd/{reader}"), None, tmp_path / "home") as source:
+        assert [row.prompt for row in read_rows(source)] == ["Why?"]
+    os.close(reader)
+    assert source.name == "pipe"

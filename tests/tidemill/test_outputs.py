@@ -1,5 +1,6 @@
 """A batch's results, joined to the input they came from or as they are."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from tidemill.formats import Format
 from tidemill.inputs import Kind, open_source
 from tidemill.join import join_rows
 from tidemill.objects import Batch
-from tidemill.outputs import plan_target, write_results
+from tidemill.outputs import write_results
+from tidemill.targets import plan_target
 
 
 def answered(custom_id: str, text: str) -> bytes:
@@ -139,22 +141,30 @@ def test_a_result_file_that_is_none_leaves_no_output(client: Client, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
 
 
-@pytest.mark.parametrize(
-    ("output", "output_name", "errors_name"),
-    [
-        (None, "dir/in.output.jsonl", "dir/in.errors.jsonl"),
-        ("out/x.jsonl", "out/x.jsonl", "out/x.errors.jsonl"),
-        ("out/x.output.jsonl", "out/x.output.jsonl", "out/x.errors.jsonl"),
-        ("-", "-", "dir/in.errors.jsonl"),
-        ("x.parquet", "x.parquet", None),
-    ],
-)
-def test_names_that_the_user_left_open(
-    output: str | None, output_name: str, errors_name: str | None
-) -> None:
-    target = plan_target(Path("dir/in.txt"), Kind.TEXT, output=Path(output) if output else None)
-    assert str(target.output) == output_name
-    assert target.errors == (Path(errors_name) if errors_name else None)
+def test_a_disk_that_is_full_is_an_error_that_says_so(client: Client, tmp_path: Path) -> None:
+    limit = 16 * 1024 * 1024
+    batch = finished(client, answered("x", "A" * (limit + 1)), b"")
+    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(TidemillError, match="cannot be written: File too large"):
+            write_results(client, batch, None, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_that_could_not_be_sent_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(b"fine\nl\xe4tin\nfine\n")
+    outputs = [answered("line-1", "A"), answered("line-3", "B")]
+    records = list(join_rows(open_source(path), outputs, [failed("line-2", 2)]))
+    assert [record.answer.text for record in records] == ["A", None, "B"]
+    problem = records[1].answer.error
+    assert problem is not None
+    assert (problem.code, problem.message) == ("unreadable_row", "The line is not UTF-8 text.")
+    assert records[1].fields == {"prompt": "l\ufffdtin"}
 
 
 @given(st.lists(st.sampled_from(["blank", "answered", "failed", "missing"]), min_size=1))

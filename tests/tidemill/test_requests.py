@@ -84,6 +84,51 @@ def test_a_field_that_the_output_needs_is_refused_unless_renamed(tmp_path: Path)
     assert len(list(request_lines(source, RequestOptions(answer_column="reply")))) == 4
 
 
+@pytest.mark.parametrize("depth", [300, 900, 980, 990, 997, 1000, 5000])
+def test_a_row_that_is_nested_deeply_stops_no_other(tmp_path: Path, depth: int) -> None:
+    nested = b"[" * depth + b"]" * depth
+    (tmp_path / "in").write_bytes(
+        b'{"prompt": "a"}\n{"messages": [{"role": "user", "content": %s}]}\n{"prompt": "b"}'
+        % nested
+    )
+    lines = uploaded(tmp_path / "in")
+    assert len(lines) == 4
+    assert orjson.loads(lines[2])["custom_id"] == "line-3"
+
+
+def test_integers_of_any_size_are_sent(tmp_path: Path) -> None:
+    message = b'{"role":"user","content":"Hi","id":36893488147419103232}'
+    (tmp_path / "in").write_bytes(b'{"messages":[%s]}' % message)
+    assert message in uploaded(tmp_path / "in")[0]
+
+
+def test_a_line_that_is_too_long_or_no_text_is_a_request_without_a_prompt(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"fine\n" + b"x" * 60 + b"\nl\xe4tin\n\nfine\n")
+    source = open_source(tmp_path / "in", max_line_bytes=50)
+    lines = b"".join(request_lines(source, RequestOptions())).splitlines()
+    sent = [orjson.loads(line) if line else None for line in lines]
+    assert [line and line["custom_id"] for line in sent] == [
+        *("line-1", "line-2", "line-3"),
+        *(None, "line-5"),
+    ]
+    assert ["messages" in line["body"] for line in sent if line] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("given_id", "row"),
+    [
+        ("line-12", 12),
+        ("row-1", 1),
+        ("row-x", None),
+        ("other-1", None),
+        ("line-" + "9" * 5000, None),
+        ("line-\N{ARABIC-INDIC DIGIT ONE}", None),
+    ],
+)
+def test_which_row_a_custom_id_belongs_to(given_id: str, row: int | None) -> None:
+    assert row_number(given_id) == row
+
+
 @given(st.lists(TEXT, min_size=1, max_size=8))
 def test_every_prompt_of_a_text_file_arrives(
     tmp_path_factory: pytest.TempPathFactory, prompts: list[str]

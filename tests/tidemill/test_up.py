@@ -2,13 +2,14 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import orjson
@@ -70,6 +71,21 @@ def request(custom_id: str, **changes: Any) -> bytes:
     body = {"model": "smollm2", "messages": messages, "max_tokens": 4, "temperature": 0}
     line = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
     return orjson.dumps(line | changes)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+
+
+def until(stream: IO[str], pattern: str) -> None:
+    """Read on to a line that the pattern is in."""
+    said = ""
+    while not re.search(pattern, said):
+        line = stream.readline()
+        assert line, said
+        said += line
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
@@ -190,6 +206,57 @@ def test_a_run_of_its_own_that_is_interrupted_keeps_what_is_done(tmp_path: Path)
     assert answered
     assert len(answered) + len(unanswered) == 400
     assert {row["error"]["code"] for row in unanswered} == {"batch_cancelled"}
+
+
+def test_the_second_signal_leaves_at_once(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("".join(f"Tell me about {n}.\n" for n in range(400)))
+    process = start(tmp_path, "run", "long.txt", "--home", "home", "--max-tokens", "64")
+    assert process.stderr is not None
+    with process, process.stderr:
+        until(process.stderr, r"Running")
+        process.send_signal(signal.SIGTERM)
+        until(process.stderr, r"Cancelling")
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert time.monotonic() - began < 5
+    assert not (tmp_path / "long.output.jsonl").exists()
+
+
+def test_a_run_after_a_killed_one_cancels_what_it_left(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("".join(f"Tell me about {n}.\n" for n in range(400)))
+    (tmp_path / "short.txt").write_text("Why?\n")
+    process = start(tmp_path, "run", "long.txt", "--home", "home", "--max-tokens", "64")
+    assert process.stderr is not None
+    with process, process.stderr:
+        until(process.stderr, r"Running")
+        process.kill()
+    began = time.monotonic()
+    after = start(tmp_path, "run", "short.txt", "--home", "home", "--max-tokens", "2")
+    said = after.communicate(timeout=120)[1]
+    assert after.returncode == 0, said
+    assert re.search(r"batch_\w+, left by a run that was killed, is cancelled", said)
+    assert len(json_lines(tmp_path / "short.output.jsonl")) == 1
+    assert time.monotonic() - began < 60
+
+
+def test_results_that_cannot_be_written_are_kept(up_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("Why?\nHow?\n")
+    (tmp_path / "out").mkdir()
+    words = ("--home", str(up_home), "--max-tokens", "8", "-o", "out/x.jsonl")
+    process = start(tmp_path, "run", "in.txt", *words)
+    assert process.stderr is not None
+    with process, process.stderr:
+        until(process.stderr, r"Uploading")
+        (tmp_path / "out").rmdir()
+        said = process.stderr.read()
+        assert process.wait(120) == 1, said
+    assert "The results are kept." in said
+    command = shlex.split(said.split("To fetch them: ")[1].replace("FILE", "x.jsonl"))
+    fetched = start(tmp_path, *command[1:])
+    said = fetched.communicate(timeout=60)[1]
+    assert fetched.returncode == 0, said
+    assert [row["prompt"] for row in json_lines(tmp_path / "x.jsonl")] == ["Why?", "How?"]
 
 
 def test_a_model_that_does_not_load_is_said_instead_of_waiting(tmp_path: Path) -> None:

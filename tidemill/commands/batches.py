@@ -104,13 +104,14 @@ def fetch(
     from tidemill.errors import NotFinished
     from tidemill.files import STDOUT
     from tidemill.inputs import Kind
-    from tidemill.outputs import plan_target, write_results
+    from tidemill.outputs import write_results
     from tidemill.render import print_problems, say_written
     from tidemill.session import connect
+    from tidemill.targets import check_target, plan_target
 
     with (
         connect(url, api_key, home) as client,
-        opened(join, column) if join else nullcontext() as source,
+        opened(join, column, home) if join else nullcontext() as source,
     ):
         batch = client.batch(batch_id)
         if not batch.finished:
@@ -125,6 +126,7 @@ def fetch(
         )
         if output == STDOUT and errors is None:
             target = replace(target, errors=None)
+        check_target(target, join if source and source.path == join else None)
         written = write_results(client, batch, source, target)
     if batch.status == "failed":
         print_problems(batch)

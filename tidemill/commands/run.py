@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,8 +41,8 @@ def run(
     """Run a whole job in one command: upload, plan, run, fetch.
 
     The input is told by its content: batch requests, lines of {"prompt"} or {"messages"}, plain
-    text with one prompt a line, or Parquet. Bad lines do not stop the others. Ctrl-C cancels the
-    job and keeps what is done.
+    text with one prompt a line, or Parquet. Bad lines do not stop the others. Ctrl-C or SIGTERM
+    cancels the job and keeps what is done; a second one leaves at once.
 
     Examples:
 
@@ -57,26 +57,28 @@ def run(
     from tidemill.errors import UsageError
     from tidemill.files import STDOUT
     from tidemill.jobs import Order, run_whole
-    from tidemill.outputs import plan_target
     from tidemill.progress import reporter
     from tidemill.render import print_json, print_outcome, stderr
     from tidemill.requests import RequestOptions
     from tidemill.session import own_service
+    from tidemill.signals import interruptible
+    from tidemill.targets import check_target, plan_target
 
     if as_json and output == STDOUT:
         raise UsageError("--json and '-o -' both want standard output; choose one.")
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
-    with opened(input, column) as source:
+    with interruptible(), opened(input, column, home) as source:
         order = Order.of(source, request)
         target = plan_target(
-            source.path if input != STDIN else Path(source.name),
+            input if source.path == input else Path(source.name),
             source.kind,
             output=output,
             errors=errors,
             format=format,
             answer_column=answer_column,
         )
+        check_target(target, input if source.path == input else None)
         with reporter(stderr(), quiet=quiet) as report:
             report.say("Starting")
             with own_service(home, api_key) as session:
@@ -126,7 +128,7 @@ def submit(
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path)
-    with opened(input, column) as source:
+    with opened(input, column, home) as source:
         order = jobs.Order.of(source, request)
         with (
             connect(url, api_key, home) as client,
@@ -140,17 +142,36 @@ def submit(
 
 
 @contextmanager
-def opened(path: Path, column: str | None) -> Iterator["Source"]:
-    """The input, told by its content; standard input through a temporary copy."""
+def opened(path: Path, column: str | None, home: Path | None) -> Iterator["Source"]:
+    """The input, told by its content; what can be read only once through a temporary copy."""
     from tidemill.inputs import open_source
+    from tidemill.session import settings_for
 
-    if path != STDIN:
-        yield open_source(path, column=column)
+    limit = settings_for(home).max_line_bytes
+    if path != STDIN and (path.is_file() or path.is_dir() or not path.exists()):
+        yield open_source(path, column=column, max_line_bytes=limit)
         return
-    import shutil
     import tempfile
 
     with tempfile.NamedTemporaryFile(prefix="tidemill-") as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
+        name = _copy(path, copy.file)
         copy.flush()
-        yield open_source(Path(copy.name), name="stdin", column=column)
+        yield open_source(Path(copy.name), name=name, column=column, max_line_bytes=limit)
+
+
+def _copy(path: Path, destination: IO[bytes]) -> str:
+    """Read a pipe to its end; returns what to call it."""
+    import shutil
+
+    from tidemill.errors import InputError
+
+    if path == STDIN:
+        shutil.copyfileobj(sys.stdin.buffer, destination)
+        return "stdin"
+    try:
+        with path.open("rb") as pipe:
+            shutil.copyfileobj(pipe, destination)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    # The shell's <(command) is /dev/fd/63 or so, which says nothing.
+    return "pipe" if path.name.isdigit() else path.name

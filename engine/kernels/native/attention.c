@@ -1,25 +1,13 @@
-/* Attention over the paged KV cache on a CPU, with the compiler's vectors of 16 floats: one AVX-512
- * register, two of AVX2, four of NEON or SSE. Built by `build.py`, called through `library.py`. */
+/* Attention over the paged KV cache on a CPU. Built by `build.py`, called through `attention.py`. */
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "vector.h"
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
-#define LANES 16
 #define KEYS 64       /* keys a tile */
 #define MAX_ROWS 12   /* query rows that share a tile's keys and values */
 #define MAX_WIDTH 256 /* of a head */
-
-typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
-typedef uint32_t vu __attribute__((vector_size(64)));
-typedef uint16_t vh __attribute__((vector_size(32)));
-typedef vf uvf __attribute__((aligned(4), may_alias));
-typedef vh uvh __attribute__((aligned(2), may_alias));
 
 typedef struct {
     int64_t heads, kv_heads, width, block_size, table_stride, query_stride, window, threads, items;
@@ -27,33 +15,10 @@ typedef struct {
     float scale;
 } shape;
 
-INLINE vf splat(float x) { return (vf){} + x; }
-INLINE vf pick(vi where, vf yes, vf no) { return (vf)(((vi)yes & where) | ((vi)no & ~where)); }
-INLINE vf larger(vf a, vf b) { return pick(a > b, a, b); }
-
-INLINE float sum(vf x) {
-    float s = 0;
-    for (int i = 0; i < LANES; i++) s += x[i];
-    return s;
-}
-
 INLINE float most(vf x) {
     float m = x[0];
     for (int i = 1; i < LANES; i++) m = x[i] > m ? x[i] : m;
     return m;
-}
-
-/* e^x for x <= 0: 2^n times a polynomial of degree 5 on [-1/2, 1/2], relative error below 3e-6. */
-INLINE vf exponential(vf x) {
-    vf t = larger(x, splat(-87.0f)) * 1.44269504f;
-    vi n = __builtin_convertvector(t - 0.5f, vi); /* rounds to nearest: t is not positive */
-    vf f = t - __builtin_convertvector(n, vf);
-    vf p = f * 1.33335581e-3f + 9.61812911e-3f;
-    p = p * f + 5.55041087e-2f;
-    p = p * f + 2.40226507e-1f;
-    p = p * f + 6.93147182e-1f;
-    p = p * f + 1.0f;
-    return p * (vf)((n + 127) << 23);
 }
 
 /* Scores of the keys from `start` on, minus infinity where the row does not see the key. */
@@ -115,8 +80,6 @@ INLINE vf finish4(vf a, vf b, vf c, vf d) {
 
 #define T float
 #define FN(name) name##_f32
-INLINE vf FN(load)(const float *p) { return *(const uvf *)p; }
-INLINE float FN(store)(float x) { return x; }
 INLINE void FN(dot)(const int G, const int V, const float *key, const float *q, int64_t width,
                     vf (*sums)[4], int k) {
     for (int g = 0; g < G; g++) sums[g][k] = splat(0);
@@ -129,14 +92,6 @@ INLINE void FN(dot)(const int G, const int V, const float *key, const float *q, 
 
 #define T uint16_t
 #define FN(name) name##_bf16
-INLINE vf FN(load)(const uint16_t *p) {
-    return (vf)(__builtin_convertvector(*(const uvh *)p, vu) << 16);
-}
-INLINE uint16_t FN(store)(float x) { /* to nearest, ties to even */
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
 INLINE void FN(dot)(const int G, const int V, const uint16_t *key, const uint16_t *q,
                     int64_t width, vf (*sums)[4], int k) {
     for (int g = 0; g < G; g++) sums[g][k] = splat(0);

@@ -8,8 +8,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("attention.c")
-_HEADER = Path(__file__).with_name("attention.h")
+_FOLDER = Path(__file__).parent
+_SOURCES = tuple(sorted(_FOLDER.glob("*.c")))
+_HEADERS = tuple(sorted(_FOLDER.glob("*.h")))
 _FLAGS = (
     "-O3",
     "-march=native",
@@ -66,8 +67,7 @@ def _fingerprint(compiler: str) -> str:
     )
     digest = hashlib.sha256()
     for part in (
-        _SOURCE.read_bytes(),
-        _HEADER.read_bytes(),
+        *(path.read_bytes() for path in _SOURCES + _HEADERS),
         " ".join(_FLAGS).encode(),
         _run(compiler, "--version").encode(),
         processor.encode(),
@@ -80,7 +80,7 @@ def _compile(compiler: str, target: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
-            _run(compiler, *_FLAGS, str(_SOURCE), "-o", str(made), "-lm")
+            _run(compiler, *_FLAGS, *map(str, _SOURCES), "-o", str(made), "-lm")
             made.replace(target)
     except OSError as error:
         raise BuildFailed(f"{target.parent} cannot be written: {error.strerror}") from error
