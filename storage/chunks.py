@@ -140,14 +140,22 @@ def commit_chunk(
     return database.settle(change)
 
 
-def release_chunk(database: Database, chunk_id: str, attempt: int) -> None:
-    """Give a chunk back at once, with nothing held against it.
+def release_chunk(database: Database, chunk_id: str, attempt: int, *, delay: float = 0.0) -> None:
+    """Give a chunk back with nothing held against it; claimable after ``delay`` seconds.
 
     Raises:
         StateConflict: the lease is not this attempt's any more.
     """
     with database.write() as session:
-        if not advance_chunk(session, chunk_id, attempt, ChunkState.PENDING, **_NO_COUNTS):
+        released = advance_chunk(
+            session,
+            chunk_id,
+            attempt,
+            ChunkState.PENDING,
+            not_before=now_sql() + delay,
+            **_NO_COUNTS,
+        )
+        if released is None:
             raise lost(session, Chunk, chunk_id)
 
 

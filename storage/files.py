@@ -128,21 +128,31 @@ def soft_delete(database: Database, tenant_id: str, file_id: str) -> File:
     return file
 
 
-def expire(database: Database, *, limit: int = 100) -> list[File]:
-    """Mark files past their time as deleted, and return them for their objects' deletion."""
-    with database.write() as session:
-        overdue = (
-            select(col(File.id))
-            .where(col(File.expires_at) <= now_sql(), col(File.deleted_at).is_(None))
-            .limit(limit)
+def overdue(database: Database, *, after: str = "", limit: int = 100) -> list[File]:
+    """Files past their time whose objects are not deleted yet, by id from the one after ``after``.
+
+    No reader sees them any more. Their objects go first and `mark_expired` comes then, so that an
+    object which cannot be deleted is found again.
+    """
+    query = (
+        select(File)
+        .where(
+            col(File.expires_at) <= now_sql(), col(File.deleted_at).is_(None), col(File.id) > after
         )
-        return list(
-            session.scalars(
-                update(File)
-                .where(col(File.id).in_(overdue), col(File.deleted_at).is_(None))
-                .values(deleted_at=now_sql())
-                .returning(File)
-            )
+        .order_by(col(File.id))
+        .limit(limit)
+    )
+    with database.read() as session:
+        return list(session.scalars(query))
+
+
+def mark_expired(database: Database, file_id: str) -> None:
+    """A file past its time has no object any more."""
+    with database.write() as session:
+        session.execute(
+            update(File)
+            .where(col(File.id) == file_id, col(File.deleted_at).is_(None))
+            .values(deleted_at=now_sql())
         )
 
 

@@ -22,6 +22,7 @@ END_STATES: Mapping[str | None, JobState] = {
     None: JobState.COMPLETED,
     "cancelled": JobState.CANCELLED,
     "expired": JobState.EXPIRED,
+    "broken": JobState.FAILED,
 }
 END_TIMES: Mapping[JobState, str] = {
     JobState.COMPLETED: "completed_at",

@@ -8,11 +8,13 @@ from storage.states import TERMINAL_JOB_STATES
 from storage.tables import Job
 
 
-def collectable_jobs(database: Database, *, older_than: float, limit: int = 100) -> list[str]:
-    """Ids of jobs that ended more than ``older_than`` seconds ago and are not collected yet.
+def collectable_jobs(
+    database: Database, *, older_than: float, after: str = "", limit: int = 100
+) -> list[str]:
+    """Ids, from the one after ``after``, of jobs that ended more than ``older_than`` seconds ago.
 
-    Their plans and parts can go (`storage.keys.plans`, `storage.keys.parts`): no live attempt is
-    left that could still read or write one.
+    Only those that are not collected yet. Their plans and parts can go (`storage.keys.plans`,
+    `storage.keys.parts`): no live attempt is left that could still read or write one.
     """
     ended = func.coalesce(
         col(Job.completed_at), col(Job.failed_at), col(Job.cancelled_at), col(Job.expired_at)
@@ -23,7 +25,9 @@ def collectable_jobs(database: Database, *, older_than: float, limit: int = 100)
             col(Job.state).in_(TERMINAL_JOB_STATES),
             col(Job.collected_at).is_(None),
             ended <= now_sql() - older_than,
+            col(Job.id) > after,
         )
+        .order_by(col(Job.id))
         .limit(limit)
     )
     with database.read() as session:

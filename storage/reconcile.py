@@ -59,6 +59,21 @@ def reclaim_embedded(database: Database) -> None:
         )
 
 
+def stop_broken_job(database: Database, job_id: str, errors: Sequence[dict[str, Any]]) -> None:
+    """Ask a running job to end as failed, with these errors; one that is stopped stays as it is."""
+    with database.write() as session:
+        _update(
+            session,
+            update(Job)
+            .where(
+                col(Job.id) == job_id,
+                col(Job.state) == JobState.RUNNING,
+                col(Job.cancel).is_(None),
+            )
+            .values(cancel=StopReason.BROKEN, errors=list(errors)),
+        )
+
+
 def _sole(database: Database, session: Session) -> bool:
     """SQLite has one writer anyway; on PostgreSQL two reconcilers would wait for each other."""
     if database.dialect == "sqlite":

@@ -92,6 +92,12 @@ class Settings(BaseSettings):
         return self.database_url
 
     @property
+    def database_in_home(self) -> bool:
+        """Whether the database is a SQLite file in the home folder, under the home's lock."""
+        file = self.resolved_database_url.partition("sqlite:///")[2].partition("?")[0]
+        return bool(file) and Path(file).resolve().is_relative_to(self.home.resolve())
+
+    @property
     def resolved_object_store_url(self) -> str:
         """The object store's URL, the home folder's where none is set."""
         return self.object_store_url or (self.home / "objects").as_uri()

@@ -34,6 +34,7 @@ class StopReason(StrEnum):
 
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    BROKEN = "broken"  # its plan cannot be read any more; it ends as failed
 
 
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {

@@ -4,16 +4,24 @@ With log-probabilities an answer can take many times its prompt, so the bodies g
 file once they pass a few megabytes; in memory stays where each one lies.
 """
 
+import errno
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
+
+from storage.errors import OutOfSpace, StorageError
 
 MEMORY_BYTES = 8 * 1024 * 1024
 
 
 class Answers:
-    """Response bodies by plan position. Not for more than one thread at a time."""
+    """Response bodies by plan position. Not for more than one thread at a time.
+
+    Its methods raise `OutOfSpace` where the disk is full, and `StorageError` where it is broken.
+    """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
         # Closed by `close`, as it lives as long as this object.
@@ -27,8 +35,9 @@ class Answers:
     def add(self, position: int, body: dict[str, Any]) -> None:
         """Keep the body for a plan position."""
         data = orjson.dumps(body)
-        self._file.seek(self._end)
-        self._file.write(data)
+        with _translated():
+            self._file.seek(self._end)
+            self._file.write(data)
         self._places[position] = (self._end, len(data))
         self._end += len(data)
 
@@ -38,10 +47,24 @@ class Answers:
         if place is None:
             return None
         start, size = place
-        self._file.seek(start)
-        body: dict[str, Any] = orjson.loads(self._file.read(size))
+        with _translated():
+            self._file.seek(start)
+            data = self._file.read(size)
+        body: dict[str, Any] = orjson.loads(data)
         return body
 
     def close(self) -> None:
         """Drop everything."""
-        self._file.close()
+        # What a full disk kept from being written is not wanted any more either.
+        with suppress(OSError):
+            self._file.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfSpace("The folder for temporary files is full.") from error
+        raise StorageError("A temporary file cannot be read or written.") from error

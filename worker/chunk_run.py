@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+import structlog
 from msgspec import Raw
 
 from engine.requests import Completion, Request
@@ -24,11 +25,14 @@ from worker.responses import (
     response_body,
 )
 
+log = structlog.get_logger(__name__)
+
 CALLERS_FAULTS = frozenset({"context_length_exceeded", "invalid_request"})
 
 NEVER_RUN_CODES = {
     StopReason.CANCELLED: "batch_cancelled",
     StopReason.EXPIRED: "batch_expired",
+    StopReason.BROKEN: "batch_failed",
 }
 
 
@@ -48,9 +52,9 @@ class ChunkRun:
         self.chunk = chunk
         self.plan = plan
         self.stopped: StopReason | None = None
-        self._answers = Answers()
         self._failed: dict[int, tuple[int, Problem]] = {}  # leader → status and why
         self._rows = sorted(plan.rows(chunk.a, chunk.b), key=lambda row: row.line)
+        self._answers = Answers()
         self._waits = Counter(row.leader for row in self._rows if row.problem is None)
         self.counts = Counts(err=len(self._rows) - self._waits.total())
 
@@ -150,9 +154,12 @@ class ChunkRun:
 
 
 def _failure(completion: Completion) -> tuple[int, Problem]:
+    """Status and problem. Only what the engine says of the request itself reaches the client."""
     code = completion.error_code or "engine_error"
-    status = 400 if code in CALLERS_FAULTS else 500
-    return status, Problem(0, code, completion.error or "The engine could not run this line.")
+    if code in CALLERS_FAULTS and completion.error:
+        return 400, Problem(0, code, completion.error)
+    log.warning("line_failed", request=completion.request_id, code=code, reason=completion.error)
+    return 500, Problem(0, code, "The engine could not run this line.")
 
 
 def unanswered(job_id: str, plan: PlanFile, a: int, b: int, reason: StopReason) -> Iterator[Record]:

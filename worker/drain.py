@@ -11,10 +11,11 @@ import structlog
 
 from engine.errors import EngineDied
 from engine.requests import Completion
+from storage.errors import StorageError
 from worker.context import WorkerContext
 from worker.engines import Resident
 from worker.errors import EngineUnavailable
-from worker.holding import Held, Holding
+from worker.holding import Held, Holding, backoff
 from worker.lease import LeaseKeeper
 
 log = structlog.get_logger(__name__)
@@ -63,10 +64,12 @@ class DrainLoop:
                     self._engine_died(error)
         except EngineUnavailable:
             pass  # `Engines` has logged why and lets the model rest; the chunks go back
-        except BaseException:
-            # Whatever this is, it must not come back for ever: each chunk counts it as a crash.
+        except BaseException as error:
+            # What nobody expected must not come back for ever: to the chunks in the engine it
+            # counts as a crash. An order to exit and a fault of the storage are not of their doing.
+            blame = isinstance(error, Exception) and not isinstance(error, StorageError)
             for held in holding:
-                holding.give_back(held, crashed=True)
+                holding.give_back(held, crashed=blame and held.submitted)
             raise
         self._give_back()
         return holding.committed
@@ -122,8 +125,14 @@ class DrainLoop:
         chunk_id, attempt, _ = completion.request_id.split("/")
         held = self._holding.get(chunk_id, int(attempt))
         # Chunks that were given up still have answers on their way.
-        if held is not None:
+        if held is None:
+            return
+        try:
             held.run.accept(completion)
+        except StorageError as error:
+            log.warning("answer_not_kept", chunk=held.chunk.id, reason=str(error))
+            self._holding.give_back(held, delay=backoff(held.chunk))
+            self._cancel(held)
 
     def _drop_lost(self) -> None:
         for held in self._holding:
@@ -167,4 +176,4 @@ class DrainLoop:
         except EngineDied:
             self._worker.engines.discard()
         for held in self._holding:
-            self._holding.give_back(held, crashed=False)
+            self._holding.give_back(held)

@@ -1,7 +1,6 @@
 """A Celery worker and a reconciler in threads of this process, for the embedded mode."""
 
 import threading
-from typing import Any
 
 import structlog
 from celery import Celery
@@ -44,8 +43,12 @@ class EmbeddedWorker:
         """
         worker = self._worker
         models.ensure_default(worker.database, worker.settings.default_model)
-        reclaim_embedded(worker.database)
+        # The home's lock says that nobody else is at work, but only of a database that is in it.
+        if worker.settings.database_in_home:
+            reclaim_embedded(worker.database)
         known = [model.name for model in models.list_models(worker.database)]
+        # Celery's threads look a task up in the default app, not in that of their worker.
+        self._app.set_default()
         self._celery = WorkController(
             app=self._app,
             hostname=f"embedded@{worker.owner}",
@@ -88,9 +91,8 @@ class EmbeddedWorker:
         return self._worker.engines.failures
 
     def _hear_new_models(self) -> None:
-        consumer: Any = self._celery.consumer if self._celery is not None else None
-        if consumer is not None and consumer.task_consumer is not None:
-            listen_to_models(self._worker, consumer)
+        if self._celery is not None:
+            listen_to_models(self._worker, self._celery.consumer)
 
 
 def _embedded_app(settings: Settings) -> Celery:

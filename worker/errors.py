@@ -35,6 +35,12 @@ class PlanRefused(WorkerError):
         self.param = param
 
 
+class ModelUnavailable(WorkerError):
+    """A model's files cannot be loaded. The message is for clients; the log has the cause."""
+
+    code = "model_unavailable"
+
+
 class LeaseLost(WorkerError):
     """The lease is no longer ours: nothing may be written for it any more."""
 

@@ -11,7 +11,7 @@ import structlog
 
 from storage import finalizing, keys
 from storage.chunks import iter_chunks
-from storage.errors import CountsDiffer, StateConflict, StorageError
+from storage.errors import CountsDiffer, ObjectNotFound, StateConflict, StorageError
 from storage.files import NewFile
 from storage.finalizing import Results
 from storage.ids import new_id
@@ -45,6 +45,10 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
     if job is None:
         return
     epoch = job.fin_epoch
+    if job.cancel == StopReason.BROKEN:
+        finalizing.fail_final(worker.database, job.id, epoch, job.errors or [])
+        log.error("job_failed", job=job.id, reason=StopReason.BROKEN)
+        return
     if job.attempts > MAX_ATTEMPTS:
         _give_up(worker, job)
         return
@@ -63,12 +67,9 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
             log.warning("finalize_abandoned", job=job_id, epoch=epoch)
         except Stopping:
             finalizing.release_finalize(worker.database, job_id, epoch)
-        except (BrokenPlan, BrokenResult, CountsDiffer) as error:
+        except (BrokenPlan, BrokenResult, CountsDiffer, ObjectNotFound) as error:
             _broken(worker, job, str(error))
         except StorageError as error:
-            if not error.retryable:
-                _broken(worker, job, str(error))
-                return
             finalizing.release_finalize(worker.database, job_id, epoch, delay=RETRY_SECONDS)
             log.warning("finalize_postponed", job=job_id, reason=str(error))
 

@@ -11,19 +11,22 @@ from dataclasses import dataclass
 import structlog
 
 from storage.chunks import claim_chunk, crash_chunk, release_chunk, renew_chunk
-from storage.errors import StateConflict, StorageError
+from storage.errors import ObjectNotFound, StateConflict, StorageError
 from storage.tables import Chunk
 from worker.chunk_run import ChunkRun
 from worker.commit import commit_part
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan, LeaseLost, PartMismatch
 from worker.lease import Lease, LeaseKeeper, Renewal
+from worker.lost_plan import give_up_plan
 from worker.plan.plan_file import PlanFile
 
 log = structlog.get_logger(__name__)
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 5.0
+FIRST_BACKOFF_SECONDS = 5.0
+LONGEST_BACKOFF_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -98,10 +101,17 @@ class Holding:
         try:
             with self._worker.store.reader(chunk.plan_key) as stream:
                 run = ChunkRun(chunk, PlanFile(stream.read()))
-        except (StorageError, BrokenPlan) as error:
-            log.error("plan_not_read", **_names(chunk), reason=error.code)
-            self._return(chunk, crashed=not error.retryable)
+        except (ObjectNotFound, BrokenPlan) as error:
+            give_up_plan(self._worker, chunk, error.code)
+            self._return(chunk, delay=backoff(chunk))
             return False
+        except StorageError as error:
+            log.error("plan_not_read", **_names(chunk), reason=str(error))
+            self._return(chunk, delay=backoff(chunk))
+            return False
+        except BaseException:
+            self._return(chunk, delay=backoff(chunk))
+            raise
         lease = self._lease(run, since)
         self._held[chunk.id] = Held(run, lease, since)
         self._keeper.hold(lease)
@@ -140,8 +150,11 @@ class Holding:
                 return
             except StorageError as error:
                 log.warning("commit_failed", **_names(held.chunk), reason=str(error))
-                if not error.retryable or self._worker.stopping.wait(pause):
-                    self.give_back(held, crashed=not error.retryable)
+                if not error.retryable:
+                    self.give_back(held, delay=backoff(held.chunk))
+                    return
+                if self._worker.stopping.wait(pause):
+                    self.give_back(held)
                     return
                 pause = min(2 * pause, LONGEST_RETRY_SECONDS)
         self._forget(held)
@@ -163,16 +176,19 @@ class Holding:
         self._forget(held)
         log.warning("chunk_abandoned", **_names(held.chunk), reason=reason)
 
-    def give_back(self, held: Held, *, crashed: bool) -> None:
-        """Let somebody run it again, at once or, having crashed, after a while."""
+    def give_back(self, held: Held, *, crashed: bool = False, delay: float = 0.0) -> None:
+        """Let somebody run it again, after ``delay`` seconds or, having crashed, after a while."""
         self._forget(held)
-        self._return(held.chunk, crashed=crashed)
+        self._return(held.chunk, crashed=crashed, delay=delay)
 
-    def _return(self, chunk: Chunk, *, crashed: bool) -> None:
-        back = crash_chunk if crashed else release_chunk
+    def _return(self, chunk: Chunk, *, crashed: bool = False, delay: float = 0.0) -> None:
+        database = self._worker.database
         try:
-            back(self._worker.database, chunk.id, chunk.attempt)
-            log.info("chunk_given_back", **_names(chunk), crashed=crashed)
+            if crashed:
+                crash_chunk(database, chunk.id, chunk.attempt)
+            else:
+                release_chunk(database, chunk.id, chunk.attempt, delay=delay)
+            log.info("chunk_given_back", **_names(chunk), crashed=crashed, delay=delay)
         except StorageError as error:
             # Its lease will run out, which comes to the same.
             log.warning("chunk_not_given_back", **_names(chunk), reason=error.code)
@@ -181,6 +197,11 @@ class Holding:
         self._keeper.drop(held.lease)
         del self._held[held.chunk.id]
         held.run.close()
+
+
+def backoff(chunk: Chunk) -> float:
+    """Seconds for which a chunk rests after a fault of the storage; longer at each attempt."""
+    return min(FIRST_BACKOFF_SECONDS * 2.0 ** min(chunk.attempt - 1, 9), LONGEST_BACKOFF_SECONDS)
 
 
 def _names(chunk: Chunk) -> dict[str, str | int]:

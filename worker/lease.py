@@ -116,7 +116,11 @@ class LeaseKeeper:
             with self._lock:
                 leases = list(self._leases)
             for lease in leases:
-                if lease.lost:
-                    self.drop(lease)
-                else:
-                    lease.renew()
+                try:
+                    if lease.lost:
+                        self.drop(lease)
+                    else:
+                        lease.renew()
+                except Exception:
+                    # Whatever it is, the other leases must be kept; time decides about this one.
+                    log.exception("lease_not_renewed", lease=lease.name)

@@ -4,12 +4,14 @@ import time
 
 import structlog
 
-from storage.chunks import Counts, claim_poison
+from storage.chunks import Counts, claim_poison, release_chunk
 from storage.errors import ObjectNotFound, StateConflict
 from storage.tables import Chunk
 from worker.commit import commit_part
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan
+from worker.holding import backoff
+from worker.lost_plan import give_up_plan
 from worker.parts import encode_record
 from worker.plan.plan_file import PlanFile
 from worker.problems import Problem
@@ -38,7 +40,11 @@ def bury_poison(worker: WorkerContext) -> int:
             break
         try:
             commit_part(worker, chunk, [_error_record(worker, chunk)], Counts(err=1))
-        except (BrokenPlan, ObjectNotFound, StateConflict) as error:
+        except (BrokenPlan, ObjectNotFound) as error:
+            give_up_plan(worker, chunk, error.code)
+            release_chunk(worker.database, chunk.id, chunk.attempt, delay=backoff(chunk))
+            continue
+        except StateConflict as error:
             log.error("poison_line_kept", chunk=chunk.id, job=chunk.job_id, reason=error.code)
             continue
         buried += 1

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -33,19 +34,47 @@ def tick(worker: WorkerContext) -> None:
 def collect_garbage(worker: WorkerContext) -> None:
     """Delete the parts and plans of jobs that ended a day ago, and files past their time.
 
+    What cannot be deleted is logged, tried again at the next time, and keeps nothing else back.
+
     Raises:
-        StorageError: the database or the store failed.
+        StorageError: the database or the whole store is away.
     """
-    for job_id in garbage.collectable_jobs(worker.database, older_than=KEEP_SECONDS):
-        for prefix in (keys.plans(job_id), keys.parts(job_id)):
-            for found in worker.store.list(prefix):
-                worker.store.delete(found.key)
-        garbage.mark_collected(worker.database, job_id)
-        log.info("job_collected", job=job_id)
-    for file in files.expire(worker.database):
-        worker.store.delete(file.object_key)
-        log.info("file_expired", file=file.id)
+    after = ""
+    while job_ids := garbage.collectable_jobs(
+        worker.database, older_than=KEEP_SECONDS, after=after
+    ):
+        after = job_ids[-1]
+        for job_id in job_ids:
+            with _skipping("job_not_collected", job_id):
+                _collect_job(worker, job_id)
+    after = ""
+    while overdue := files.overdue(worker.database, after=after):
+        after = overdue[-1].id
+        for file in overdue:
+            with _skipping("file_not_expired", file.id):
+                worker.store.delete(file.object_key)
+                files.mark_expired(worker.database, file.id)
+                log.info("file_expired", file=file.id)
     worker.store.sweep(KEEP_SECONDS)
+
+
+def _collect_job(worker: WorkerContext, job_id: str) -> None:
+    for prefix in (keys.plans(job_id), keys.parts(job_id)):
+        for found in worker.store.list(prefix):
+            worker.store.delete(found.key)
+    garbage.mark_collected(worker.database, job_id)
+    log.info("job_collected", job=job_id)
+
+
+@contextmanager
+def _skipping(event: str, item: str) -> Iterator[None]:
+    """Go on after a fault that is this item's alone."""
+    try:
+        yield
+    except StorageError as error:
+        if error.retryable:
+            raise
+        log.warning(event, id=item, reason=str(error))
 
 
 class Reconciler:

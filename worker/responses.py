@@ -16,6 +16,7 @@ from worker.problems import Problem
 NEVER_RUN = {
     "batch_cancelled": "This line was not run: the batch was cancelled.",
     "batch_expired": "This line was not run: the batch's completion window ended.",
+    "batch_failed": "This line was not run: the batch failed.",
 }
 
 

@@ -30,6 +30,7 @@ from storage.settings import Settings
 
 BUFFER_BYTES = 1 << 18
 RESUMES = 5
+EQUAL_PARTS = 1_000  # of S3's 10,000; then parts grow, so that an object may have terabytes
 _SHA256 = "sha256"
 
 
@@ -193,9 +194,14 @@ class S3Writer:
         self._hash.update(data)
         self._size += len(data)
         self._buffer += data
-        while len(self._buffer) > self._store.part_bytes:
-            self._send_part(self._store.part_bytes)
+        while len(self._buffer) > (size := self._part_bytes):
+            self._send_part(size)
         return len(data)
+
+    @property
+    def _part_bytes(self) -> int:
+        """The next part's size: 10,000 parts of 16 MiB at first hold 6 TiB in the end."""
+        return int(self._store.part_bytes * (1 + len(self._parts) // EQUAL_PARTS) ** 2)
 
     def finish(self) -> None:
         """Make the object visible, as one conditional request."""

@@ -61,6 +61,16 @@ def test_a_claim_is_a_lease(database: Database, running_job: Create) -> None:
         assert chunk.lease_exp == pytest.approx(database.now(session) + 45, abs=5)
 
 
+def test_a_chunk_that_is_given_back_may_rest(database: Database, running_job: Create) -> None:
+    running_job(2)
+    chunk = must_claim(database)
+    chunks.release_chunk(database, chunk.id, chunk.attempt, delay=60)
+    assert claim(database) is None
+    found = chunks.load(database, chunk.id)
+    assert found is not None
+    assert (found.state, found.crashes) == (ChunkState.PENDING, 0)
+
+
 def test_claims_are_for_the_models_asked_for(database: Database, running_job: Create) -> None:
     running_job(1, model="small")
     running_job(1, model="large")

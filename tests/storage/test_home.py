@@ -55,10 +55,14 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
 
 def test_a_child_process_does_not_inherit_the_lock(tmp_path: Path) -> None:
     home = Home.lock(tmp_path)
-    with subprocess.Popen(["sleep", "60"]) as child:
-        home.release()
+    # Every descriptor that can be inherited is, so the lock's own must not be one of them.
+    with subprocess.Popen(["sleep", "60"], close_fds=False) as child:
         try:
-            Home.lock(tmp_path).release()
+            home.release()
+            assert child.poll() is None
+            assert read_owner(tmp_path) is None
+            with Home.lock(tmp_path):
+                assert read_owner(tmp_path) == HomeOwner(os.getpid())
         finally:
             child.kill()
 

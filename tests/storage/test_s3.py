@@ -5,6 +5,7 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -88,6 +89,42 @@ class TestOnServer:
             with through.reader("long", start=7) as stream:
                 assert stream.read() == DATA[7:]
         assert len(cuts) == 2
+
+
+class _Parts:
+    """S3's side of one multipart upload, and its limit."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def create_multipart_upload(self, **_: object) -> dict[str, str]:
+        return {"UploadId": "u"}
+
+    def upload_part(self, *, PartNumber: int, Body: bytes, **_: object) -> dict[str, str]:
+        assert PartNumber <= 10_000
+        self.data += Body
+        return {"ETag": "e"}
+
+    def complete_multipart_upload(self, **_: object) -> None:
+        pass
+
+    def head_object(self, **_: object) -> dict[str, object]:
+        now = datetime.now(UTC)
+        return {
+            "ContentLength": len(self.data),
+            "ETag": "e",
+            "Metadata": {},
+            "LastModified": now,
+        }
+
+
+def test_parts_grow_so_that_ten_thousand_hold_terabytes() -> None:
+    client = _Parts()
+    # Parts of one byte that stand for 16 MiB each: 327,680 of them are 5 TiB.
+    store = S3Store(client, bucket="b", prefix="", part_bytes=1)
+    data = bytes(range(256)) * 1_280
+    store.put("large", data)
+    assert client.data == data
 
 
 def test_a_server_that_is_not_there() -> None:

@@ -16,6 +16,20 @@ def test_the_embedded_mode_needs_nothing(tmp_path: Path) -> None:
     assert settings.keys_by_secret == {}
 
 
+@pytest.mark.parametrize(
+    ("url", "inside"),
+    [
+        ("", True),
+        ("sqlite:///{home}/own.db", True),
+        ("sqlite:////srv/shared.db", False),
+        ("postgresql://host/tidemill", False),
+    ],
+)
+def test_a_database_in_the_home_is_known(tmp_path: Path, url: str, inside: bool) -> None:
+    settings = Settings(home=tmp_path, database_url=url.format(home=tmp_path))
+    assert settings.database_in_home is inside
+
+
 def test_a_relative_home_is_made_absolute() -> None:
     assert Settings(home=Path("data")).home == Path.cwd() / "data"
     assert Settings(home=Path("~/data")).home == Path.home() / "data"

@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from storage.objects import open_store
 from storage.settings import Settings
 from storage.states import TERMINAL_JOB_STATES, JobState
 from storage.wakeups import Wakeup, Wakeups, celery_app
+from worker.app import CONCURRENCY, PREPARERS, add_tasks
 
 
 @pytest.fixture
@@ -69,6 +72,76 @@ def test_a_celery_worker_hears_wakeups_and_ends_when_told(tmp_path: Path, broker
         database.close()
     assert process.returncode == 0, output
     assert "job_ended" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("queues", "hears"), [([], True), (["-Q", "tidemill.control"], False)])
+def test_a_worker_hears_of_later_models_unless_it_is_given_queues(
+    tmp_path: Path, broker_url: str, queues: list[str], hears: bool
+) -> None:
+    variables = {
+        "TIDEMILL_HOME": str(tmp_path),
+        "TIDEMILL_BROKER_URL": broker_url,
+        "TIDEMILL_RECONCILE_SECONDS": "0.2",
+    }
+    settings = Settings(home=tmp_path, broker_url=broker_url)
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "threads", *queues],
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _heard(settings, {"tidemill.control"})
+        model_rows.add(database, "later", "somewhere")
+        _heard(settings, {"tidemill.control"} | ({"tidemill.model.later"} if hears else set()))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+        database.close()
+
+
+def _heard(settings: Settings, wanted: set[str]) -> None:
+    """Wait until the one worker listens to these queues, and see that it stays so for a while."""
+    app = celery_app(settings)
+    deadline = time.monotonic() + 60
+    found: set[str] = set()
+    times = 0
+    while times < 3:
+        assert time.monotonic() < deadline, found
+        answers = app.control.inspect(timeout=0.5, limit=1).active_queues() or {}
+        found = {queue["name"] for queues in answers.values() for queue in queues}
+        times = times + 1 if found == wanted else 0
+
+
+def test_planning_leaves_threads_for_the_engine(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, leave = threading.Semaphore(0), threading.Event()
+    seen: list[str] = []
+
+    def work(worker: Any, job_id: str) -> None:
+        seen.append(job_id)
+        entered.release()
+        assert leave.wait(timeout=10)
+
+    monkeypatch.setattr("worker.app.plan_job", work)
+    monkeypatch.setattr("worker.app.finalize_job", work)
+    app = celery_app(bench.worker.settings)
+    add_tasks(app, bench.worker)
+    plan, finalize = app.tasks["tidemill.plan"], app.tasks["tidemill.finalize"]
+    with ThreadPoolExecutor() as pool:
+        held = [pool.submit(plan, f"batch_{i}") for i in range(PREPARERS)]
+        for _ in held:
+            assert entered.acquire(timeout=10)
+        finalize("batch_late")  # returns at once
+        plan("batch_late")
+        leave.set()
+    plan("batch_after")
+    assert sorted(seen) == ["batch_0", "batch_1", "batch_after"]
+    assert PREPARERS <= CONCURRENCY - 2
 
 
 def _create(settings: Settings, database: Database, lines: list[bytes]) -> str:

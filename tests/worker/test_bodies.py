@@ -31,6 +31,51 @@ def test_defaults_of_completions_are_openais() -> None:
     assert parsed.params.max_tokens == 16
 
 
+def test_template_arguments_are_scalars_under_names_of_their_own() -> None:
+    given = {"enable_thinking": False, "budget": 7, "scale": 0.5, "style": "terse", "x": None}
+    prompt = parse_chat(_chat(chat_template_kwargs=given)).prompt
+    assert prompt == ChatPrompt(HELLO, given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("messages", 1),
+        ("template", "{% for i in range(9) %}x{% endfor %}"),
+        ("chat_template", "x"),
+        ("tools", None),
+        ("documents", None),
+        ("add_generation_prompt", False),
+        ("self", 1),
+        ("raise_exception", 1),
+        ("strftime_now", 1),
+        ("bos_token", ""),
+        ("eos_token", ""),
+        ("anything", []),
+        ("anything", {"a": 1}),
+    ],
+)
+def test_template_arguments_replace_nothing_of_the_servers(name: str, value: Any) -> None:
+    with pytest.raises(BodyError) as caught:
+        parse_chat(_chat(chat_template_kwargs={name: value}))
+    assert caught.value.param == f"chat_template_kwargs.{name}"
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"stop": "x" * 1_025}, "stop"),
+        ({"stop": ["x", "x" * 1_025]}, "stop[1]"),
+        ({"logit_bias": {str(i): 1 for i in range(1_025)}}, "logit_bias"),
+    ],
+)
+def test_options_have_limits(options: dict[str, Any], param: str) -> None:
+    with pytest.raises(BodyError) as caught:
+        parse_chat(_chat(**options))
+    assert (caught.value.param, caught.value.code) == (param, "invalid_value")
+    parse_chat(_chat(stop=["x" * 1_024], logit_bias={str(i): 1 for i in range(1_024)}))
+
+
 def test_every_sampling_option_is_read() -> None:
     params = parse_chat(
         _chat(

@@ -107,6 +107,9 @@ def test_a_request_that_the_engine_refuses_is_an_error_of_each_equal_line(
     records = _records(run)
     assert [record["ok"] for record in records] == [False] * 3
     assert {record["text"]["response"]["status_code"] for record in records} == {status}
+    messages = {record["text"]["response"]["body"]["error"]["message"] for record in records}
+    # Only what is said of the request itself is for the client.
+    assert messages == {"Why." if status == 400 else "The engine could not run this line."}
     errors = [record["text"]["response"]["body"]["error"] for record in records]
     assert [error["line"] for error in errors] == [1, 3, 4]
     assert run.counts.err == 3

@@ -75,6 +75,23 @@ def _ended(view: JobView) -> bool:
     return view.job.state in TERMINAL_JOB_STATES
 
 
+def test_leases_in_a_shared_database_are_left_to_their_owners(
+    make_bench: Any, line: Any, tmp_path: Path
+) -> None:
+    bench = make_bench()
+    job_id = bench.create([line("a")])
+    bench.plan(job_id)
+    bench.sql("UPDATE chunk SET state = 'leased', owner = 'another', attempt = 1, lease_exp = 9e9")
+    url = f"sqlite:///{tmp_path / 'tidemill.db'}"
+    worker = EmbeddedWorker(Settings(home=tmp_path / "other", database_url=url))
+    try:
+        worker.start()
+        (chunk,) = bench.chunks(job_id)
+        assert (chunk.state, chunk.owner, chunk.crashes) == (ChunkState.LEASED, "another", 0)
+    finally:
+        worker.stop()
+
+
 @pytest.mark.slow
 def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> None:
     # One test, since loading the model takes longer than all the rest of it.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.errors import CheckpointError, ModelNotFound
-from storage import jobs
+from storage import jobs, models
 from storage.states import ChunkState, JobState
 from worker.drain import drain
 from worker.finalizer import finalize_job
@@ -132,8 +132,29 @@ def test_a_model_whose_files_are_gone_fails_the_batch(bench: Any, line: Line) ->
 
     object.__setattr__(bench.worker, "load_text_model", load)
     job = bench.finish(bench.create([line("a")]))
-    assert job.errors[0]["code"] == "model_not_found"
-    assert "pull it" in job.errors[0]["message"]
+    assert job.errors[0]["code"] == "model_unavailable"
+    assert "pull it" not in job.errors[0]["message"], "what the log says is not for clients"
+
+
+def test_where_bad_lines_are_skipped_only_those_of_the_unusable_model_are(
+    bench: Any, line: Line
+) -> None:
+    models.add(bench.worker.database, "other", "gone")
+    load = bench.worker.load_text_model
+
+    def load_one(name: str, source: str) -> Any:
+        if name == "other":
+            raise ModelNotFound("There is no model at /srv/gone.")
+        return load(name, source)
+
+    object.__setattr__(bench.worker, "load_text_model", load_one)
+    lines = [line("a"), line("b", model="other"), line("c", model="other")]
+    job = bench.finish(bench.create(lines, on_invalid="skip"))
+    assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 1, 2)
+    for row in bench.read(job.err_key):
+        error = row["response"]["body"]["error"]
+        assert (error["code"], error["param"]) == ("model_unavailable", "model")
+        assert "/srv" not in error["message"]
 
 
 def test_equal_deterministic_lines_are_computed_once(bench: Any, line: Line) -> None:
@@ -313,8 +334,6 @@ def test_results_that_do_not_add_up_are_never_published(
 
 
 def test_two_models_in_one_batch_run_one_after_the_other(bench: Any, line: Line) -> None:
-    from storage import models
-
     models.add(bench.worker.database, "other", "more words")
     lines = _lines(line, 20)
     for row in lines[::2]:
@@ -326,12 +345,29 @@ def test_two_models_in_one_batch_run_one_after_the_other(bench: Any, line: Line)
     assert [row["response"]["body"]["model"] for row in output] == ["other", "smollm2"] * 10
 
 
-def test_a_plan_that_is_gone_never_blocks_other_jobs(bench: Any, line: Line) -> None:
+@pytest.mark.parametrize("spoiled", [b"not a plan", None])
+def test_a_job_whose_plan_is_lost_fails_soon_and_blocks_no_other(
+    make_bench: Any, line: Line, spoiled: bytes | None
+) -> None:
+    bench = make_bench(chunk_lines=8)
+    lost = bench.create(_lines(line, 20))
+    bench.plan(lost)
+    key = bench.chunks(lost)[0].plan_key
+    bench.worker.store.delete(key)
+    if spoiled is not None:
+        bench.worker.store.put(key, spoiled)
+    assert bench.finish(bench.create([line("b")])).n_ok == 1
+    for _ in range(6):
+        bench.step()
+    job = bench.job(lost)
+    assert job.state == JobState.FAILED
+    assert [error["code"] for error in job.errors] == ["plan_lost"]
+    assert len(bench.chunks(lost)) == 3, "nothing was split"
+
+
+def test_a_poison_line_whose_plan_is_lost_fails_its_job(bench: Any, line: Line) -> None:
     lost = bench.create([line("a")])
     bench.plan(lost)
-    bench.worker.store.put(bench.chunks(lost)[0].plan_key, b"not a plan")
-    assert bench.finish(bench.create([line("b")])).n_ok == 1
-    for _ in range(4):
-        bench.step()
-    assert bench.job(lost).state == JobState.RUNNING
-    assert bench.chunks(lost)[0].crashes == 3
+    bench.worker.store.delete(bench.chunks(lost)[0].plan_key)
+    bench.sql("UPDATE chunk SET crashes = 9, attempt = 9")
+    assert bench.finish(lost).errors[0]["code"] == "plan_lost"

@@ -51,6 +51,24 @@ def test_a_lost_lease_stays_lost() -> None:
     assert lease.lost
 
 
+def test_the_keeper_survives_whatever_a_renewal_raises() -> None:
+    renewed = threading.Semaphore(0)
+
+    def broken() -> Renewal:
+        renewed.release()
+        raise RuntimeError("a bug")
+
+    def renew() -> Renewal:
+        renewed.release()
+        return Renewal(True)
+
+    with LeaseKeeper(0.01) as keeper:
+        for name, way in (("broken", broken), ("sound", renew)):
+            keeper.hold(Lease(name, way, seconds=60, since=time.monotonic()))
+        for _ in range(6):
+            assert renewed.acquire(timeout=5)
+
+
 def test_the_keeper_renews_until_it_is_told_to_drop_and_passes_on_the_stop() -> None:
     renewed = threading.Semaphore(0)
 

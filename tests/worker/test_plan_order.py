@@ -84,6 +84,15 @@ def test_chunks_keep_order_and_limits(lines: list[PlannedLine], limit: ChunkLimi
         assert len(chunk) == 1 or sum(group.leader.budget for group in chunk) <= limit.tokens
 
 
+def test_large_parameters_fill_a_chunk_once() -> None:
+    def chunks(*params: str) -> list[int]:
+        rows = [replace(_row(line, [line]), params=text) for line, text in enumerate(params, 1)]
+        return [len(chunk) for chunk in cut(arrange(rows), ChunkLimits(1_500, 100))]
+
+    assert chunks("a" * 4_000, "a" * 4_000, "a" * 4_000) == [3]
+    assert chunks("a" * 4_000, "b" * 4_000, "b" * 4_000) == [1, 2]
+
+
 @given(prompts, prompts)
 def test_common_prefix_counts_equal_leading_tokens(first: bytes, second: bytes) -> None:
     expected = 0

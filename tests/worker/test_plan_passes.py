@@ -2,7 +2,7 @@
 
 import io
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.errors import TokenizerError
 from storage.jsonl import Line, read_lines
 from worker.errors import PlanRefused
-from worker.lines import LineRules
+from worker.lines import InputLine, LineRules
 from worker.plan.check import Checked, check_lines
 from worker.plan.duplicates import CustomIds
-from worker.plan.models import TextModels
-from worker.plan.rows import PlannedLine, unpack_params
+from worker.plan.models import TextModel, TextModels
+from worker.plan.rows import PlannedLine, pack_tokens, unpack_params
 from worker.plan.tokenise import LineTokeniser
 from worker.plan.windows import Window, WindowLimits, windows
+from worker.problems import Problem
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -129,8 +131,6 @@ def test_a_doubled_line_keeps_its_custom_id_for_the_error_file(
 
 
 def _one(body: dict[str, Any], models: TextModels, endpoint: str = CHAT) -> Any:
-    from worker.lines import InputLine
-
     tokeniser = LineTokeniser(endpoint, models, default_max_tokens=20)
     (result,) = tokeniser.plan([InputLine(7, "id", body.get("model", "smollm2"), body)])
     return result
@@ -195,6 +195,43 @@ def test_the_context_message_has_the_numbers(models: TextModels) -> None:
         "(10 in the messages, 60 in the completion). Please reduce the length of the messages or "
         "completion."
     )
+
+
+def test_a_text_that_cannot_be_encoded_is_its_own_lines_problem_alone() -> None:
+    class Fussy:
+        def encode_batch(
+            self, texts: Sequence[str], add_special_tokens: bool = True
+        ) -> list[list[int]]:
+            if "bad" in texts:
+                raise TokenizerError("A text is no string.")
+            return [[1, 2] for _ in texts]
+
+        def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
+            raise NotImplementedError
+
+    models = TextModels({"m": "m"}, lambda name, source: TextModel(name, Fussy(), 64, 1_000))
+    lines = [
+        InputLine(number, f"id{number}", "m", {"prompt": prompt})
+        for number, prompt in enumerate(["good", "bad", "fine"], 1)
+    ]
+    first, second, third = LineTokeniser(TEXT, models, default_max_tokens=20).plan(lines)
+    assert isinstance(first, PlannedLine)
+    assert isinstance(third, PlannedLine)
+    assert isinstance(second, Problem)
+    assert (second.line, second.code, second.param) == (2, "invalid_value", "prompt")
+
+
+def test_a_window_weighs_parameters_and_keeps_equal_ones_once() -> None:
+    def row(line: int, stop: str) -> PlannedLine:
+        return PlannedLine(line, "id", "m", pack_tokens([1]), stop * 4_000, 9, True)
+
+    window = Window()
+    for line, stop in enumerate("aab", 1):
+        window.add(row(line, stop))
+    assert 2_000 <= window.weight <= 2_010
+    first, second, third = (row.params for row in window.lines)
+    assert first is second
+    assert third != first
 
 
 class _Generated:

@@ -11,6 +11,7 @@ from worker.bodies.values import (
     mapping,
     missing,
     string,
+    template_args,
     unsupported,
     wrong_type,
 )
@@ -59,9 +60,9 @@ def parse_chat(body: Mapping[str, Any]) -> ParsedBody:
         params = read_params(body, OWN, extra)
     except BodyError as error:
         raise _own_name(error, body) from error
-    arguments = body.get("chat_template_kwargs")
-    template_args = {} if arguments is None else mapping("chat_template_kwargs", arguments)
-    return ParsedBody(ChatPrompt(_messages(body), template_args), params)
+    given = body.get("chat_template_kwargs")
+    arguments = {} if given is None else template_args("chat_template_kwargs", given)
+    return ParsedBody(ChatPrompt(_messages(body), arguments), params)
 
 
 def _own_name(error: BodyError, body: Mapping[str, Any]) -> BodyError:

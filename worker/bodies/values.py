@@ -7,6 +7,25 @@ from worker.errors import BodyError
 
 Reader = Callable[[str, Any], Any]
 
+MAX_STOP_CHARACTERS = 1_024
+MAX_LOGIT_BIASES = 1_024
+
+# What a chat template is given by the server alone. Every ``…_token`` is refused as well.
+RESERVED_TEMPLATE_ARGS = frozenset(
+    {
+        "add_generation_prompt",
+        "additional_special_tokens",
+        "chat_template",
+        "documents",
+        "messages",
+        "raise_exception",
+        "self",
+        "strftime_now",
+        "template",
+        "tools",
+    }
+)
+
 _JSON_NAMES: Mapping[type, str] = {
     str: "a string",
     bool: "a boolean",
@@ -81,10 +100,21 @@ def array(name: str, value: Any) -> list[Any]:
 
 def stop_strings(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        return (value,)
+        return (_stop_string(name, value),)
     if not isinstance(value, list):
         raise wrong_type(name, "a string or an array of strings", value)
-    return tuple(string(f"{name}[{i}]", item) for i, item in enumerate(value))
+    return tuple(_stop_string(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+
+def _stop_string(name: str, value: Any) -> str:
+    text = string(name, value)
+    if len(text) > MAX_STOP_CHARACTERS:
+        raise BodyError(
+            f"'{name}' is longer than {MAX_STOP_CHARACTERS:,} characters.",
+            param=name,
+            code="invalid_value",
+        )
+    return text
 
 
 def token_ids(name: str, value: Any) -> tuple[int, ...]:
@@ -93,8 +123,26 @@ def token_ids(name: str, value: Any) -> tuple[int, ...]:
 
 def logit_bias(name: str, value: Any) -> dict[int, float]:
     biases: dict[int, float] = {}
-    for key, bias in mapping(name, value).items():
+    if len(mapping(name, value)) > MAX_LOGIT_BIASES:
+        raise BodyError(
+            f"'{name}' has more than {MAX_LOGIT_BIASES:,} entries.",
+            param=name,
+            code="invalid_value",
+        )
+    for key, bias in value.items():
         if not (key.isascii() and key.isdigit() and len(key) < 10):
             raise BodyError(f"'{name}' maps token ids; '{key[:40]}' is none.", param=name)
         biases[int(key)] = number(f"{name}.{key}", bias)
     return biases
+
+
+def template_args(name: str, value: Any) -> dict[str, bool | int | float | str | None]:
+    """Variables for a chat template: scalars under names that the server does not set itself."""
+    arguments = mapping(name, value)
+    for key, item in arguments.items():
+        param = f"{name}.{key[:100]}"
+        if key in RESERVED_TEMPLATE_ARGS or key.endswith("_token"):
+            raise BodyError(f"'{param}' cannot be set.", param=param, code="invalid_value")
+        if not isinstance(item, bool | int | float | str | None):
+            raise wrong_type(param, "a boolean, a number, a string or null", item)
+    return arguments

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from storage import models, planning
-from storage.errors import StateConflict, StorageError
+from storage.errors import ConfigurationError, ObjectStoreError, StateConflict, StorageError
 from storage.planning import Plan, Refusal
 from storage.tables import Job
 from storage.wakeups import Wakeup
@@ -47,7 +47,9 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
             planning.release_plan(worker.database, job_id, epoch)
             log.info("plan_given_back", job=job_id, epoch=epoch)
         except (StorageError, OSError) as error:
-            if isinstance(error, StorageError) and not error.retryable:
+            # Keys, rights and quotas are mended while the job waits; other faults are the job's.
+            waits = isinstance(error, OSError | ObjectStoreError | ConfigurationError)
+            if isinstance(error, StorageError) and not (error.retryable or waits):
                 raise
             planning.release_plan(worker.database, job_id, epoch, delay=RETRY_SECONDS)
             log.warning("plan_postponed", job=job_id, reason=str(error))

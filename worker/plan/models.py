@@ -4,6 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import structlog
+
+from engine.errors import EngineError
+from worker.errors import ModelUnavailable
+
+log = structlog.get_logger(__name__)
+
 
 class TextTokenizer(Protocol):
     """The part of `engine.tokenizer.Tokenizer` that planning uses."""
@@ -41,7 +48,7 @@ def load_text_model(name: str, source: str) -> TextModel:
 
 
 class TextModels:
-    """The models of one plan, each loaded at its first use and then kept."""
+    """The models of one plan, each loaded, or found to be unusable, at its first use."""
 
     def __init__(
         self,
@@ -50,11 +57,24 @@ class TextModels:
     ) -> None:
         self._sources = sources
         self._load = load
-        self._loaded: dict[str, TextModel] = {}
+        self._loaded: dict[str, TextModel | None] = {}
 
     def get(self, name: str) -> TextModel:
-        """The model called ``name``, which must be one of the sources."""
-        model = self._loaded.get(name)
+        """The model called ``name``, which must be one of the sources.
+
+        Raises:
+            ModelUnavailable: it cannot be loaded.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._try(name)
+        model = self._loaded[name]
         if model is None:
-            model = self._loaded[name] = self._load(name, self._sources[name])
+            raise ModelUnavailable(f"The model '{name}' cannot be loaded at the moment.")
         return model
+
+    def _try(self, name: str) -> TextModel | None:
+        try:
+            return self._load(name, self._sources[name])
+        except EngineError as error:
+            log.error("model_not_loaded", model=name, code=error.code, reason=str(error))
+            return None

@@ -5,7 +5,7 @@ that share a prefix run next to each other and the engine's prefix cache meets e
 is hot. Pure functions over one window of the input.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,7 +14,11 @@ from worker.plan.rows import Group, PlannedLine
 
 @dataclass(frozen=True, slots=True)
 class ChunkLimits:
-    """How large a chunk may grow: tokens (prompts and answers) and requests to compute."""
+    """How large a chunk may grow: tokens and requests to compute.
+
+    The tokens are those of prompts and answers, and what else of a request takes memory, as tokens
+    of four bytes.
+    """
 
     tokens: int
     requests: int
@@ -40,21 +44,30 @@ def cut(groups: Iterable[Group], limits: ChunkLimits) -> Iterator[list[Group]]:
     gets a chunk of its own.
     """
     chunk: list[Group] = []
+    params: set[str] = set()
     tokens = 0
     for group in groups:
         leader = group.leader
         full = chunk and (
             len(chunk) >= limits.requests
-            or tokens + leader.budget > limits.tokens
+            or tokens + _size(group, params) > limits.tokens
             or leader.model != chunk[0].leader.model
         )
         if full:
             yield chunk
-            chunk, tokens = [], 0
+            chunk, params, tokens = [], set(), 0
         chunk.append(group)
-        tokens += leader.budget
+        tokens += _size(group, params)
+        params.add(leader.params)
     if chunk:
         yield chunk
+
+
+def _size(group: Group, known: Collection[str]) -> int:
+    """The budget of a group, and its weight beyond the prompt; ``known`` are parameters counted."""
+    leader = group.leader
+    beside = leader.weight(with_params=leader.params not in known) - leader.prompt_tokens
+    return leader.budget + beside + sum(len(row.custom_id) // 4 for row in group.lines[1:])
 
 
 def shared_tokens(groups: Iterable[Group], block_size: int) -> int:

@@ -135,19 +135,27 @@ class PlanFile:
         try:
             with pa.ipc.open_file(pa.py_buffer(data)) as reader:
                 self._batch: Any = reader.get_batch(0)
-        except pa.ArrowException as error:
+            metadata = self._batch.schema.metadata
+            self.header = PlanHeader(
+                start=int(metadata[b"start"]),
+                endpoint=metadata[b"endpoint"].decode(),
+                source=metadata[b"source"].decode(),
+                salt=metadata[b"salt"].decode(),
+            )
+        except (pa.ArrowException, LookupError, TypeError, ValueError) as error:
             raise BrokenPlan from error
-        metadata = self._batch.schema.metadata
-        self.header = PlanHeader(
-            start=int(metadata[b"start"]),
-            endpoint=metadata[b"endpoint"].decode(),
-            source=metadata[b"source"].decode(),
-            salt=metadata[b"salt"].decode(),
-        )
+        self._params: dict[str, SamplingParams] = {}
 
     def rows(self, a: int, b: int) -> Iterator[PlanRow]:
-        """The lines at plan positions ``[a, b)``, in the plan's order."""
-        part = self._batch.slice(a - self.header.start, b - a)
+        """The lines at plan positions ``[a, b)``, in the plan's order.
+
+        Raises:
+            BrokenPlan: it does not hold them all.
+        """
+        first = a - self.header.start
+        if first < 0 or first + b - a > self._batch.num_rows:
+            raise BrokenPlan
+        part = self._batch.slice(first, b - a)
         lines, ids, leaders, problems = (
             part.column(name).to_pylist() for name in ("line", "custom_id", "leader", "problem")
         )
@@ -159,8 +167,11 @@ class PlanFile:
         return tuple(self._batch.column("tokens")[position - self.header.start].as_py())
 
     def params(self, position: int) -> SamplingParams:
-        """Sampling parameters of the row at a plan position."""
-        return unpack_params(self._batch.column("params")[position - self.header.start].as_py())
+        """Sampling parameters of the row at a plan position; one object for all that are equal."""
+        packed = self._batch.column("params")[position - self.header.start].as_py()
+        if packed not in self._params:
+            self._params[packed] = unpack_params(packed)
+        return self._params[packed]
 
 
 def _problem(line: int, custom_id: str | None, packed: str | None) -> Problem | None:

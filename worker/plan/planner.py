@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 
-from engine.errors import EngineError
 from storage import keys
 from storage.errors import ObjectChanged, ObjectNotFound
 from storage.files import NewFile
@@ -24,7 +23,7 @@ from storage.objects import ObjectStore
 from storage.planning import Plan, Refusal
 from storage.settings import Settings
 from storage.tables import Job
-from worker.errors import PlanRefused
+from worker.errors import ModelUnavailable, PlanRefused
 from worker.lines import LineRules
 from worker.plan.build import PlanBuilder, chunk_limits
 from worker.plan.check import Checked, check_lines
@@ -62,7 +61,7 @@ class Planner:
             return self._plan()
         except PlanRefused as error:
             return _refusal(error.code, str(error), error.param)
-        except EngineError as error:
+        except ModelUnavailable as error:
             return _refusal(error.code, str(error), "model")
         except (ObjectNotFound, ObjectChanged):
             message = "The input file was changed or deleted after the batch was created."
@@ -80,9 +79,14 @@ class Planner:
                 max_lines=self.settings.max_batch_lines,
                 heartbeat=self.heartbeat,
             )
-        if checked.problems.count and self.job.options.get("on_invalid", "fail") == "fail":
+        if checked.problems.count and not self._skips:
             return self._refuse(checked)
         return self._build(checked, rules)
+
+    @property
+    def _skips(self) -> bool:
+        """Whether bad lines become error lines instead of failing the batch."""
+        return bool(self.job.options.get("on_invalid", "fail") != "fail")
 
     @contextmanager
     def _lines(self) -> Iterator[Iterator[Line]]:
@@ -104,6 +108,7 @@ class Planner:
             self.job.endpoint,
             TextModels(self.sources, self.load_text_model),
             settings.default_max_tokens,
+            skip_unavailable=self._skips,
         )
         limits = WindowLimits(settings.plan_window_lines, settings.plan_window_tokens)
         with self._lines() as lines:

@@ -58,6 +58,14 @@ class PlannedLine:
         """Tokens in the prompt."""
         return len(self.tokens) // 4
 
+    def weight(self, *, with_params: bool) -> int:
+        """What the line takes in memory, as tokens of four bytes.
+
+        Equal parameters are kept once, so only the first line that has them counts them.
+        """
+        params = len(self.params) if with_params else 0
+        return (len(self.tokens) + len(self.custom_id) + params) // 4
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

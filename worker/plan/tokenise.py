@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from engine.errors import InvalidRequest, TokenizerError
 from engine.params import SamplingParams
 from worker.bodies import PARSERS, ChatPrompt, ParsedBody, TextPrompt, TokenPrompt
-from worker.errors import BodyError
+from worker.errors import BodyError, ModelUnavailable
 from worker.lines import InputLine
-from worker.plan.models import TextModel, TextModels
+from worker.plan.models import TextModel, TextModels, TextTokenizer
 from worker.plan.rows import PlannedLine, pack_params, pack_tokens
 from worker.problems import Problem
 
@@ -21,27 +21,38 @@ class _Text:
 
 
 class LineTokeniser:
-    """Plans lines of one endpoint, many at a time because the tokenizer works in parallel."""
+    """Plans lines of one endpoint, many at a time because the tokenizer works in parallel.
 
-    def __init__(self, endpoint: str, models: TextModels, default_max_tokens: int) -> None:
+    With ``skip_unavailable`` the lines of a model that cannot be loaded become problems.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        models: TextModels,
+        default_max_tokens: int,
+        *,
+        skip_unavailable: bool = False,
+    ) -> None:
         self._parse = PARSERS[endpoint]
         self._subject = "messages" if "chat" in endpoint else "prompt"
         self._models = models
         self._default_max_tokens = default_max_tokens
+        self._skip_unavailable = skip_unavailable
 
     def plan(self, lines: Iterable[InputLine]) -> list[PlannedLine | Problem]:
         """One result a line, in the order given.
 
         Raises:
-            EngineError: a model's tokenizer cannot be loaded.
+            ModelUnavailable: a model's tokenizer cannot be loaded, and such lines are not skipped.
         """
         results: list[PlannedLine | Problem | None] = []
         parsed: dict[int, tuple[InputLine, ParsedBody]] = {}
         texts: defaultdict[tuple[str, bool], dict[int, str]] = defaultdict(dict)
         for index, line in enumerate(lines):
             results.append(None)
-            model = self._models.get(line.model)
             try:
+                model = self._models.get(line.model)
                 body = self._parse(line.body)
                 if isinstance(body.prompt, TokenPrompt):
                     results[index] = self._finish(line, model, body.prompt.ids, body.params)
@@ -49,24 +60,44 @@ class LineTokeniser:
                 rendered = _render(body.prompt, model)
             except BodyError as error:
                 results[index] = _problem(line, error)
+            except ModelUnavailable as error:
+                if not self._skip_unavailable:
+                    raise
+                results[index] = Problem(
+                    line.number, error.code, str(error), "model", line.custom_id
+                )
             else:
                 parsed[index] = line, body
                 texts[line.model, rendered.special][index] = rendered.text
-        for index, ids in self._encode(texts):
+        for index, found in self._encode(texts):
             line, body = parsed[index]
             try:
-                results[index] = self._finish(line, self._models.get(line.model), ids, body.params)
+                if isinstance(found, BodyError):
+                    raise found
+                model = self._models.get(line.model)
+                results[index] = self._finish(line, model, found, body.params)
             except BodyError as error:
                 results[index] = _problem(line, error)
         return [result for result in results if result is not None]
 
     def _encode(
         self, texts: Mapping[tuple[str, bool], Mapping[int, str]]
-    ) -> Iterable[tuple[int, list[int]]]:
+    ) -> Iterable[tuple[int, list[int] | BodyError]]:
         for (name, special), by_index in texts.items():
             tokenizer = self._models.get(name).tokenizer
-            encoded = tokenizer.encode_batch(list(by_index.values()), add_special_tokens=special)
+            encoded = self._encode_each(tokenizer, list(by_index.values()), special)
             yield from zip(by_index, encoded, strict=True)
+
+    def _encode_each(
+        self, tokenizer: TextTokenizer, texts: Sequence[str], special: bool
+    ) -> Sequence[list[int] | BodyError]:
+        """Each text's ids, or why it has none; one bad text costs the others nothing but time."""
+        try:
+            return tokenizer.encode_batch(texts, add_special_tokens=special)
+        except TokenizerError as error:
+            if len(texts) == 1:
+                return [BodyError(str(error), param=self._subject, code="invalid_value")]
+        return [found for text in texts for found in self._encode_each(tokenizer, [text], special)]
 
     def _finish(
         self, line: InputLine, model: TextModel, ids: Sequence[int], params: SamplingParams

@@ -31,15 +31,17 @@ class Window:
     lines: list[PlannedLine] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     weight: int = 0  # tokens, and what else of a line takes memory, as tokens of four bytes
+    _params: dict[str, str] = field(default_factory=dict)
 
     def add(self, result: PlannedLine | Problem) -> None:
-        """Add the plan of one line."""
-        self.weight += len(result.custom_id or "") // 4
+        """Add the plan of one line; equal parameters are kept once."""
         if isinstance(result, Problem):
             self.problems.append(result)
-        else:
-            self.lines.append(result)
-            self.weight += result.prompt_tokens
+            self.weight += (len(result.custom_id or "") + len(result.message)) // 4
+            return
+        self.weight += result.weight(with_params=result.params not in self._params)
+        params = self._params.setdefault(result.params, result.params)
+        self.lines.append(replace(result, params=params))
 
     def full(self, limits: WindowLimits) -> bool:
         """Whether the limits are reached."""

@@ -1,0 +1,160 @@
+"""Faults of the storage: the work waits for better times, and no line is blamed for them."""
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from storage import files
+from storage.errors import ConfigurationError, ObjectStoreError, OutOfSpace, StorageError
+from storage.files import NewFile
+from storage.states import ChunkState, JobState
+from worker.answers import Answers
+from worker.drain import drain
+from worker.reconciler import collect_garbage
+
+Line = Callable[..., dict[str, Any]]
+
+
+class _Refusing:
+    """A store whose calls for keys that begin with ``prefix`` fail until it is mended."""
+
+    def __init__(self, store: Any, prefix: str, error: StorageError) -> None:
+        self._store = store
+        self.prefix: str | None = prefix
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._store, name)
+
+        def guarded(key: Any = "", *args: Any, **options: Any) -> Any:
+            if self.prefix is not None and str(key).startswith(self.prefix):
+                raise self._error
+            return call(key, *args, **options) if key != "" else call(*args, **options)
+
+        return guarded
+
+
+def _refuse(bench: Any, prefix: str, error: StorageError) -> _Refusing:
+    store = _Refusing(bench.worker.store, prefix, error)
+    object.__setattr__(bench.worker, "store", store)
+    return store
+
+
+def _planned(bench: Any, line: Line) -> str:
+    job_id: str = bench.create([line(f"row{i}", [i + 2]) for i in range(9)])
+    bench.plan(job_id)
+    return job_id
+
+
+@pytest.mark.parametrize("prefix", ["plans/", "parts/", "results/"])
+@pytest.mark.parametrize("error", [ConfigurationError("403"), ObjectStoreError("EACCES")])
+def test_a_store_that_refuses_costs_no_line_and_no_job(
+    bench: Any, line: Line, prefix: str, error: StorageError
+) -> None:
+    job_id = _planned(bench, line)
+    store = _refuse(bench, prefix, error)
+    for _ in range(8):
+        bench.step()
+        bench.sql("UPDATE job SET lease_exp = 0 WHERE lease_exp IS NOT NULL")
+    (chunk,) = bench.chunks(job_id)
+    assert chunk.crashes == 0
+    store.prefix = None
+    job = bench.finish(job_id)
+    assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 9, 0)
+
+
+def test_a_chunk_rests_after_a_fault_of_the_store(bench: Any, line: Line) -> None:
+    job_id = _planned(bench, line)
+    _refuse(bench, "parts/", ConfigurationError("403"))
+    assert drain(bench.worker, "smollm2") == 0
+    (chunk,) = bench.chunks(job_id)
+    assert (chunk.state, chunk.attempt) == (ChunkState.PENDING, 1)
+    assert drain(bench.worker, "smollm2") == 0
+    assert bench.chunks(job_id)[0].attempt == 1, "it is not claimed again at once"
+
+
+def test_a_full_disk_is_no_crash(bench: Any, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = _planned(bench, line)
+
+    def full(*_: Any) -> None:
+        raise OutOfSpace
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Answers, "add", full)
+        assert drain(bench.worker, "smollm2") == 0
+    (chunk,) = bench.chunks(job_id)
+    assert (chunk.state, chunk.crashes) == (ChunkState.PENDING, 0)
+    assert bench.finish(job_id).n_ok == 9
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.ENOSPC, OutOfSpace), (errno.EIO, StorageError)]
+)
+def test_answers_that_cannot_be_written_are_a_fault_of_the_storage(
+    monkeypatch: pytest.MonkeyPatch, number: int, error: type[StorageError]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(number, "no")
+
+    answers = Answers()
+    with monkeypatch.context() as patch:
+        patch.setattr(answers._file, "write", fail)
+        with pytest.raises(StorageError) as caught:
+            answers.add(0, {"a": 1})
+    assert type(caught.value) is error
+    with monkeypatch.context() as patch:
+        patch.setattr(answers._file, "close", fail)
+        answers.close()
+    answers.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "crashes"), [(SystemExit(1), 0), (KeyboardInterrupt(), 0), (RuntimeError("?"), 1)]
+)
+def test_an_order_to_exit_is_no_crash_and_a_surprise_is_one(
+    bench: Any, line: Line, error: BaseException, crashes: int
+) -> None:
+    job_id = _planned(bench, line)
+
+    def surprise(engine: Any) -> None:
+        raise error
+
+    bench.lab.before_poll = surprise
+    with pytest.raises(type(error)):
+        drain(bench.worker, "smollm2")
+    (chunk,) = bench.chunks(job_id)
+    assert (chunk.state, chunk.crashes) == (ChunkState.PENDING, crashes)
+
+
+def test_what_cannot_be_deleted_holds_nothing_back_and_is_tried_again(
+    bench: Any, line: Line
+) -> None:
+    jobs = sorted(bench.finish(bench.create([line("a")])).id for _ in range(2))
+    bench.sql("UPDATE job SET completed_at = 1")
+    database, store = bench.worker.database, bench.worker.store
+    for file_id in ("file_1", "file_2"):
+        store.put(f"old/{file_id}", b"x")
+        new = NewFile(file_id, "default", "batch", "f", 1, f"old/{file_id}", "", "", 0.0)
+        files.insert(database, new)
+    refusing = _refuse(bench, "old/file_1", ObjectStoreError("EACCES"))
+    refusing_parts = _refuse(bench, f"parts/{jobs[0]}", ObjectStoreError("EACCES"))
+    collect_garbage(bench.worker)
+    assert [info.key for info in store.list("old/")] == ["old/file_1"]
+    assert [file.id for file in files.overdue(database)] == ["file_1"]
+    assert [key.key.split("/")[1] for key in store.list("parts/")] == [jobs[0]]
+    refusing.prefix = refusing_parts.prefix = None
+    collect_garbage(bench.worker)
+    assert list(store.list("old/")) + list(store.list("parts/")) == []
+
+
+def test_planning_waits_for_a_store_that_refuses(bench: Any, line: Line) -> None:
+    job_id = bench.create([line("a")])
+    store = _refuse(bench, "files/", ConfigurationError("403"))
+    for _ in range(8):
+        bench.step()
+        bench.sql("UPDATE job SET lease_exp = 0 WHERE lease_exp IS NOT NULL")
+    assert bench.job(job_id).state == JobState.VALIDATING
+    store.prefix = None
+    assert bench.finish(job_id).n_ok == 1
