@@ -135,6 +135,7 @@ class Decoder(nn.Module):
         if config.tie_embeddings:
             self.head.weight = None
         self._rotary: RotaryTable | None = None
+        self._head_dtype: torch.dtype | None = None  # the weights' own
 
     def finish(self, device: torch.device, frequency_factors: Tensor | None = None) -> None:
         """Get ready to run once the weights are filled in: rotations, tied head, packing.
@@ -150,6 +151,11 @@ class Decoder(nn.Module):
         self._rotary = RotaryTable.build(frequencies, self.config.max_position, device)
         if self.config.tie_embeddings:
             self.head.weight = self.embedding
+        if device.type == "cpu" and self.head.weight is not None:
+            # bfloat16 scores of 16 and more are 0.125 apart, which decides near ties by chance.
+            wide = self.head.weight.detach().float()
+            self.head.weight = nn.Parameter(wide, requires_grad=False)
+            self._head_dtype = torch.float32
         for module in self.modules():
             if isinstance(module, Linear):
                 module.pack()
@@ -181,5 +187,5 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token of the vocabulary: [N, hidden] → float32 [N, vocab]."""
-        scores: Tensor = self.head(hidden)
+        scores: Tensor = self.head(hidden.to(self._head_dtype or hidden.dtype))
         return scores.float()
