@@ -156,7 +156,10 @@ class LLM:
 
 
 def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt or several: a list of ints or of messages is one."""
+    """One prompt or several: a list of ints or of messages is one.
+
+    Both are sequences, so the first item tells them apart; a type checker cannot follow that.
+    """
     if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int | Mapping)):
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]
