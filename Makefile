@@ -61,6 +61,18 @@ check: $(STAMP) ## Everything the project checks: style, types, floors, tests
 	@echo "lint-imports"; $(BIN)/lint-imports
 	@echo "pytest";      $(BIN)/pytest -q
 
+.PHONY: stack
+stack: $(STAMP) ## Run all of it as processes: PostgreSQL, Valkey, S3, API, worker, reconciler
+	@PYTHONPATH=deploy $(BIN)/python -m stack up $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## Kill every part of that for a while and check the results; ARGS="--minutes 30"
+	@PYTHONPATH=deploy:tests $(BIN)/python tests/integration/soak.py $(ARGS)
+
+.PHONY: simulate
+simulate: $(STAMP) ## Run the protocol under random faults; ARGS="--seeds 10000"
+	@PYTHONPATH=tests $(BIN)/python tests/simulation/run.py $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Measure the engine's throughput on this machine
 	@$(BIN)/python benchmarks/throughput.py $(ARGS)

