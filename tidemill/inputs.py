@@ -7,23 +7,27 @@ Four kinds are understood:
 - ``text``: one prompt a line;
 - ``parquet``: a column ``prompt`` (strings) or ``messages`` (lists of role and content).
 
+All but Parquet may be compressed with gzip, which is unpacked as it is read.
+
 A row's number counts from 1; for lines it is the line's own number, blank lines counted.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
+from storage.errors import DamagedData, DecodedTooLarge
+from storage.gzipped import decoded
 from storage.jsonl import read_lines
 from tidemill.errors import InputError
 
 SAMPLE_BYTES = 1024 * 1024
 SAMPLE_LINES = 64
-MAX_LINE_BYTES = 8 * 1024 * 1024
 SHOWN_CHARACTERS = 120
 CHAT = "/v1/chat/completions"
 EXPECTED = (
@@ -45,6 +49,19 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How large an input may be, in bytes; the service's settings of the same names.
+
+    Attributes:
+        max_line_bytes: of a longer line nothing is read, and its row fails.
+        max_decoded_bytes: what a compressed file may hold.
+    """
+
+    max_line_bytes: int = 8 * 1024**2
+    max_decoded_bytes: int = 200 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """An input file that was understood.
 
@@ -53,7 +70,6 @@ class Source:
         column: the field or column that holds the prompts; ``None`` looks for ``prompt`` and
             ``messages`` in every row.
         endpoint: the endpoint its requests are for, where the file says so.
-        max_line_bytes: a longer line is a bad row.
     """
 
     path: Path
@@ -61,7 +77,7 @@ class Source:
     kind: Kind
     column: str | None = None
     endpoint: str = CHAT
-    max_line_bytes: int = MAX_LINE_BYTES
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,50 +104,69 @@ def open_source(
     *,
     name: str | None = None,
     column: str | None = None,
-    max_line_bytes: int = MAX_LINE_BYTES,
+    limits: Limits = Limits(),
 ) -> Source:
     """Look at a file and tell what it is.
 
     Args:
         name: its name where the path is only a copy of it.
         column: the field or column with the prompts, for plain inputs.
-        max_line_bytes: of a longer line nothing is read, and its row fails.
 
     Raises:
-        InputError: it cannot be read, or is none of the kinds.
+        InputError: it cannot be read, is none of the kinds, or is larger than the limits.
     """
     name = name or path.name
     try:
-        with path.open("rb") as file:
-            head = file.read(SAMPLE_BYTES)
-            if b"\n" not in head:
-                head += file.readline(max_line_bytes)
-            elif len(head) == SAMPLE_BYTES:
-                head = head[: head.rindex(b"\n")]
+        with path.open("rb") as file, _unpacking(name):
+            head = _head(decoded(file, max_bytes=limits.max_decoded_bytes), limits)
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}.") from error
-    if head.startswith(b"PAR1"):
+    if head.startswith(b"PAR1") and _starts_with(path, b"PAR1"):
         from tidemill.parquet import prompt_column
 
-        return Source(path, name, Kind.PARQUET, prompt_column(path, column))
-    if head.startswith(b"\x1f\x8b") or b"\0" in head:
-        raise InputError(f"{name} is a binary or compressed file. {EXPECTED}")
-    return replace(_of_lines(path, name, column, head), max_line_bytes=max_line_bytes)
+        column = prompt_column(path, column, limits)
+        return Source(path, name, Kind.PARQUET, column, limits=limits)
+    if b"\0" in head:
+        raise InputError(f"{name} is a binary file. {EXPECTED}")
+    return replace(_of_lines(path, name, column, head), limits=limits)
+
+
+def _head(stream: BinaryIO, limits: Limits) -> bytes:
+    """The first lines, whole."""
+    head = stream.read(SAMPLE_BYTES)
+    if b"\n" not in head:
+        return head + stream.readline(limits.max_line_bytes)
+    return head[: head.rindex(b"\n")] if len(head) == SAMPLE_BYTES else head
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+@contextmanager
+def _unpacking(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (DamagedData, DecodedTooLarge) as error:
+        raise InputError(f"{name} cannot be read: {error}") from error
 
 
 def read_rows(source: Source) -> Iterator[Row]:
     """The rows of a plain input, as a stream; a line that cannot be read is a row with a problem.
 
     Raises:
-        InputError: a Parquet file is damaged.
+        InputError: a compressed or Parquet file is damaged, or holds more than the limit.
     """
     if source.kind is Kind.PARQUET:
         from tidemill.parquet import read_parquet_rows
 
         yield from read_parquet_rows(source)
         return
-    with source.path.open("rb") as file:
-        for line in read_lines(file, max_line_bytes=source.max_line_bytes):
+    limits = source.limits
+    with source.path.open("rb") as file, _unpacking(source.name):
+        plain = decoded(file, max_bytes=limits.max_decoded_bytes)
+        for line in read_lines(plain, max_line_bytes=limits.max_line_bytes):
             if line.error is not None:
                 yield Row(line.number, None, {}, problem=str(line.error))
             elif line.data.strip():

@@ -86,6 +86,8 @@ class Progress(Struct, frozen=True):
 class BatchExtension(Struct, frozen=True):
     """What Tidemill adds to a batch under the key ``tidemill``."""
 
+    paused: bool = False
+    retry_of: str | None = None
     progress: Progress | None = None
     plan: dict[str, Any] | None = None
     report_file_id: str | None = None
@@ -121,6 +123,16 @@ class Batch(Struct, frozen=True):
     def finished(self) -> bool:
         """Whether its status can no longer change."""
         return self.status in TERMINAL_STATUSES
+
+    @property
+    def paused(self) -> bool:
+        """Whether no more of it is started until it is resumed."""
+        return self.tidemill is not None and self.tidemill.paused
+
+    @property
+    def retry_of(self) -> str | None:
+        """The batch whose failed lines this one runs."""
+        return None if self.tidemill is None else self.tidemill.retry_of
 
 
 class BatchPage(Struct, frozen=True):

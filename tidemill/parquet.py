@@ -1,7 +1,12 @@
-"""Parquet in and out. Only imported where a Parquet file is really read or written."""
+"""Parquet in and out. Only imported where a Parquet file is really read or written.
+
+A few bytes of Parquet can stand for very many: a value that repeats is kept once. So what a file
+holds is held against a limit twice, by its own footer before anything is read, and by what comes
+out while it is read; and repeated values stay folded until the moment they are used.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -12,20 +17,24 @@ import pyarrow.parquet as pq
 
 from tidemill.answers import Answer
 from tidemill.errors import InputError
-from tidemill.inputs import EXPECTED, Prompt, Row, Source
+from tidemill.inputs import EXPECTED, Limits, Prompt, Row, Source
 from tidemill.join import Answers
 from tidemill.requests import AnswerColumns
 
 ROWS_AT_ONCE = 8_192
+UNFOLDED_ROWS = 64
 
 
-def prompt_column(path: Path, column: str | None) -> str:
+def prompt_column(path: Path, column: str | None, limits: Limits) -> str:
     """The column that holds the prompts, checked.
 
     Raises:
-        InputError: there is none, or it is of another type than strings or lists of messages.
+        InputError: there is none, or it is of another type than strings or lists of messages; or
+            the file holds more than the limit.
     """
-    schema = _open(path).schema_arrow
+    file = _open(path)
+    _check_footer(path, file.metadata, limits)
+    schema = file.schema_arrow
     if len(set(schema.names)) < len(schema.names):
         raise InputError(f"{path.name} has two columns of the same name.")
     name = column or next((n for n in ("messages", "prompt") if n in schema.names), None)
@@ -44,30 +53,51 @@ def prompt_column(path: Path, column: str | None) -> str:
 
 
 def read_parquet_rows(source: Source) -> Iterator[Row]:
-    """The rows with their prompt column only; ``fields`` names every column, for the check."""
-    file = _open(source.path)
-    column = source.column or prompt_column(source.path, None)
-    names = dict.fromkeys(file.schema_arrow.names)
+    """The rows with their prompt column only; ``fields`` names every column, for the check.
+
+    Raises:
+        InputError: the file is damaged, or holds more than the limit.
+    """
+    column = source.column or prompt_column(source.path, None, source.limits)
+    names = dict.fromkeys(_open(source.path).schema_arrow.names)
     number = 0
-    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column]):
+    for batch in _batches(source, [column]):
         for value in batch.column(0).to_pylist():
             number += 1
             yield Row(number, _prompt(value), names)
 
 
 def read_records(source: Source) -> Iterator[dict[str, Any]]:
-    """Every row as a dictionary."""
-    for batch in _open(source.path).iter_batches(batch_size=ROWS_AT_ONCE):
+    """Every row as a dictionary; `InputError` as `read_parquet_rows`."""
+    for batch in _batches(source):
         yield from batch.to_pylist()
+
+
+def _batches(source: Source, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A few rows at a time, in the file's own types."""
+    path = source.path
+    schema = _open(path).schema_arrow
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    folded = _open(path, folded=True).iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
+    left = source.limits.max_decoded_bytes
+    with _damage_named(path):
+        for batch in folded:
+            for start in range(0, batch.num_rows, UNFOLDED_ROWS):
+                rows = batch.slice(start, UNFOLDED_ROWS).cast(schema)
+                left -= rows.nbytes
+                if left < 0:
+                    raise _too_large(path, source.limits)
+                yield rows
 
 
 class JoinedParquet:
     """Writes a Parquet input again, with the answers beside its own columns."""
 
     def __init__(self, source: Source, columns: AnswerColumns) -> None:
-        self._file = _open(source.path)
+        self._source = source
         self._columns = columns
-        self._schema = self._file.schema_arrow
+        self._schema = _open(source.path).schema_arrow
         for name in columns.all:
             self._schema = self._schema.append(pa.field(name, pa.string()))
 
@@ -75,7 +105,7 @@ class JoinedParquet:
         """Write all rows."""
         first = 1
         with pq.ParquetWriter(destination, self._schema) as writer:
-            for batch in self._file.iter_batches(batch_size=ROWS_AT_ONCE):
+            for batch in _batches(self._source):
                 taken = [answers.of(row) for row in range(first, first + batch.num_rows)]
                 first += batch.num_rows
                 columns = batch.columns + _answer_arrays(taken)
@@ -120,11 +150,36 @@ class RecordParquet:
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open(path: Path, *, folded: bool = False) -> pq.ParquetFile:
+    """``folded`` reads texts as indices into those that differ."""
+    with _damage_named(path):
+        file = pq.ParquetFile(path)
+        if not folded:
+            return file
+        leaves = (file.schema.column(index) for index in range(len(file.schema)))
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        return pq.ParquetFile(path, read_dictionary=texts)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        return pq.ParquetFile(path)
+        yield
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path.name} is a damaged Parquet file.") from error
+
+
+def _check_footer(path: Path, footer: pq.FileMetaData, limits: Limits) -> None:
+    groups = range(footer.num_row_groups)
+    if sum(footer.row_group(i).total_byte_size for i in groups) > limits.max_decoded_bytes:
+        raise _too_large(path, limits)
+
+
+def _too_large(path: Path, limits: Limits) -> InputError:
+    return InputError(
+        f"{path.name} holds more than {limits.max_decoded_bytes:,} bytes once it is unpacked "
+        "(TIDEMILL_MAX_DECODED_BYTES sets the limit)."
+    )
 
 
 def _answer_arrays(answers: Sequence[Answer]) -> list[pa.Array]:

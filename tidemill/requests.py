@@ -82,7 +82,7 @@ def upload_of(source: Source, options: RequestOptions) -> Upload:
         return Upload.from_path(source.path)
     if options.system and options.endpoint == COMPLETIONS:
         raise UsageError(f"--system needs chat messages; {COMPLETIONS} has none.")
-    name = source.name.rsplit(".", 1)[0] + ".requests.jsonl"
+    name = source.name.removesuffix(".gz").rsplit(".", 1)[0] + ".requests.jsonl"
     return Upload(name, lambda: _pieces(request_lines(source, options)))
 
 

@@ -43,6 +43,7 @@ def plan_target(
     Raises:
         UsageError: the output's name is empty.
     """
+    name = name.with_suffix("") if name.suffix == ".gz" else name
     if output is not None and not output.name:
         raise UsageError("--output needs the name of a file, or '-' for standard output.")
     if format is None and output is not None and output.suffix == ".parquet":

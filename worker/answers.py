@@ -4,17 +4,16 @@ With log-probabilities an answer can take many times its prompt, so the bodies g
 file once they pass a few megabytes; in memory stays where each one lies.
 """
 
-import errno
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
-from storage.errors import OutOfSpace, StorageError
+from storage.disk import disk_error
 
 MEMORY_BYTES = 8 * 1024 * 1024
+FOLDER = "The folder for temporary files"
 
 
 class Answers:
@@ -35,9 +34,11 @@ class Answers:
     def add(self, position: int, body: dict[str, Any]) -> None:
         """Keep the body for a plan position."""
         data = orjson.dumps(body)
-        with _translated():
+        try:
             self._file.seek(self._end)
             self._file.write(data)
+        except OSError as error:
+            raise disk_error(error, FOLDER) from error
         self._places[position] = (self._end, len(data))
         self._end += len(data)
 
@@ -47,9 +48,11 @@ class Answers:
         if place is None:
             return None
         start, size = place
-        with _translated():
+        try:
             self._file.seek(start)
             data = self._file.read(size)
+        except OSError as error:
+            raise disk_error(error, FOLDER) from error
         body: dict[str, Any] = orjson.loads(data)
         return body
 
@@ -58,13 +61,3 @@ class Answers:
         # What a full disk kept from being written is not wanted any more either.
         with suppress(OSError):
             self._file.close()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfSpace("The folder for temporary files is full.") from error
-        raise StorageError("A temporary file cannot be read or written.") from error

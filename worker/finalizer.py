@@ -70,8 +70,8 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
         except (BrokenPlan, BrokenResult, CountsDiffer, ObjectNotFound) as error:
             _broken(worker, job, str(error))
         except StorageError as error:
+            log.warning("finalize_postponed", job=job_id, code=error.code, reason=str(error))
             finalizing.release_finalize(worker.database, job_id, epoch, delay=RETRY_SECONDS)
-            log.warning("finalize_postponed", job=job_id, reason=str(error))
 
 
 def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:

@@ -24,6 +24,11 @@ def _digest(job_id: str, line: int) -> str:
     return hashlib.blake2b(f"{job_id}:{line}".encode(), digest_size=16).hexdigest()
 
 
+def request_id(job_id: str, line: int) -> str:
+    """The ``id`` of an input line's output or error line."""
+    return f"batch_req_{_digest(job_id, line)}"
+
+
 def answer_line(job_id: str, line: int, custom_id: str, body: dict[str, Any]) -> bytes:
     """An output line around a response body; the body gets this line's own id."""
     digest = _digest(job_id, line)
@@ -49,7 +54,7 @@ def never_run_line(job_id: str, line: int, custom_id: str | None, code: str) -> 
     """An error line of a request that was never executed; ``code`` is a key of `NEVER_RUN`."""
     return orjson.dumps(
         {
-            "id": f"batch_req_{_digest(job_id, line)}",
+            "id": request_id(job_id, line),
             "custom_id": custom_id,
             "response": None,
             "error": {"code": code, "message": NEVER_RUN[code]},

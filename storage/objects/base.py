@@ -114,16 +114,17 @@ def check_key(key: str) -> None:
 def accept_same(store: ObjectStore, key: str, sha256: str) -> ObjectInfo:
     """After a refused conditional write: the object that is there, if it holds the same bytes.
 
+    They are read: a digest in its metadata is what its writer meant to store, and stores are known
+    to keep that even of a body that never came.
+
     Raises:
         ObjectExists: it holds others.
         ObjectStoreUnavailable: there is none after all; the write can be tried again.
     """
     try:
         info = store.head(key)
-        found = info.sha256
-        if found is None:
-            with store.reader(key, if_match=info.etag) as stream:
-                found = digest(stream)
+        with store.reader(key, if_match=info.etag) as stream:
+            found = digest(stream)
     except ObjectNotFound:
         raise ObjectStoreUnavailable(f"{key} was not kept; write it again.") from None
     if found != sha256:

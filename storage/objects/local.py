@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from uuid import uuid4
 
+from storage.disk import FULL
 from storage.errors import (
     ContentMismatch,
     ObjectChanged,
@@ -31,7 +32,6 @@ from storage.objects.base import ObjectInfo, StoreProbe, accept_same, check_key,
 BUFFER_BYTES = 1 << 18
 _ATTRIBUTE = "user.tidemill.sha256"
 _STAGING = ".staging"  # keys never start with a dot, so no object can be in it
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE})
 
 
@@ -63,14 +63,15 @@ class LocalStore:
             aside.parent.mkdir(parents=True, exist_ok=True)
             file = aside.open("xb", buffering=0)
         try:
-            with file:
-                writer = LocalWriter(file, key)
-                yield writer
-                if sha256 not in (None, writer.sha256):
-                    raise ContentMismatch()
-                writer.seal()
+            writer = LocalWriter(file, key)
+            yield writer
+            if sha256 not in (None, writer.sha256):
+                raise ContentMismatch()
+            writer.seal()
             writer.info = self._publish(aside, key, writer.sha256, if_absent=if_absent)
         finally:
+            with suppress(OSError):  # whatever of it matters was told by `seal`
+                file.close()
             aside.unlink(missing_ok=True)
 
     @contextmanager
@@ -204,6 +205,7 @@ class LocalWriter:
         with _translated(self._key):
             _remember(self._file.fileno(), self.sha256)
             os.fsync(self._file.fileno())
+            self._file.close()  # a network's file system may tell of its quota only now
 
     def _flush(self) -> None:
         with _translated(self._key), memoryview(self._buffer) as view:
@@ -282,7 +284,7 @@ def _translated(key: str) -> Iterator[None]:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ObjectNotFound(f"There is no object {key}.") from error
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise OutOfSpace() from error
         if error.errno in _PASSING:
             raise ObjectStoreUnavailable() from error

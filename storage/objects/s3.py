@@ -1,12 +1,14 @@
 """Objects in S3 or anything that speaks it, by boto3.
 
 Only what S3-likes have in common is used: conditional PUT and multipart completion
-(``If-None-Match: *``), ``If-Match`` and ranges on GET, and no checksum headers beyond those asked
-for. The SHA-256 travels as object metadata where it is known before the upload starts.
+(``If-None-Match: *``), ``If-Match`` and ranges on GET, and ``Content-MD5`` on what is sent. Without
+a checksum some stores keep the empty body of a connection that broke before its first byte. The
+SHA-256 travels as object metadata where it is known before the upload starts.
 """
 
 import hashlib
 import io
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -219,6 +221,10 @@ class S3Writer:
         else:
             self._upload_id = None
             self._info = self._store.head(self._key)
+            if self._info.size != self._size:
+                raise ObjectStoreUnavailable(
+                    f"{self._key} has {self._info.size} of {self._size} bytes; write it again."
+                )
 
     def abort(self) -> None:
         """Leave nothing behind; an upload that cannot be dropped now is left to `sweep`."""
@@ -228,10 +234,12 @@ class S3Writer:
             self._upload_id = None
 
     def _put(self) -> None:
+        body = bytes(self._buffer)
         self._store.client.put_object(
             **self._target,
             **self._condition,
-            Body=bytes(self._buffer),
+            Body=body,
+            ContentMD5=_md5(body),
             Metadata={_SHA256: self.sha256},
         )
 
@@ -243,11 +251,13 @@ class S3Writer:
                     **self._target, Metadata=metadata
                 )["UploadId"]
             number = len(self._parts) + 1
+            body = bytes(self._buffer[:size])
             answer = self._store.client.upload_part(
                 **self._target,
                 UploadId=self._upload_id,
                 PartNumber=number,
-                Body=bytes(self._buffer[:size]),
+                Body=body,
+                ContentMD5=_md5(body),
             )
         self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})
         del self._buffer[:size]
@@ -261,6 +271,11 @@ class S3Writer:
             UploadId=cast(str, self._upload_id),
             MultipartUpload={"Parts": cast(Any, self._parts)},
         )
+
+
+def _md5(body: bytes) -> str:
+    """``Content-MD5`` of a body: against accidents on the way, not against attackers."""
+    return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 
 class _Body(io.RawIOBase):

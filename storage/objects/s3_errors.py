@@ -47,9 +47,11 @@ _BY_CODE: Mapping[str, type[StorageError]] = {
     "SlowDown": ObjectStoreUnavailable,
     "RequestTimeout": ObjectStoreUnavailable,
     "InsufficientStorage": OutOfSpace,
-    "QuotaExceeded": OutOfSpace,
+    "QuotaExceeded": OutOfSpace,  # Ceph, as 403
     "XMinioStorageFull": OutOfSpace,
+    "XMinioAdminBucketQuotaExceeded": OutOfSpace,
 }
+_BY_STATUS: Mapping[int, type[StorageError]] = {507: OutOfSpace}
 
 
 def code_of(error: ClientError) -> str:
@@ -67,7 +69,8 @@ def translated(key: str, *, reading: bool = False) -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         kind = _BY_CODE.get(code)
         if kind is None:
-            kind = ObjectStoreUnavailable if status >= 500 else ObjectStoreError
+            other = ObjectStoreUnavailable if status >= 500 else ObjectStoreError
+            kind = _BY_STATUS.get(status, other)
         if kind is Refused and reading:
             kind = ObjectChanged
         raise kind(f"{key}: the object store answered {status} {code}.") from error

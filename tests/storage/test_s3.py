@@ -1,5 +1,6 @@
 """What is particular to S3: broken connections, open uploads, and errors by table."""
 
+import hashlib
 import socket
 import socketserver
 import threading
@@ -8,6 +9,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -17,6 +20,7 @@ from storage.errors import (
     ObjectExists,
     ObjectStoreError,
     ObjectStoreUnavailable,
+    OutOfSpace,
 )
 from storage.objects import open_store
 from storage.objects.local import LocalStore
@@ -141,6 +145,9 @@ def test_a_server_that_is_not_there() -> None:
         (500, "InternalError", "object_store_unavailable"),
         (503, "SlowDown", "object_store_unavailable"),
         (507, "InsufficientStorage", "out_of_space"),
+        (507, "SomethingOfTheirOwn", "out_of_space"),
+        (403, "QuotaExceeded", "out_of_space"),
+        (400, "XMinioAdminBucketQuotaExceeded", "out_of_space"),
         (403, "AccessDenied", "configuration_error"),
         (400, "InvalidArgument", "object_store_error"),
         (409, "ConditionalRequestConflict", "object_store_unavailable"),
@@ -150,6 +157,13 @@ def test_errors_are_translated_by_table(status: int, code: str, error: str) -> N
     with answering(status, code) as url, pytest.raises(Exception) as caught:
         store_at(url).put("a", b"x", if_absent=True)
     assert getattr(caught.value, "code", None) == error
+
+
+def test_a_quota_that_is_reached_in_the_middle_of_an_object_drops_the_upload() -> None:
+    with answering(403, "QuotaExceeded") as url:
+        store = store_at(url)
+        with pytest.raises(OutOfSpace):
+            store.put("a", bytes(40_000_000))
 
 
 def store_at(url: str) -> S3Store:
@@ -168,7 +182,8 @@ def store_at(url: str) -> S3Store:
 
 @contextmanager
 def answering(status: int, code: str) -> Iterator[str]:
-    """A server that answers everything with one error."""
+    """A server that begins uploads, and answers all that is written with one error."""
+    begun: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -181,15 +196,32 @@ def answering(status: int, code: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            begun.append(self.path)
+            tag = "InitiateMultipartUploadResult"
+            body = f"<{tag}><UploadId>1</UploadId></{tag}>".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_DELETE(self) -> None:
+            begun.pop()
+            self.send_response(204)
+            self.end_headers()
+
         def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+    assert not begun, "an upload was left open"
 
 
 @contextmanager
@@ -229,3 +261,44 @@ def cut_after(limit: int, upstream: str) -> Iterator[tuple[str, list[int]]]:
         yield f"http://127.0.0.1:{server.server_address[1]}", cuts
         server.shutdown()
         thread.join()
+
+
+@pytest.mark.servers
+def test_a_body_that_was_cut_before_its_first_byte_is_no_object(s3_settings: Settings) -> None:
+    """A store that keeps it under the announced digest must not make us believe that digest."""
+    store = S3Store.open(s3_settings, bucket="batches", prefix="cut")
+    data = b"answers" * 100
+    # What SeaweedFS keeps of a PUT without checksum whose connection ends after the head.
+    store.client.put_object(
+        Bucket="batches",
+        Key="cut/parts/1.jsonl",
+        Body=b"",
+        Metadata={"sha256": hashlib.sha256(data).hexdigest()},
+    )
+    with pytest.raises(ObjectExists):
+        store.put("parts/1.jsonl", data, if_absent=True)
+
+
+@pytest.mark.servers
+def test_the_head_of_a_put_without_its_body_leaves_nothing(s3_settings: Settings) -> None:
+    store = S3Store.open(s3_settings, bucket="batches", prefix="cut")
+    sent: list[bytes] = []
+
+    def send_the_head_alone(request: Any, **_: Any) -> None:
+        address = urlsplit(request.url)
+        lines = [f"PUT {address.path} HTTP/1.1", f"Host: {address.netloc}"]
+        lines += [
+            f"{name}: {value.decode() if isinstance(value, bytes) else value}"
+            for name, value in request.headers.items()
+            if name.lower() not in ("host", "expect")
+        ]
+        with socket.create_connection((str(address.hostname), address.port or 80)) as raw:
+            raw.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+            raw.shutdown(socket.SHUT_WR)
+            sent.append(raw.recv(1000))
+
+    store.client.meta.events.register("before-send.s3.PutObject", send_the_head_alone)
+    store.put("parts/2.jsonl", b"answers", if_absent=True)
+    assert sent
+    with store.reader("parts/2.jsonl") as stream:
+        assert stream.read() == b"answers"

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -41,8 +41,8 @@ def run(
     """Run a whole job in one command: upload, plan, run, fetch.
 
     The input is told by its content: batch requests, lines of {"prompt"} or {"messages"}, plain
-    text with one prompt a line, or Parquet. Bad lines do not stop the others. Ctrl-C or SIGTERM
-    cancels the job and keeps what is done; a second one leaves at once.
+    text with one prompt a line, each of them perhaps gzipped, or Parquet. Bad lines do not stop the
+    others. Ctrl-C or SIGTERM cancels the job and keeps what is done; a second one leaves at once.
 
     Examples:
 
@@ -144,19 +144,19 @@ def submit(
 @contextmanager
 def opened(path: Path, column: str | None, home: Path | None) -> Iterator["Source"]:
     """The input, told by its content; what can be read only once through a temporary copy."""
-    from tidemill.inputs import open_source
+    from tidemill.inputs import Limits, open_source
     from tidemill.session import settings_for
 
-    limit = settings_for(home).max_line_bytes
+    settings = settings_for(home)
+    limits = Limits(settings.max_line_bytes, settings.max_decoded_bytes)
     if path != STDIN and (path.is_file() or path.is_dir() or not path.exists()):
-        yield open_source(path, column=column, max_line_bytes=limit)
+        yield open_source(path, column=column, limits=limits)
         return
     import tempfile
 
     with tempfile.NamedTemporaryFile(prefix="tidemill-") as copy:
         name = _copy(path, copy.file)
-        copy.flush()
-        yield open_source(Path(copy.name), name=name, column=column, max_line_bytes=limit)
+        yield open_source(Path(copy.name), name=name, column=column, limits=limits)
 
 
 def _copy(path: Path, destination: IO[bytes]) -> str:
@@ -165,13 +165,13 @@ def _copy(path: Path, destination: IO[bytes]) -> str:
 
     from tidemill.errors import InputError
 
-    if path == STDIN:
-        shutil.copyfileobj(sys.stdin.buffer, destination)
-        return "stdin"
-    try:
-        with path.open("rb") as pipe:
-            shutil.copyfileobj(pipe, destination)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     # The shell's <(command) is /dev/fd/63 or so, which says nothing.
-    return "pipe" if path.name.isdigit() else path.name
+    name = "stdin" if path == STDIN else "pipe" if path.name.isdigit() else path.name
+    try:
+        with nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb") as pipe:
+            shutil.copyfileobj(pipe, destination)
+        destination.flush()
+    except OSError as error:
+        # Also the end of a full disk: a pipe is kept in a temporary file while the command runs.
+        raise InputError(f"{name} cannot be read to its end: {error.strerror}.") from error
+    return name

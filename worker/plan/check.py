@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from storage.jsonl import Line
 from worker.errors import PlanRefused
 from worker.lines import InputLine, LineRules, check_line, too_long
 from worker.plan.duplicates import CustomIds
+from worker.plan.retry import EVERY_LINE
 from worker.plan.spool import ProblemSpool
 from worker.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the first pass found.
+    """What the first pass found among the lines that are to be planned.
 
     Attributes:
         n_lines: lines that are not blank.
@@ -36,6 +37,7 @@ def check_lines(
     *,
     max_lines: int,
     heartbeat: Callable[[], None],
+    chosen: Container[int] = EVERY_LINE,
 ) -> Checked:
     """Read the whole input once.
 
@@ -43,9 +45,11 @@ def check_lines(
         folder: an empty folder for temporary files.
         max_lines: most lines that a batch may have.
         heartbeat: called for every line; it raises to end the pass.
+        chosen: the numbers of the lines to plan. A doubled custom_id is looked for in all lines,
+            so a line that was refused for it is refused again when it is retried.
 
     Raises:
-        PlanRefused: the input has no lines, or too many.
+        PlanRefused: there are no lines to plan, or too many.
     """
     envelope = ProblemSpool(folder / "envelope")
     ids = CustomIds(folder)
@@ -53,12 +57,15 @@ def check_lines(
     count = 0
     for line in lines:
         heartbeat()
+        found = check(line, rules)
+        wanted = line.number in chosen
+        if found.custom_id is not None:
+            ids.add(found.custom_id, line.number, wanted)
+        if not wanted:
+            continue
         count += 1
         if count > max_lines:
             raise PlanRefused(f"The batch has more than {max_lines} lines.", code="too_many_tasks")
-        found = check(line, rules)
-        if found.custom_id is not None:
-            ids.add(found.custom_id, line.number)
         if isinstance(found, Problem):
             envelope.append(found)
         else:

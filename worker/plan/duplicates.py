@@ -22,22 +22,25 @@ class CustomIds:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen = [
-            RecordSpool(folder / f"ids-{index:03}", "<16sq") for index in range(_PARTITIONS)
+            RecordSpool(folder, f"ids-{index:03}", "<16sq") for index in range(_PARTITIONS)
         ]
 
-    def add(self, custom_id: str, line: int) -> None:
-        """Note the id of a line; lines come in ascending order."""
+    def add(self, custom_id: str, line: int, reported: bool = True) -> None:
+        """Note the id of a line; lines come in ascending order.
+
+        One that is not ``reported`` only makes later lines doubled.
+        """
         digest = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
-        self._seen[digest[0]].append(digest, line)
+        self._seen[digest[0]].append(digest, line if reported else -line)
 
     def duplicates(self) -> Iterator[tuple[int, int]]:
-        """Every line whose id an earlier line has, with that line's number, in line order.
+        """Every reported line whose id an earlier line has, with that line's number, in line order.
 
         Can be called once: the collected ids are dropped as they are searched.
         """
         found: list[RecordSpool] = []
         for index, spool in enumerate(self._seen):
-            doubled = RecordSpool(self._folder / f"doubled-{index:03}", "<qq")
+            doubled = RecordSpool(self._folder, f"doubled-{index:03}", "<qq")
             if _search(spool, doubled):
                 found.append(doubled)
             spool.delete()
@@ -48,8 +51,8 @@ def _search(ids: RecordSpool, doubled: RecordSpool) -> bool:
     first_line: dict[bytes, int] = {}
     any_doubled = False
     for digest, line in cast(Iterator[tuple[bytes, int]], ids):
-        first = first_line.setdefault(digest, line)
-        if first != line:
+        first = first_line.setdefault(digest, abs(line))
+        if line > first:
             doubled.append(line, first)
             any_doubled = True
     return any_doubled

@@ -7,14 +7,17 @@ from pathlib import Path
 import structlog
 
 from storage import models, planning
+from storage.disk import disk_error
 from storage.errors import ConfigurationError, ObjectStoreError, StateConflict, StorageError
 from storage.planning import Plan, Refusal
 from storage.tables import Job
 from storage.wakeups import Wakeup
+from worker.answers import FOLDER
 from worker.context import WorkerContext
-from worker.errors import LeaseLost, Stopping
+from worker.errors import LeaseLost, PlanRefused, Stopping
 from worker.lease import Lease, Renewal
-from worker.plan.planner import Planner
+from worker.plan.planner import Planner, refusal
+from worker.plan.retry import retry_source
 
 log = structlog.get_logger(__name__)
 
@@ -46,13 +49,18 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
         except Stopping:
             planning.release_plan(worker.database, job_id, epoch)
             log.info("plan_given_back", job=job_id, epoch=epoch)
-        except (StorageError, OSError) as error:
+        except OSError as error:
+            _postpone(worker, job, disk_error(error, FOLDER))
+        except StorageError as error:
             # Keys, rights and quotas are mended while the job waits; other faults are the job's.
-            waits = isinstance(error, OSError | ObjectStoreError | ConfigurationError)
-            if isinstance(error, StorageError) and not (error.retryable or waits):
+            if not (error.retryable or isinstance(error, ObjectStoreError | ConfigurationError)):
                 raise
-            planning.release_plan(worker.database, job_id, epoch, delay=RETRY_SECONDS)
-            log.warning("plan_postponed", job=job_id, reason=str(error))
+            _postpone(worker, job, error)
+
+
+def _postpone(worker: WorkerContext, job: Job, error: StorageError) -> None:
+    log.warning("plan_postponed", job=job.id, code=error.code, reason=str(error))
+    planning.release_plan(worker.database, job.id, job.plan_epoch, delay=RETRY_SECONDS)
 
 
 def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:
@@ -72,6 +80,10 @@ def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None
 
 
 def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
+    try:
+        retry = retry_source(worker.database, job)
+    except PlanRefused as error:
+        return refusal(error.code, str(error), error.param)
     sources = {row.name: row.source for row in models.list_models(worker.database)}
     with tempfile.TemporaryDirectory(prefix="tidemill-plan-") as folder:
         return Planner(
@@ -82,11 +94,10 @@ def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
             Path(folder),
             worker.heartbeat(lease),
             worker.load_text_model,
+            retry,
         ).run()
 
 
 def _exhausted() -> Refusal:
     message = f"Planning this batch ended the worker {MAX_ATTEMPTS} times; it was given up."
-    return Refusal(
-        errors=[{"code": "internal_error", "message": message, "param": None, "line": None}]
-    )
+    return refusal("internal_error", message)

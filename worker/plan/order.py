@@ -48,16 +48,18 @@ def cut(groups: Iterable[Group], limits: ChunkLimits) -> Iterator[list[Group]]:
     tokens = 0
     for group in groups:
         leader = group.leader
+        size = _size(group, params)
         full = chunk and (
             len(chunk) >= limits.requests
-            or tokens + _size(group, params) > limits.tokens
+            or tokens + size > limits.tokens
             or leader.model != chunk[0].leader.model
         )
         if full:
             yield chunk
             chunk, params, tokens = [], set(), 0
+            size = _size(group, params)
         chunk.append(group)
-        tokens += _size(group, params)
+        tokens += size
         params.add(leader.params)
     if chunk:
         yield chunk

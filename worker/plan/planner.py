@@ -5,8 +5,8 @@ tokenised. The second works in windows: tokenise, group duplicates, put in prefi
 chunks, write each chunk's plan file.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any
 import orjson
 
 from storage import keys
-from storage.errors import ObjectChanged, ObjectNotFound
+from storage.errors import DamagedData, DecodedTooLarge, ObjectChanged, ObjectNotFound
 from storage.files import NewFile
+from storage.gzipped import decoded
 from storage.ids import new_id
 from storage.jsonl import Line, read_lines
 from storage.objects import ObjectStore
@@ -28,6 +29,7 @@ from worker.lines import LineRules
 from worker.plan.build import PlanBuilder, chunk_limits
 from worker.plan.check import Checked, check_lines
 from worker.plan.models import TextModel, TextModels, load_text_model
+from worker.plan.retry import RetrySource, chosen_lines
 from worker.plan.tokenise import LineTokeniser
 from worker.plan.windows import WindowLimits, windows
 
@@ -40,6 +42,7 @@ class Planner:
         sources: every model that a line may name → what is loaded for it.
         folder: an empty folder for temporary files.
         heartbeat: called often; raises to end the planning.
+        retry: where the job is a retry, what it takes its lines from.
     """
 
     settings: Settings
@@ -49,6 +52,7 @@ class Planner:
     folder: Path
     heartbeat: Callable[[], None]
     load_text_model: Callable[[str, str], TextModel] = load_text_model
+    retry: RetrySource | None = None
 
     def run(self) -> Plan | Refusal:
         """The plan, or why there is none.
@@ -60,24 +64,27 @@ class Planner:
         try:
             return self._plan()
         except PlanRefused as error:
-            return _refusal(error.code, str(error), error.param)
+            return refusal(error.code, str(error), error.param)
         except ModelUnavailable as error:
-            return _refusal(error.code, str(error), "model")
+            return refusal(error.code, str(error), "model")
         except (ObjectNotFound, ObjectChanged):
             message = "The input file was changed or deleted after the batch was created."
-            return _refusal("input_modified", message, "input_file_id")
+            return refusal("input_modified", message, "input_file_id")
+        except (DecodedTooLarge, DamagedData) as error:
+            return refusal(error.code, f"The input file: {error}", "input_file_id")
 
     def _plan(self) -> Plan | Refusal:
         if self.store.head(self.job.input_key).size == 0:
             raise PlanRefused("The input file is empty.", code="empty_file", param="input_file_id")
         rules = LineRules(self.job.endpoint, self.sources, self.settings.default_model)
-        with self._lines() as lines:
+        with self._lines() as lines, self._chosen() as chosen:
             checked = check_lines(
                 lines,
                 rules,
                 self.folder,
                 max_lines=self.settings.max_batch_lines,
                 heartbeat=self.heartbeat,
+                chosen=chosen,
             )
         if checked.problems.count and not self._skips:
             return self._refuse(checked)
@@ -90,9 +97,14 @@ class Planner:
 
     @contextmanager
     def _lines(self) -> Iterator[Iterator[Line]]:
-        limit = self.settings.max_line_bytes
+        settings = self.settings
         with self.store.reader(self.job.input_key, if_match=self.job.input_etag) as stream:
-            yield read_lines(stream, max_line_bytes=limit)
+            plain = decoded(stream, max_bytes=settings.max_decoded_bytes)
+            yield read_lines(plain, max_line_bytes=settings.max_line_bytes)
+
+    def _chosen(self) -> AbstractContextManager[Container[int]]:
+        limit = self.settings.max_line_bytes
+        return chosen_lines(self.store, self.retry, max_line_bytes=limit)
 
     def _build(self, checked: Checked, rules: LineRules) -> Plan:
         settings = self.settings
@@ -111,9 +123,10 @@ class Planner:
             skip_unavailable=self._skips,
         )
         limits = WindowLimits(settings.plan_window_lines, settings.plan_window_tokens)
-        with self._lines() as lines:
+        with self._lines() as lines, self._chosen() as chosen:
+            planned = (line for line in lines if line.number in chosen)
             for window in windows(
-                lines, checked.problems, rules, tokeniser, limits, self.heartbeat
+                planned, checked.problems, rules, tokeniser, limits, self.heartbeat
             ):
                 builder.add(window)
                 del window  # or it would live on while the next one is read
@@ -146,6 +159,7 @@ class Planner:
         )
 
 
-def _refusal(code: str, message: str, param: str | None) -> Refusal:
+def refusal(code: str, message: str, param: str | None = None) -> Refusal:
+    """The refusal of a whole input."""
     error: dict[str, Any] = {"code": code, "message": message, "param": param, "line": None}
     return Refusal(errors=[error])

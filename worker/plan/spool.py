@@ -1,4 +1,7 @@
-"""Temporary files of records: what the first pass cannot keep in memory."""
+"""Temporary files of records: what the first pass cannot keep in memory.
+
+What fits in a spool's buffer never becomes a file, so a small job is checked without any.
+"""
 
 import struct
 from collections.abc import Iterator
@@ -14,12 +17,18 @@ _BLOCK = 4_096  # records read at a time
 class RecordSpool:
     """Fixed-size records, appended and then read in order. No file stays open between calls."""
 
-    def __init__(self, path: Path, layout: str, buffer_bytes: int = 16_384) -> None:
-        self._path = path
+    def __init__(self, folder: Path, name: str, layout: str, buffer_bytes: int = 16_384) -> None:
+        self._folder = folder
+        self._name = name
         self._struct = struct.Struct(layout)
         self._buffer = bytearray()
         self._limit = buffer_bytes
         self._size = 0
+
+    @property
+    def _path(self) -> Path:
+        # Not made beforehand: of hundreds of spools most never become a file.
+        return self._folder / self._name
 
     def append(self, *values: bytes | int) -> None:
         """Add one record."""
@@ -35,6 +44,9 @@ class RecordSpool:
             self._buffer.clear()
 
     def __iter__(self) -> Iterator[tuple[bytes | int, ...]]:
+        if not self._size:
+            yield from self._struct.iter_unpack(bytes(self._buffer))
+            return
         self._flush()
         step = self._struct.size * _BLOCK
         for at in range(0, self._size, step):
@@ -46,8 +58,9 @@ class RecordSpool:
     def delete(self) -> None:
         """Drop the records."""
         self._buffer.clear()
+        if self._size:
+            self._path.unlink()
         self._size = 0
-        self._path.unlink(missing_ok=True)
 
 
 class ProblemSpool:
@@ -60,6 +73,7 @@ class ProblemSpool:
         self._path = path
         self._buffer = bytearray()
         self._limit = buffer_bytes
+        self._spilled = False
         self.count = 0
 
     def append(self, problem: Problem) -> None:
@@ -73,10 +87,14 @@ class ProblemSpool:
         with self._path.open("ab") as file:
             file.write(self._buffer)
         self._buffer.clear()
+        self._spilled = True
 
     def __iter__(self) -> Iterator[Problem]:
-        self._flush()
         decoder = msgspec.json.Decoder(Problem)
+        if not self._spilled:
+            yield from decoder.decode_lines(bytes(self._buffer))
+            return
+        self._flush()
         at = 0
         block: list[bytes] = [b""]
         while block:

@@ -1,12 +1,12 @@
 """Lines with a good envelope → token ids and sampling parameters, or that line's 400."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from engine.errors import InvalidRequest, TokenizerError
 from engine.params import SamplingParams
-from worker.bodies import PARSERS, ChatPrompt, ParsedBody, TextPrompt, TokenPrompt
+from worker.bodies import PARSERS, ChatPrompt, TextPrompt, TokenPrompt
 from worker.errors import BodyError, ModelUnavailable
 from worker.lines import InputLine
 from worker.plan.models import TextModel, TextModels, TextTokenizer
@@ -18,6 +18,23 @@ from worker.problems import Problem
 class _Text:
     text: str
     special: bool  # whether the tokenizer adds its own special tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Lines on their way: by index, what is known of a line, and what is still to be encoded.
+
+    ``texts`` are by model and by whether the tokenizer adds its special tokens.
+    """
+
+    results: list[PlannedLine | Problem | None] = field(default_factory=list)
+    parsed: dict[int, tuple[InputLine, SamplingParams]] = field(default_factory=dict)
+    texts: defaultdict[tuple[str, bool], dict[int, str]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+
+
+Encoded = dict[int, list[int] | BodyError]
 
 
 class LineTokeniser:
@@ -39,54 +56,64 @@ class LineTokeniser:
         self._models = models
         self._default_max_tokens = default_max_tokens
         self._skip_unavailable = skip_unavailable
+        self._packed: tuple[SamplingParams | None, str] = (None, "")
 
     def plan(self, lines: Iterable[InputLine]) -> list[PlannedLine | Problem]:
-        """One result a line, in the order given.
+        """One result a line, in the order given; the three steps below in one.
 
         Raises:
             ModelUnavailable: a model's tokenizer cannot be loaded, and such lines are not skipped.
         """
-        results: list[PlannedLine | Problem | None] = []
-        parsed: dict[int, tuple[InputLine, ParsedBody]] = {}
-        texts: defaultdict[tuple[str, bool], dict[int, str]] = defaultdict(dict)
+        prepared = self.prepare(lines)
+        return self.finish(prepared, self.encode(prepared))
+
+    def prepare(self, lines: Iterable[InputLine]) -> Prepared:
+        """Read the bodies and render the chat templates; `ModelUnavailable` as `plan`."""
+        prepared = Prepared()
         for index, line in enumerate(lines):
-            results.append(None)
+            prepared.results.append(None)
             try:
                 model = self._models.get(line.model)
                 body = self._parse(line.body)
                 if isinstance(body.prompt, TokenPrompt):
-                    results[index] = self._finish(line, model, body.prompt.ids, body.params)
+                    found = self._finish(line, model, body.prompt.ids, body.params)
+                    prepared.results[index] = found
                     continue
                 rendered = _render(body.prompt, model)
             except BodyError as error:
-                results[index] = _problem(line, error)
+                prepared.results[index] = _problem(line, error)
             except ModelUnavailable as error:
                 if not self._skip_unavailable:
                     raise
-                results[index] = Problem(
+                prepared.results[index] = Problem(
                     line.number, error.code, str(error), "model", line.custom_id
                 )
             else:
-                parsed[index] = line, body
-                texts[line.model, rendered.special][index] = rendered.text
-        for index, found in self._encode(texts):
-            line, body = parsed[index]
+                prepared.parsed[index] = line, body.params
+                prepared.texts[line.model, rendered.special][index] = rendered.text
+        return prepared
+
+    def encode(self, prepared: Prepared) -> Encoded:
+        """The token ids of the texts. Python's lock is free meanwhile, so this suits a thread."""
+        encoded: Encoded = {}
+        for (name, special), by_index in prepared.texts.items():
+            tokenizer = self._models.get(name).tokenizer
+            found = self._encode_each(tokenizer, list(by_index.values()), special)
+            encoded.update(zip(by_index, found, strict=True))
+        return encoded
+
+    def finish(self, prepared: Prepared, encoded: Encoded) -> list[PlannedLine | Problem]:
+        """Check the token ids against the models' limits; one result a line."""
+        for index, (line, params) in prepared.parsed.items():
+            found = encoded[index]
             try:
                 if isinstance(found, BodyError):
                     raise found
                 model = self._models.get(line.model)
-                results[index] = self._finish(line, model, found, body.params)
+                prepared.results[index] = self._finish(line, model, found, params)
             except BodyError as error:
-                results[index] = _problem(line, error)
-        return [result for result in results if result is not None]
-
-    def _encode(
-        self, texts: Mapping[tuple[str, bool], Mapping[int, str]]
-    ) -> Iterable[tuple[int, list[int] | BodyError]]:
-        for (name, special), by_index in texts.items():
-            tokenizer = self._models.get(name).tokenizer
-            encoded = self._encode_each(tokenizer, list(by_index.values()), special)
-            yield from zip(by_index, encoded, strict=True)
+                prepared.results[index] = _problem(line, error)
+        return [result for result in prepared.results if result is not None]
 
     def _encode_each(
         self, tokenizer: TextTokenizer, texts: Sequence[str], special: bool
@@ -110,10 +137,16 @@ class LineTokeniser:
             custom_id=line.custom_id,
             model=line.model,
             tokens=pack_tokens(ids),
-            params=pack_params(params),
+            params=self._pack(params),
             budget=len(ids) + params.max_tokens * params.n,
             deterministic=params.deterministic,
         )
+
+    def _pack(self, params: SamplingParams) -> str:
+        """`pack_params`, remembering the last: most lines have those of the line before."""
+        if params is not self._packed[0]:
+            self._packed = params, pack_params(params)
+        return self._packed[1]
 
     def _fit(self, prompt: int, params: SamplingParams, model: TextModel) -> SamplingParams:
         """Settle ``max_tokens``, and refuse what goes beyond the model's context."""

@@ -1,6 +1,8 @@
 """The planner's second pass: the input again, in windows that fit in memory."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -9,7 +11,7 @@ from storage.jsonl import Line
 from worker.lines import InputLine, LineRules
 from worker.plan.check import check
 from worker.plan.rows import PlannedLine
-from worker.plan.tokenise import LineTokeniser
+from worker.plan.tokenise import Encoded, LineTokeniser, Prepared
 from worker.problems import Problem
 
 _BATCH_LINES = 512
@@ -41,7 +43,7 @@ class Window:
             return
         self.weight += result.weight(with_params=result.params not in self._params)
         params = self._params.setdefault(result.params, result.params)
-        self.lines.append(replace(result, params=params))
+        self.lines.append(result if params is result.params else replace(result, params=params))
 
     def full(self, limits: WindowLimits) -> bool:
         """Whether the limits are reached."""
@@ -64,19 +66,36 @@ def windows(
         heartbeat: called for every line; it raises to end the pass.
     """
     window = Window()
-    for batch in _batches(_sorted_out(lines, bad, rules), limits.lines):
-        good = [entry for entry in batch if isinstance(entry, InputLine)]
-        for entry in batch:
+    for results in _planned(_batches(_sorted_out(lines, bad, rules), limits.lines), tokeniser):
+        for result in results:
             heartbeat()
-            if isinstance(entry, Problem):
-                window.add(entry)
-        for result in tokeniser.plan(good):
             window.add(result)
         if window.full(limits):
             yield window
             window = Window()
     if window.lines or window.problems:
         yield window
+
+
+def _planned(
+    batches: Iterable[list[InputLine | Problem]], tokeniser: LineTokeniser
+) -> Iterator[list[PlannedLine | Problem]]:
+    """Each batch planned: one is tokenised in a thread while Python reads and checks the next."""
+    ahead: deque[tuple[list[Problem], Prepared, Future[Encoded]]] = deque()
+
+    def settled() -> list[PlannedLine | Problem]:
+        problems, prepared, encoded = ahead.popleft()
+        return [*problems, *tokeniser.finish(prepared, encoded.result())]
+
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
+        for batch in batches:
+            problems = [entry for entry in batch if isinstance(entry, Problem)]
+            prepared = tokeniser.prepare(entry for entry in batch if isinstance(entry, InputLine))
+            ahead.append((problems, prepared, pool.submit(tokeniser.encode, prepared)))
+            if len(ahead) > 1:
+                yield settled()
+        while ahead:
+            yield settled()
 
 
 def _sorted_out(

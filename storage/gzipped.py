@@ -1,0 +1,99 @@
+"""Gzip as a stream: told by its first bytes, decoded in flat memory, never past a limit.
+
+The limit counts decoded bytes; beside it a bomb is known by its ratio. A good input that repeats
+one long prompt on every line reaches about 130 to 1, and zeros reach DEFLATE's 1,032 to 1.
+"""
+
+import io
+import zlib
+from typing import BinaryIO, cast
+
+from storage.errors import DamagedData, DecodedTooLarge
+
+MAGIC = b"\x1f\x8b"
+BLOCK_BYTES = 1 << 18
+MOST_TIMES = 500
+ANY_RATIO_BYTES = 64 << 20  # this much may come of however little
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header and checksum
+
+
+def decoded(stream: BinaryIO, *, max_bytes: int) -> BinaryIO:
+    """What ``stream`` holds: its content unpacked if that is gzip, else as it is.
+
+    Reading may raise `DecodedTooLarge` and `DamagedData`, and what ``stream`` raises. The caller
+    closes ``stream``.
+    """
+    head = stream.read(len(MAGIC))
+    if head != MAGIC:
+        return cast(BinaryIO, io.BufferedReader(_Joined(head, stream), BLOCK_BYTES))
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(head, stream, max_bytes), BLOCK_BYTES))
+
+
+class _Joined(io.RawIOBase):
+    """Bytes that were read already, and the rest of their stream."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        data = self._head or self._rest.read(len(buffer))
+        buffer[: len(data)] = data
+        self._head = b""
+        return len(data)
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of one gzip member or several, one behind the other, zeros allowed behind."""
+
+    def __init__(self, head: bytes, stream: BinaryIO, max_bytes: int) -> None:
+        self._stream = stream
+        self._packed = head
+        self._limit = max_bytes
+        self._read = len(head)
+        self._made = 0
+        self._member = zlib.decompressobj(_GZIP)
+        self._started = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        while True:
+            if not self._packed:
+                self._packed = self._stream.read(BLOCK_BYTES)
+                self._read += len(self._packed)
+            if not self._packed:
+                return self._end()
+            if data := self._unpack(len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
+
+    def _unpack(self, most: int) -> bytes:
+        if not self._started:
+            self._packed = self._packed.lstrip(b"\0")
+            if not self._packed:
+                return b""
+            self._member, self._started = zlib.decompressobj(_GZIP), True
+        try:
+            data = self._member.decompress(self._packed, most)
+        except zlib.error as error:
+            raise DamagedData("The gzip data is damaged.") from error
+        if self._member.eof:
+            self._packed, self._started = self._member.unused_data, False
+        else:
+            self._packed = self._member.unconsumed_tail
+        self._made += len(data)
+        if self._made > self._limit:
+            raise DecodedTooLarge(f"The gzip data holds more than {self._limit} bytes.")
+        if self._made > max(ANY_RATIO_BYTES, MOST_TIMES * self._read):
+            raise DecodedTooLarge(f"The gzip data holds more than {MOST_TIMES} times its size.")
+        return data
+
+    def _end(self) -> int:
+        if self._started:
+            raise DamagedData("The gzip data is cut off.")
+        return 0
