@@ -11,8 +11,9 @@ from starlette.requests import ClientDisconnect
 
 from api.context import Context
 from api.errors import ApiError, from_domain, from_status, from_validation, internal_error
+from api.metrics import CountRequests, RequestMetrics
 from api.middleware import REQUEST_ID_HEADER, AccessLog, BodyLimit, request_id_of
-from api.routes import batches, files, health, models
+from api.routes import batches, files, health, lifecycle, models
 from api.schemas.common import ErrorEnvelope
 from storage.database import Database
 from storage.errors import StorageError
@@ -31,7 +32,12 @@ log = structlog.get_logger("tidemill.api")
 
 
 def create_app(
-    settings: Settings, *, database: Database, store: ObjectStore, wakeups: Wakeups
+    settings: Settings,
+    *,
+    database: Database,
+    store: ObjectStore,
+    wakeups: Wakeups,
+    metrics: RequestMetrics | None = None,
 ) -> FastAPI:
     """The service as an ASGI application.
 
@@ -41,6 +47,7 @@ def create_app(
         database: migrated, and closed by the caller.
         store: where uploads go.
         wakeups: told of each new batch, after the commit and at best effort.
+        metrics: counts the requests, where given.
     """
     app = FastAPI(
         title="Tidemill",
@@ -48,12 +55,14 @@ def create_app(
         responses=ERROR_RESPONSES,
     )
     app.state.context = Context(settings, database, store, wakeups, settings.keys_by_secret)
-    for router in (files.router, batches.router, models.router):
+    for router in (files.router, batches.router, lifecycle.router, models.router):
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
     _handle_errors(app)
     app.add_middleware(BodyLimit, limit=MAX_JSON_BYTES, streamed=STREAMED)
     app.add_middleware(AccessLog)
+    if metrics is not None:
+        app.add_middleware(CountRequests, metrics=metrics)
     return app
 
 

@@ -15,7 +15,8 @@ from api.schemas.batches import (
     InputTokensDetails,
     RequestCounts,
 )
-from storage.jobs import JobProgress, JobView
+from storage.jobs import JobView
+from storage.progress import JobProgress
 from storage.states import TERMINAL_JOB_STATES, JobState, StopReason
 from storage.tables import Job
 
@@ -122,6 +123,8 @@ def _extension(job: Job, progress: JobProgress, span: Span) -> BatchExtension:
     return BatchExtension(
         on_invalid=str(job.options.get("on_invalid", "fail")),
         priority=job.priority,
+        paused=job.paused_at is not None,
+        retry_of=job.retry_of,
         progress=_progress(job, progress, span),
         plan=job.plan,
         invalid_lines=job.n_invalid,
@@ -150,7 +153,8 @@ def _seconds_left(job: Job, done: int, running: float | None) -> float | None:
     """The time that the lines left will take if they take as long as those before, or `None`."""
     if job.state in TERMINAL_JOB_STATES:
         return 0.0
-    if job.state != JobState.RUNNING or job.cancel or not (done and running and job.n_lines):
+    held = job.cancel or job.paused_at is not None
+    if job.state != JobState.RUNNING or held or not (done and running and job.n_lines):
         return None
     return round(running * max(0, job.n_lines - done) / done, 1)
 

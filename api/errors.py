@@ -107,6 +107,10 @@ DOMAIN_ANSWERS: Mapping[type[domain.StorageError], Answer] = {
     domain.IdempotencyMismatch: Answer(
         409, "This Idempotency-Key was used before with a different request."
     ),
+    domain.NothingToRetry: Answer(400, "No line of this batch failed; there is nothing to retry."),
+    domain.RetrySourceGone: Answer(
+        400, "The input or the error file of this batch is gone; its lines cannot be run again."
+    ),
     domain.DatabaseUnavailable: Answer(
         503, "The database cannot be reached; try again in a moment.", SERVER_ERROR
     ),

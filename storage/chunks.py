@@ -1,10 +1,10 @@
-"""Chunks under lease: claim, renew, commit, give back.
+"""Chunks under lease: claim, renew, commit, give back; `storage.crashes` is the other way out.
 
 Every claim raises the chunk's attempt, and every later write names it. A worker that was away too
 long, while its chunk went to another, therefore changes nothing, whatever it still believes.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,13 @@ from sqlalchemy import ColumnElement, and_, not_, select, tuple_, update
 from sqlmodel import Session, col
 
 from storage.database import Database, now_sql
-from storage.ids import new_id
 from storage.states import ChunkState, JobState, StopReason
 from storage.tables import Chunk, Job
 from storage.transitions import RenewResult, advance_chunk, first_row, lost
 
-SPLIT_CRASHES = 2
-MAX_BACKOFF_SECONDS = 60.0
 PAGE_ROWS = 1_000
-_NO_COUNTS = {
+# What a chunk that nobody runs has to show.
+NO_COUNTS = {
     "progress": 0,
     "n_ok": 0,
     "n_err": 0,
@@ -50,6 +48,15 @@ class Counts:
             "cached_tokens": self.cached_tokens,
             "completion_tokens": self.completion_tokens,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLease:
+    """A held chunk, as its holder sees it: which attempt, and how far it is."""
+
+    chunk_id: str
+    attempt: int
+    counts: Counts
 
 
 def claim_chunk(
@@ -86,22 +93,55 @@ def renew_chunk(
     database: Database, chunk_id: str, attempt: int, counts: Counts, *, lease_seconds: float
 ) -> RenewResult:
     """Keep the lease, report how far the attempt is, and learn whether the job is to stop."""
+    lease = ChunkLease(chunk_id, attempt, counts)
+    return renew_chunks(database, [lease], lease_seconds=lease_seconds)[chunk_id]
+
+
+def renew_chunks(
+    database: Database, leases: Sequence[ChunkLease], *, lease_seconds: float
+) -> dict[str, RenewResult]:
+    """Renew many leases in one transaction; by chunk, of which each is named once."""
     with database.write() as session:
-        chunk = first_row(
-            session,
-            update(Chunk)
-            .where(
-                col(Chunk.id) == chunk_id,
-                col(Chunk.attempt) == attempt,
-                col(Chunk.state) == ChunkState.LEASED,
-            )
-            .values(lease_exp=now_sql() + lease_seconds, **counts.values())
-            .returning(Chunk),
+        jobs = {}
+        # In one order for all, so that two who renew at once never wait for each other.
+        for lease in sorted(leases, key=lambda lease: lease.chunk_id):
+            jobs[lease.chunk_id] = _renew(session, lease, lease_seconds)
+        held = {job_id for job_id in jobs.values() if job_id is not None}
+        stops = _stops(session, held)
+    return {
+        chunk_id: RenewResult(job_id is not None, stops.get(job_id or ""))
+        for chunk_id, job_id in jobs.items()
+    }
+
+
+def stop_reasons(database: Database, job_ids: Collection[str]) -> dict[str, StopReason]:
+    """Which of these jobs are asked to stop: cheap to ask between two renewals."""
+    with database.read() as session:
+        return _stops(session, job_ids)
+
+
+def _renew(session: Session, lease: ChunkLease, lease_seconds: float) -> str | None:
+    """The job of the chunk, if its lease was renewed."""
+    return session.scalars(
+        update(Chunk)
+        .where(
+            col(Chunk.id) == lease.chunk_id,
+            col(Chunk.attempt) == lease.attempt,
+            col(Chunk.state) == ChunkState.LEASED,
         )
-        if chunk is None:
-            return RenewResult(still_mine=False)
-        reason = session.scalars(select(col(Job.cancel)).where(col(Job.id) == chunk.job_id)).one()
-    return RenewResult(True, StopReason(reason) if reason else None)
+        .values(lease_exp=now_sql() + lease_seconds, **lease.counts.values())
+        .returning(col(Chunk.job_id)),
+        execution_options={"synchronize_session": False},
+    ).first()
+
+
+def _stops(session: Session, job_ids: Collection[str]) -> dict[str, StopReason]:
+    rows = session.execute(
+        select(col(Job.id), col(Job.cancel)).where(
+            col(Job.id).in_(job_ids), col(Job.cancel).is_not(None)
+        )
+    )
+    return {job_id: StopReason(reason) for job_id, reason in rows}
 
 
 def commit_chunk(
@@ -153,51 +193,10 @@ def release_chunk(database: Database, chunk_id: str, attempt: int, *, delay: flo
             attempt,
             ChunkState.PENDING,
             not_before=now_sql() + delay,
-            **_NO_COUNTS,
+            **NO_COUNTS,
         )
         if released is None:
             raise lost(session, Chunk, chunk_id)
-
-
-def crash_chunk(database: Database, chunk_id: str, attempt: int) -> None:
-    """Give a chunk back because it took the engine down, or may have: see `note_crash`.
-
-    Raises:
-        StateConflict: the lease is not this attempt's any more.
-    """
-    with database.write() as session:
-        chunk = session.get(Chunk, chunk_id, with_for_update=True)
-        if chunk is None or not note_crash(session, chunk, attempt=attempt):
-            raise lost(session, Chunk, chunk_id)
-
-
-def note_crash(session: Session, chunk: Chunk, *, attempt: int, wait: bool = True) -> bool:
-    """Take a leased chunk from an attempt that died; whether it was still that attempt's.
-
-    At the second crash a chunk is split in two, so that a line that kills its worker is cornered
-    in few steps while its neighbours get done. Otherwise it waits a while (if ``wait``), twice as
-    long each time.
-    """
-    crashes = chunk.crashes + 1
-    if crashes >= SPLIT_CRASHES and chunk.b - chunk.a > 1:
-        if not advance_chunk(session, chunk.id, attempt, ChunkState.SPLIT, **_NO_COUNTS):
-            return False
-        middle = (chunk.a + chunk.b) // 2
-        session.add(_child(chunk, chunk.a, middle))
-        session.add(_child(chunk, middle, chunk.b))
-        session.flush()
-        return True
-    delay = min(2.0**crashes, MAX_BACKOFF_SECONDS) if wait else 0.0
-    given_back = advance_chunk(
-        session,
-        chunk.id,
-        attempt,
-        ChunkState.PENDING,
-        crashes=crashes,
-        not_before=now_sql() + delay,
-        **_NO_COUNTS,
-    )
-    return given_back is not None
 
 
 def load(database: Database, chunk_id: str) -> Chunk | None:
@@ -235,6 +234,7 @@ def claimable() -> Any:
             col(Chunk.not_before) <= now_sql(),
             col(Job.state) == JobState.RUNNING,
             col(Job.cancel).is_(None),
+            col(Job.paused_at).is_(None),
         )
     )
 
@@ -268,25 +268,7 @@ def _claim(
                 attempt=col(Chunk.attempt) + 1,
                 owner=owner,
                 lease_exp=now_sql() + lease_seconds,
-                **_NO_COUNTS,
+                **NO_COUNTS,
             )
             .returning(Chunk),
         )
-
-
-def _child(parent: Chunk, a: int, b: int) -> Chunk:
-    lines = b - a
-    return Chunk(
-        id=new_id("chunk"),
-        job_id=parent.job_id,
-        a=a,
-        b=b,
-        model=parent.model,
-        # Half of a suspect is one too, and is split at its next crash; a single line starts anew.
-        crashes=SPLIT_CRASHES - 1 if lines > 1 else 0,
-        plan_key=parent.plan_key,
-        plan_a=parent.plan_a,
-        first_line=parent.first_line,
-        last_line=parent.last_line,
-        n_tokens=parent.n_tokens * lines // (parent.b - parent.a),
-    )

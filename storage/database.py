@@ -36,6 +36,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
 
 from storage.errors import ConfigurationError, DatabaseUnavailable, OutOfSpace, StorageError
+from storage.postgres import connect_arguments, limit_waiting, session_statements
 
 T = TypeVar("T")
 
@@ -43,6 +44,9 @@ BUSY_SECONDS = 30.0
 MIGRATION_LOCK = 0x71DE_0001
 _WRITE = "tidemill_write"
 _DISK_FULL = frozenset({"53100"})
+_READ_ONLY = "25006"  # a standby, in the middle of a failover
+# Without 32 KiB for the file that its readers share, SQLite cannot even be opened.
+_SQLITE_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 class _Now(FunctionElement[float]):
@@ -83,7 +87,8 @@ class Database:
         self.dialect = self.url.get_backend_name()
         if self.dialect not in ("sqlite", "postgresql"):
             raise ConfigurationError(f"Databases are sqlite or postgresql, not {self.dialect}.")
-        arguments = {"check_same_thread": False} if self.dialect == "sqlite" else {}
+        sqlite_file = self.dialect == "sqlite"
+        arguments = {"check_same_thread": False} if sqlite_file else connect_arguments(self.url)
         self._database = create_engine(
             self.url,
             connect_args=arguments,
@@ -93,8 +98,10 @@ class Database:
             pool_timeout=BUSY_SECONDS,
         )
         event.listen(self._database, "connect", self._on_connect)
-        if self.dialect == "sqlite":
+        if sqlite_file:
             event.listen(self._database, "begin", _begin_sqlite)
+        else:
+            limit_waiting(self._database)
         self._writer = self._database.execution_options(**{_WRITE: True})
         # Threads of one process queue here in turn; SQLite's own lock is polled, and not fair.
         self._turn = threading.Lock()
@@ -135,7 +142,7 @@ class Database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self.write() as session:
+        with self.write() as session, self._patient(session):
             if self.dialect == "postgresql":
                 session.connection().execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
@@ -146,6 +153,22 @@ class Database:
     def close(self) -> None:
         """Close every idle connection; the object must not be used afterwards."""
         self._database.dispose()
+
+    @contextmanager
+    def _patient(self, session: Session) -> Iterator[None]:
+        """Wait as long as it takes: for another's migration, or for a large table's."""
+        if self.dialect == "sqlite":
+            yield
+            return
+        connection = session.connection()
+        for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(text(f"SET LOCAL {limit} = 0"))
+        driver = connection.connection.driver_connection
+        driver.limit_seconds = None  # type: ignore[union-attr]
+        try:
+            yield
+        finally:
+            del driver.limit_seconds  # type: ignore[union-attr]
 
     @contextmanager
     def _session(self, *, write: bool) -> Iterator[Session]:
@@ -180,7 +203,7 @@ class Database:
                 "PRAGMA foreign_keys = ON",
             )
         else:
-            statements = ("SET synchronous_commit = on",)
+            statements = session_statements()
         cursor = connection.cursor()
         for statement in statements:
             cursor.execute(statement)
@@ -208,10 +231,14 @@ def _translate(error: DBAPIError) -> StorageError:
     cause = error.orig
     if getattr(cause, "sqlstate", None) in _DISK_FULL or (
         isinstance(cause, sqlite3.Error)
-        and getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        and getattr(cause, "sqlite_errorcode", None) in _SQLITE_FULL
     ):
         return OutOfSpace("The database's disk is full; free some space and try again.")
-    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_WRITE:
+        # SQLite tells a used-up quota from a failing disk no more than this.
+        return OutOfSpace("The database cannot be written: a quota is used up, or the disk fails.")
+    away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    if away or getattr(cause, "sqlstate", None) == _READ_ONLY:
         return DatabaseUnavailable()
     return StorageError("The database refused the change.")
 

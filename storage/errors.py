@@ -51,6 +51,18 @@ class IdempotencyMismatch(StorageError):
     code = "idempotency_key_reused"
 
 
+class NothingToRetry(StorageError):
+    """The batch has no failed lines."""
+
+    code = "nothing_to_retry"
+
+
+class RetrySourceGone(StorageError):
+    """The failed lines cannot be run again: the input or the error file is gone."""
+
+    code = "retry_source_gone"
+
+
 class PlanInvalid(StorageError):
     """The chunks of a plan do not cover every line exactly once."""
 
@@ -118,6 +130,18 @@ class OutOfSpace(ObjectStoreError):
 
     code = "out_of_space"
     retryable = True
+
+
+class DecodedTooLarge(StorageError):
+    """Compressed data holds more than the limit."""
+
+    code = "input_too_large"
+
+
+class DamagedData(StorageError):
+    """Compressed data is damaged or cut off."""
+
+    code = "input_damaged"
 
 
 class LineTooLong(StorageError):

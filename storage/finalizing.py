@@ -11,8 +11,8 @@ from storage import files
 from storage.database import Database, now_sql
 from storage.errors import CountsDiffer
 from storage.files import NewFile
-from storage.jobs import JobProgress, totals
 from storage.planning import claim_job, release_job, renew_job
+from storage.progress import JobProgress, totals
 from storage.states import TERMINAL_CHUNK_STATES, TERMINAL_JOB_STATES, JobState
 from storage.tables import Chunk, Job
 from storage.transitions import RenewResult, advance_job, lost
@@ -85,7 +85,9 @@ def commit_final(database: Database, job_id: str, epoch: int, results: Results) 
         job = session.get(Job, job_id, with_for_update=True)
         if job is None:
             raise lost(session, Job, job_id)
-        if job.state in TERMINAL_JOB_STATES and job.fin_epoch == epoch:
+        if job.fin_epoch != epoch or job.state not in (JobState.FINALIZING, *TERMINAL_JOB_STATES):
+            raise lost(session, Job, job_id)
+        if job.state in TERMINAL_JOB_STATES:
             return job  # this very commit, whose answer was lost
         sums = _sums(session, job_id)
         _check_counts(job, sums, results)

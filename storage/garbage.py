@@ -1,11 +1,13 @@
-"""Which jobs' plans and parts are of no use any more."""
+"""Which objects are of no use any more: ended jobs' plans and parts, and files without a row."""
+
+from collections.abc import Collection
 
 from sqlalchemy import func, select, update
 from sqlmodel import col
 
 from storage.database import Database, now_sql
 from storage.states import TERMINAL_JOB_STATES
-from storage.tables import Job
+from storage.tables import File, Job
 
 
 def collectable_jobs(
@@ -14,7 +16,9 @@ def collectable_jobs(
     """Ids, from the one after ``after``, of jobs that ended more than ``older_than`` seconds ago.
 
     Only those that are not collected yet. Their plans and parts can go (`storage.keys.plans`,
-    `storage.keys.parts`): no live attempt is left that could still read or write one.
+    `storage.keys.parts`): no live attempt is left that could still read or write one. Of their
+    results (`storage.keys.results`) those can go that are `unreferenced`: a finalizer that lost its
+    epoch wrote them.
     """
     ended = func.coalesce(
         col(Job.completed_at), col(Job.failed_at), col(Job.cancelled_at), col(Job.expired_at)
@@ -34,7 +38,20 @@ def collectable_jobs(
         return list(session.scalars(query))
 
 
+def unreferenced(database: Database, object_keys: Collection[str]) -> set[str]:
+    """Of these objects, the ones that no file which is still there points at.
+
+    An upload gets its row only after its object, so of the objects under `storage.keys.UPLOADS`
+    ask for old ones only. At most a few hundred keys at a time.
+    """
+    query = select(col(File.object_key)).where(
+        col(File.object_key).in_(object_keys), col(File.deleted_at).is_(None)
+    )
+    with database.read() as session:
+        return set(object_keys) - set(session.scalars(query))
+
+
 def mark_collected(database: Database, job_id: str) -> None:
-    """The job's plans and parts are deleted."""
+    """The job's plans and parts are deleted, and what lost epochs wrote."""
     with database.write() as session:
         session.execute(update(Job).where(col(Job.id) == job_id).values(collected_at=now_sql()))

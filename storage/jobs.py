@@ -1,21 +1,22 @@
-"""Jobs as their owners see them: create, look up, list, stop, and how far they are.
+"""Jobs as their owners see them: create, look up, list, pause, resume, stop.
 
 `storage.planning` and `storage.finalizing` hold what moves a job from state to state.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy import ColumnElement, func, null, select, tuple_, update
 from sqlmodel import Session, col
 
 from storage.database import Database, insert_if_absent, now_sql
 from storage.errors import IdempotencyMismatch, NotFound, StateConflict
 from storage.files import Page
 from storage.ids import new_id
-from storage.states import LIVE_JOB_STATES, ChunkState, JobState, StopReason
-from storage.tables import Chunk, File, Job
+from storage.progress import JobProgress, progress_of
+from storage.states import LIVE_JOB_STATES, OPEN_JOB_STATES, JobState, StopReason
+from storage.tables import File, Job
 from storage.transitions import first_row
 
 
@@ -29,6 +30,7 @@ class NewJob:
         input_file: the uploaded file's row.
         idem_key, idem_hash: the client's idempotency key and a hash of its request, or neither.
         output_expires_seconds: life of the result files from their creation; ``None`` is for ever.
+        retry_of: the batch whose failed lines alone shall run (see `storage.retries`).
     """
 
     tenant_id: str
@@ -42,6 +44,7 @@ class NewJob:
     output_expires_seconds: int | None = None
     idem_key: str | None = None
     idem_hash: str | None = None
+    retry_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +53,6 @@ class Created:
 
     job: Job
     new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class JobProgress:
-    """Sums over a job's chunks: what is committed, and what running attempts last reported.
-
-    ``n_cancelled`` counts lines that will never run; each becomes an error line.
-    ``planned_tokens`` are the prompts' tokens of all lines.
-    """
-
-    n_ok: int = 0
-    n_err: int = 0
-    n_cancelled: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    planned_tokens: int = 0
-
-    @property
-    def done(self) -> int:
-        """Lines that have their answer, good or bad."""
-        return self.n_ok + self.n_err
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +80,26 @@ def create_job(database: Database, new: NewJob) -> Created:
         job = session.get(Job, job_id)
         if job is not None:
             return Created(job, new=True)
-        earlier = session.scalars(
-            select(Job).where(
-                col(Job.tenant_id) == new.tenant_id, col(Job.idem_key) == new.idem_key
-            )
-        ).one()
-        if earlier.idem_hash != new.idem_hash:
-            raise IdempotencyMismatch()
+        earlier = _made_with(session, new.tenant_id, new.idem_key, new.idem_hash)
+        if earlier is None:
+            raise _no_job(job_id)  # cannot be: no job is ever deleted
         return Created(earlier, new=False)
 
     return database.settle(change)
+
+
+def find_created(
+    database: Database, tenant_id: str, idem_key: str | None, idem_hash: str | None
+) -> Job | None:
+    """The job that this very request made before, whatever became of its input since.
+
+    Raises:
+        IdempotencyMismatch: the key was used with another request.
+    """
+    if idem_key is None:
+        return None
+    with database.read() as session:
+        return _made_with(session, tenant_id, idem_key, idem_hash)
 
 
 def get(database: Database, tenant_id: str, job_id: str) -> Job:
@@ -130,7 +121,7 @@ def view(database: Database, tenant_id: str, job_id: str) -> JobView:
     """A tenant's job with its progress, or `NotFound`."""
     with database.read() as session:
         job = _owned(session, tenant_id, job_id)
-        return JobView(job, _progress(session, [job_id])[job_id], database.now(session))
+        return JobView(job, progress_of(session, [job_id])[job_id], database.now(session))
 
 
 def list_jobs(
@@ -149,7 +140,7 @@ def list_jobs(
             place = tuple_(col(Job.created_at), col(Job.id))
             query = query.where(place < tuple_(mark.created_at, mark.id))
         jobs = list(session.scalars(query))
-        sums = _progress(session, [job.id for job in jobs])
+        sums = progress_of(session, [job.id for job in jobs])
         now = database.now(session)
     views = [JobView(job, sums[job.id], now) for job in jobs]
     return Page(views[:limit], len(views) > limit)
@@ -158,7 +149,7 @@ def list_jobs(
 def progress(database: Database, job_id: str) -> JobProgress:
     """How far a job is; all zeros for one that is not planned yet, or not there."""
     with database.read() as session:
-        return _progress(session, [job_id])[job_id]
+        return progress_of(session, [job_id])[job_id]
 
 
 def request_stop(database: Database, tenant_id: str, job_id: str) -> Job:
@@ -181,7 +172,7 @@ def request_stop(database: Database, tenant_id: str, job_id: str) -> Job:
                 col(Job.state).in_(LIVE_JOB_STATES),
                 col(Job.cancel).is_(None),
             )
-            .values(cancel=StopReason.CANCELLED, cancelling_at=now_sql())
+            .values(cancel=StopReason.CANCELLED, cancelling_at=now_sql(), paused_at=None)
             .returning(Job),
         )
         if job is not None:
@@ -194,26 +185,61 @@ def request_stop(database: Database, tenant_id: str, job_id: str) -> Job:
     return database.settle(change)
 
 
-def totals(session: Session, *guards: ColumnElement[bool]) -> dict[str, JobProgress]:
-    """The sums over the chunks that fulfil ``guards``, by job; jobs without any are left out."""
-    cancelled = col(Chunk.state) == ChunkState.CANCELLED
-    zero = func.coalesce
-    rows = session.execute(
-        select(
-            col(Chunk.job_id),
-            func.sum(col(Chunk.n_ok)),
-            func.sum(col(Chunk.n_err)),
-            zero(func.sum(col(Chunk.b) - col(Chunk.a)).filter(cancelled), 0),
-            func.sum(col(Chunk.prompt_tokens)),
-            func.sum(col(Chunk.cached_tokens)),
-            func.sum(col(Chunk.completion_tokens)),
-            func.sum(col(Chunk.n_tokens)),
+def pause(database: Database, tenant_id: str, job_id: str) -> Job:
+    """Let no chunk of a job be claimed until `resume`. Those in flight run to their commit.
+
+    Its planning goes on, and so does its completion window. Pausing it again changes nothing.
+
+    Raises:
+        NotFound: the tenant has no such job.
+        StateConflict: the job has no work left to hold back, or is asked to stop.
+    """
+    paused = func.coalesce(col(Job.paused_at), now_sql())
+    return _set_paused(database, tenant_id, job_id, paused, "paused")
+
+
+def resume(database: Database, tenant_id: str, job_id: str) -> Job:
+    """Let a paused job's chunks be claimed again; one that is not paused is returned as it is.
+
+    Raises:
+        NotFound, StateConflict: as `pause`.
+    """
+    return _set_paused(database, tenant_id, job_id, null(), "resumed")
+
+
+def _set_paused(
+    database: Database, tenant_id: str, job_id: str, paused_at: ColumnElement[Any], verb: str
+) -> Job:
+    def change(session: Session) -> Job:
+        job = first_row(
+            session,
+            update(Job)
+            .where(
+                col(Job.id) == job_id,
+                col(Job.tenant_id) == tenant_id,
+                col(Job.state).in_(OPEN_JOB_STATES),
+                col(Job.cancel).is_(None),
+            )
+            .values(paused_at=paused_at)
+            .returning(Job),
         )
-        # A split chunk's lines are counted in its children.
-        .where(col(Chunk.state) != ChunkState.SPLIT, *guards)
-        .group_by(col(Chunk.job_id))
-    )
-    return {job_id: JobProgress(*(int(value) for value in sums)) for job_id, *sums in rows}
+        if job is not None:
+            return job
+        _owned(session, tenant_id, job_id)
+        raise StateConflict(f"The batch is ending or has ended and cannot be {verb}.")
+
+    return database.settle(change)
+
+
+def _made_with(
+    session: Session, tenant_id: str, idem_key: str | None, idem_hash: str | None
+) -> Job | None:
+    job = session.scalars(
+        select(Job).where(col(Job.tenant_id) == tenant_id, col(Job.idem_key) == idem_key)
+    ).first()
+    if job is not None and job.idem_hash != idem_hash:
+        raise IdempotencyMismatch()
+    return job
 
 
 def _values(job_id: str, new: NewJob) -> dict[str, Any]:
@@ -231,16 +257,11 @@ def _values(job_id: str, new: NewJob) -> dict[str, Any]:
         "metadata": None if new.meta is None else dict(new.meta),
         "options": dict(new.options),
         "priority": new.priority,
+        "retry_of": new.retry_of,
         "output_expires_seconds": new.output_expires_seconds,
         "created_at": now_sql(),
         "expires_at": now_sql() + new.window_seconds,
     }
-
-
-def _progress(session: Session, job_ids: Iterable[str]) -> dict[str, JobProgress]:
-    ids = list(job_ids)
-    sums = totals(session, col(Chunk.job_id).in_(ids))
-    return {job_id: sums.get(job_id, JobProgress()) for job_id in ids}
 
 
 def _owned(session: Session, tenant_id: str, job_id: str) -> Job:

@@ -4,11 +4,12 @@ from typing import Literal
 from urllib.parse import quote
 
 ResultKind = Literal["output", "errors", "report"]
+UPLOADS = "files/"  # the prefix of every upload
 
 
 def upload(tenant_id: str, file_id: str) -> str:
     """An uploaded file."""
-    return f"files/{_segment(tenant_id)}/{file_id}"
+    return f"{UPLOADS}{_segment(tenant_id)}/{file_id}"
 
 
 def plan(job_id: str, epoch: int, a: int, b: int) -> str:
@@ -33,7 +34,12 @@ def parts(job_id: str) -> str:
 
 def result(job_id: str, epoch: int, kind: ResultKind) -> str:
     """A result file, written by the finalizer (or planner: reports) that holds ``epoch``."""
-    return f"results/{job_id}/{epoch}/{kind}.jsonl"
+    return f"{results(job_id)}{epoch}/{kind}.jsonl"
+
+
+def results(job_id: str) -> str:
+    """The prefix of a job's result files, those of lost epochs included."""
+    return f"results/{job_id}/"
 
 
 def _segment(name: str) -> str:

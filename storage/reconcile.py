@@ -6,13 +6,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, select, text, update
 from sqlmodel import Session, col
 
-from storage.chunks import claimable, note_crash, poisoned
+from storage.chunks import claimable, poisoned
+from storage.crashes import note_crash
 from storage.database import Database, now_sql
 from storage.finalizing import END_STATES, END_TIMES
 from storage.planning import unleased
 from storage.states import (
     LIVE_CHUNK_STATES,
     LIVE_JOB_STATES,
+    OPEN_JOB_STATES,
     ChunkState,
     JobState,
     StopReason,
@@ -39,6 +41,12 @@ def reconcile(database: Database, *, max_crashes: int) -> list[Wakeup]:
         _end_unplanned_jobs(session)
         _cancel_chunks(session)
         _begin_finalizing(session)
+        return _wakeups(session, max_crashes)
+
+
+def due(database: Database, *, max_crashes: int) -> list[Wakeup]:
+    """What waits to be done now: a look, with nothing settled."""
+    with database.read() as session:
         return _wakeups(session, max_crashes)
 
 
@@ -70,7 +78,7 @@ def stop_broken_job(database: Database, job_id: str, errors: Sequence[dict[str, 
                 col(Job.state) == JobState.RUNNING,
                 col(Job.cancel).is_(None),
             )
-            .values(cancel=StopReason.BROKEN, errors=list(errors)),
+            .values(cancel=StopReason.BROKEN, errors=list(errors), paused_at=None),
         )
 
 
@@ -101,11 +109,11 @@ def _expire_jobs(session: Session) -> None:
         session,
         update(Job)
         .where(
-            col(Job.state).in_((JobState.VALIDATING, JobState.RUNNING)),
+            col(Job.state).in_(OPEN_JOB_STATES),
             col(Job.cancel).is_(None),
             col(Job.expires_at) <= now_sql(),
         )
-        .values(cancel=StopReason.EXPIRED),
+        .values(cancel=StopReason.EXPIRED, paused_at=None),
     )
 
 
@@ -150,7 +158,7 @@ def _begin_finalizing(session: Session) -> None:
         session,
         update(Job)
         .where(col(Job.state) == JobState.RUNNING, ~live)
-        .values(state=JobState.FINALIZING, finalizing_at=now_sql(), attempts=0),
+        .values(state=JobState.FINALIZING, finalizing_at=now_sql(), paused_at=None, attempts=0),
     )
 
 

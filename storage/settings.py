@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     )
 
     max_file_bytes: int = 200 * 1024 * MIB
+    max_decoded_bytes: int = Field(
+        default=200 * 1024 * MIB, ge=1, description="Most that a compressed input may hold."
+    )
     max_line_bytes: int = 8 * MIB
     max_batch_lines: int = 50_000_000
     max_reported_errors: int = 100
@@ -52,6 +55,15 @@ class Settings(BaseSettings):
     renew_seconds: float = Field(default=10.0, gt=0)
     reconcile_seconds: float = Field(default=5.0, gt=0)
     max_crashes: int = Field(default=3, ge=1)
+    drain_seconds: float = Field(
+        default=20.0, ge=0, description="On SIGTERM, how long chunks in hand may still run."
+    )
+    engine_hang_seconds: float = Field(
+        default=120.0, gt=0, description="Without a sign of life for so long, an engine is ended."
+    )
+    start_timeout_seconds: float = Field(
+        default=60.0, ge=0, description="How long a process waits at start for its database."
+    )
 
     chunk_tokens: int = Field(default=262_144, ge=1, description="Token budget of one chunk.")
     chunk_lines: int = Field(default=1_024, ge=1, description="Most lines of one chunk.")
@@ -70,6 +82,10 @@ class Settings(BaseSettings):
     batching: Literal["continuous", "dynamic", "static"] = "continuous"
 
     log_level: str = "INFO"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Prometheus metrics; empty: none are served."
+    )
 
     @field_validator("home")
     @classmethod

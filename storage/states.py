@@ -61,6 +61,10 @@ CHUNK_TRANSITIONS: Mapping[ChunkState, frozenset[ChunkState]] = {
 
 TERMINAL_JOB_STATES = frozenset(s for s, after in JOB_TRANSITIONS.items() if not after)
 LIVE_JOB_STATES = frozenset(JobState) - TERMINAL_JOB_STATES
+# While there is still work of its chunks to come, a job can run out of time and can be paused.
+OPEN_JOB_STATES = LIVE_JOB_STATES - {JobState.FINALIZING}
+# With these a job has a result of its own, of which the failed lines can be run again.
+RETRYABLE_JOB_STATES = TERMINAL_JOB_STATES - {JobState.FAILED}
 TERMINAL_CHUNK_STATES = frozenset(s for s, after in CHUNK_TRANSITIONS.items() if not after)
 LIVE_CHUNK_STATES = frozenset(ChunkState) - TERMINAL_CHUNK_STATES
 

@@ -25,6 +25,7 @@ class File(SQLModel, table=True):
     __table_args__ = (
         Index("ix_file_tenant", "tenant_id", "created_at", "id"),
         Index("ix_file_expiry", "expires_at"),
+        Index("ix_file_object", "object_key"),
     )
 
     id: str = Field(primary_key=True)
@@ -53,9 +54,11 @@ class Model(SQLModel, table=True):
 class Job(SQLModel, table=True):
     """A batch.
 
-    ``n_lines`` counts the input's lines once planned; ``n_ok``, ``n_err`` and ``n_cancelled`` are
-    written once, as sums over the chunks, when the job becomes terminal. ``collected_at`` is when
-    its plans and parts, of no use any more, were deleted.
+    ``retry_of`` is the id of the batch whose failed lines, and no others, this one runs.
+    ``paused_at`` is set while its chunks are not to be claimed. ``n_lines`` counts the lines to run
+    once planned; ``n_ok``, ``n_err`` and ``n_cancelled`` are written once, as sums over the chunks,
+    when the job becomes terminal. ``collected_at`` is when its plans and parts, of no use any more,
+    were deleted.
     """
 
     __tablename__ = "job"
@@ -81,8 +84,10 @@ class Job(SQLModel, table=True):
     options: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     output_expires_seconds: int | None = None
     priority: int = 0
+    retry_of: str | None = None
 
     cancel: str | None = None
+    paused_at: float | None = None
     plan_epoch: int = 0
     fin_epoch: int = 0
     lease_owner: str | None = None
@@ -124,7 +129,9 @@ class Chunk(SQLModel, table=True):
 
     ``plan_key`` names the Arrow file that holds the planned lines; it starts at plan position
     ``plan_a`` (a split child reads its parent's file). ``first_line`` and ``last_line`` bound the
-    input's line numbers (from 1) in it, for the merge.
+    input's line numbers (from 1) in it, for the merge. ``crashes`` counts the attempts that ended
+    without a word, because the engine, its worker or the worker's host was gone; ``engine_crashes``
+    are those of them in which the engine is known to have died while it had the chunk.
     """
 
     __tablename__ = "chunk"
@@ -147,6 +154,7 @@ class Chunk(SQLModel, table=True):
     lease_exp: float | None = None
     not_before: float = 0.0
     crashes: int = 0
+    engine_crashes: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     progress: int = 0
     plan_key: str
     plan_a: int = Field(sa_type=BigInteger)

@@ -8,7 +8,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import Session, SQLModel, col
 
 from storage.errors import NotFound, StateConflict, StorageError
-from storage.states import ChunkState, JobState, StopReason, check_transition
+from storage.states import OPEN_JOB_STATES, ChunkState, JobState, StopReason, check_transition
 from storage.tables import Chunk, Job
 
 Row = TypeVar("Row", bound=SQLModel)
@@ -42,6 +42,8 @@ def advance_job(
 ) -> Job | None:
     """Move a job on and drop its lease; ``None`` when it is not as expected."""
     check_transition(before, after)
+    if after not in OPEN_JOB_STATES:
+        values["paused_at"] = None
     return first_row(
         session,
         update(Job)

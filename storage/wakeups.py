@@ -3,6 +3,7 @@
 The rows are the outbox: whatever a lost message was for, the reconciler rings again.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,15 +14,17 @@ from kombu.exceptions import KombuError, OperationalError
 from storage.settings import Settings
 
 CONTROL_QUEUE = "tidemill.control"
+MODEL_QUEUE_PREFIX = "tidemill.model."
 EXPIRES_SECONDS = 60
-TaskName = Literal["tidemill.plan", "tidemill.drain", "tidemill.finalize"]
+SILENT_SECONDS = 5.0
+TaskName = Literal["tidemill.plan", "tidemill.drain", "tidemill.finalize", "tidemill.reconcile"]
 
 log = structlog.get_logger(__name__)
 
 
 def model_queue(model: str) -> str:
     """The queue that the workers which run ``model`` listen to."""
-    return f"tidemill.model.{model}"
+    return MODEL_QUEUE_PREFIX + model
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +50,27 @@ class Wakeup:
         """A job's chunks are all settled; its results wait to be put together."""
         return cls("tidemill.finalize", CONTROL_QUEUE, (job_id,))
 
+    @classmethod
+    def reconcile(cls) -> "Wakeup":
+        """What a client asked for is in the rows; no need to wait for the reconciler's turn."""
+        return cls("tidemill.reconcile", CONTROL_QUEUE, ())
+
 
 class Wakeups:
     """Sends wake-ups, best effort."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        self._silent_until = 0.0
 
     def send(self, wakeup: Wakeup) -> None:
-        """Send one; a broker that is down is logged, never raised."""
+        """Send one; a broker that is down is logged, never raised.
+
+        After a failure none is tried for some seconds: whoever calls would wait each time, for
+        messages that only save a look at the rows.
+        """
+        if time.monotonic() < self._silent_until:
+            return
         try:
             self.app.send_task(
                 wakeup.task,
@@ -66,6 +81,7 @@ class Wakeups:
                 retry=False,
             )
         except self._broker_errors() as error:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
             log.warning("wakeup_not_sent", task=wakeup.task, error=type(error).__name__)
 
     def _broker_errors(self) -> tuple[type[Exception], ...]:
@@ -89,6 +105,8 @@ def celery_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
+        # None is acknowledged late, so there is nothing to cancel; unset, Celery warns.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
         broker_transport_options=_transport_options(settings),

@@ -143,10 +143,7 @@ class Client:
         }
         if options:
             body["tidemill"] = options
-        # One key for all attempts: after a lost answer, the same batch is returned again.
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
-        send = partial(self._http.post, "batches", json=body, headers=headers)
-        return _decode(self._call(send, repeatable=True), Batch)
+        return self._create("batches", body)
 
     def batch(self, batch_id: str) -> Batch:
         """A batch as it is now."""
@@ -179,7 +176,42 @@ class Client:
 
     def cancel(self, batch_id: str) -> Batch:
         """Ask a batch to stop; what is done is kept."""
-        send = partial(self._http.post, f"batches/{batch_id}/cancel")
+        return self._ask(batch_id, "cancel")
+
+    def pause(self, batch_id: str) -> Batch:
+        """Start nothing more of a batch; what is running runs to its end."""
+        return self._ask(batch_id, "pause")
+
+    def resume(self, batch_id: str) -> Batch:
+        """Go on with a paused batch."""
+        return self._ask(batch_id, "resume")
+
+    def retry(
+        self,
+        batch_id: str,
+        *,
+        completion_window: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        priority: int | None = None,
+    ) -> Batch:
+        """Run the failed lines of an ended batch, as a new one; the rest as in the first batch."""
+        body: dict[str, Any] = {}
+        if completion_window is not None:
+            body["completion_window"] = completion_window
+        if metadata is not None:
+            body["metadata"] = metadata
+        if priority is not None:
+            body["tidemill"] = {"priority": priority}
+        return self._create(f"batches/{batch_id}/retry", body)
+
+    def _ask(self, batch_id: str, what: str) -> Batch:
+        send = partial(self._http.post, f"batches/{batch_id}/{what}")
+        return _decode(self._call(send, repeatable=True), Batch)
+
+    def _create(self, path: str, body: Mapping[str, Any]) -> Batch:
+        # One key for all attempts: after a lost answer, the same batch is returned again.
+        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        send = partial(self._http.post, path, json=body, headers=headers)
         return _decode(self._call(send, repeatable=True), Batch)
 
     def models(self) -> list[Model]:

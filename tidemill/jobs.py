@@ -109,7 +109,8 @@ def cancel_left_over(client: Client, reporter: Reporter) -> None:
     Only for a service that nobody else uses. Lines that are done stay fetchable.
     """
     for batch in client.batches(BATCHES_LOOKED_AT):
-        left_over = RUN_MARK.items() <= (batch.metadata or {}).items()
+        # A retry has the first batch's metadata, and somebody asked for it by name.
+        left_over = RUN_MARK.items() <= (batch.metadata or {}).items() and batch.retry_of is None
         if not left_over or batch.status not in ("validating", "in_progress"):
             continue
         try:

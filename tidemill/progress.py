@@ -83,7 +83,7 @@ class LiveReporter:
         progress = progress_of(batch)
         self._progress.update(
             self._task,
-            description=PHASES.get(batch.status, batch.status.capitalize()),
+            description=phase_of(batch),
             total=progress.lines_total,
             completed=progress.lines_done,
             detail=detail_of(batch),
@@ -95,7 +95,7 @@ class PlainReporter:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._status = ""
+        self._phase = ""
         self._detail = ""
         self._said_at = 0.0
 
@@ -125,10 +125,11 @@ class PlainReporter:
         detail = detail_of(batch)
         quiet = time.monotonic() - self._said_at
         due = PLAIN_SILENCE_SECONDS if detail == self._detail else PLAIN_SECONDS
-        if batch.status == self._status and quiet < due:
+        phase = phase_of(batch)
+        if phase == self._phase and quiet < due:
             return
-        self._status, self._detail, self._said_at = batch.status, detail, time.monotonic()
-        self.say(f"{PHASES.get(batch.status, batch.status)}: {detail}".rstrip(": "))
+        self._phase, self._detail, self._said_at = phase, detail, time.monotonic()
+        self.say(f"{phase}: {detail}".rstrip(": "))
 
 
 class SilentReporter(PlainReporter):
@@ -151,6 +152,13 @@ def progress_of(batch: Batch) -> BatchProgress:
         return batch.tidemill.progress
     counts = batch.request_counts
     return BatchProgress(counts.total or None, counts.completed + counts.failed)
+
+
+def phase_of(batch: Batch) -> str:
+    """What is being done about a batch, for a reader."""
+    if batch.paused:
+        return "Paused"
+    return PHASES.get(batch.status, batch.status.capitalize())
 
 
 def detail_of(batch: Batch) -> str:

@@ -119,7 +119,7 @@ def batch_row(batch: Batch) -> tuple[str, ...]:
     done = counts.completed + counts.failed
     return (
         batch.id,
-        batch.status,
+        _status(batch),
         batch.model or "",
         f"{done}/{counts.total}",
         str(counts.failed),
@@ -133,7 +133,8 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
     done = counts.completed + counts.failed
     fields = [
         ("id", batch.id),
-        ("status", batch.status),
+        ("status", _status(batch)),
+        ("retry of", batch.retry_of or ""),
         ("endpoint", batch.endpoint),
         ("model", batch.model or ""),
         ("rows", f"{done} of {counts.total} done, {counts.failed} failed"),
@@ -150,6 +151,10 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
     problems = batch.errors.data if batch.errors else []
     fields += [("problem", f"line {p.line}: {p.message}") for p in problems[:SHOWN_PROBLEMS]]
     return [(name, value) for name, value in fields if value]
+
+
+def _status(batch: Batch) -> str:
+    return f"{batch.status}, paused" if batch.paused else batch.status
 
 
 def _time(seconds: int | None) -> str:

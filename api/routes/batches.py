@@ -1,21 +1,23 @@
-"""``/v1/batches``: create, list, read, cancel."""
+"""``/v1/batches``: create, list, read; `api.routes.lifecycle` has what is done to one."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query
 
 from api.auth import TenantDep
-from api.batch_view import batch_of, status_of
+from api.batch_view import batch_of
 from api.context import Context, ContextDep
-from api.errors import ApiError, invalid_value, no_such_batch
+from api.errors import invalid_value, no_such_batch
 from api.ids import checked_id
-from api.schemas.batch_create import BatchCreate
+from api.schemas.batch_create import BatchCreate, fingerprint
 from api.schemas.batches import Batch
 from api.schemas.common import Page
 from storage import files, jobs
-from storage.errors import NotFound, StateConflict
+from storage.errors import NotFound
 from storage.tables import File
 from storage.wakeups import Wakeup
+
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 router = APIRouter(prefix="/batches", tags=["Batches"])
 
@@ -26,13 +28,17 @@ def create_batch(
     context: ContextDep,
     tenant: TenantDep,
     background: BackgroundTasks,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Batch:
     """Create a batch. It is durable when the answer is there.
 
     With an ``Idempotency-Key``, the same request sent again gives the batch it made the first time,
-    and another request under the same key is refused.
+    whatever became of the input since, and another request under the same key is refused.
     """
+    idem_hash = None if idempotency_key is None else fingerprint(request)
+    earlier = jobs.find_created(context.database, tenant, idempotency_key, idem_hash)
+    if earlier is not None:
+        return read_batch(context, tenant, earlier.id)
     created = jobs.create_job(
         context.database,
         jobs.NewJob(
@@ -46,13 +52,13 @@ def create_batch(
             priority=request.tidemill.priority,
             output_expires_seconds=request.output_lifetime,
             idem_key=idempotency_key,
-            idem_hash=None if idempotency_key is None else request.fingerprint,
+            idem_hash=idem_hash,
         ),
     )
     if created.new:
         # After the commit, and after the answer: a slow broker keeps nobody waiting.
         background.add_task(context.wakeups.send, Wakeup.plan(created.job.id))
-    return _read(context, tenant, created.job.id)
+    return read_batch(context, tenant, created.job.id)
 
 
 def _find_input(context: Context, tenant: str, file_id: str) -> File:
@@ -90,25 +96,10 @@ def list_batches(
 @router.get("/{batch_id}")
 def get_batch(batch_id: str, context: ContextDep, tenant: TenantDep) -> Batch:
     """Read a batch."""
-    return _read(context, tenant, batch_id)
+    return read_batch(context, tenant, batch_id)
 
 
-@router.post("/{batch_id}/cancel")
-def cancel_batch(batch_id: str, context: ContextDep, tenant: TenantDep) -> Batch:
-    """Cancel a batch. What is done by then stays; doing it twice is no error."""
-    try:
-        jobs.request_stop(context.database, tenant, checked_id(batch_id))
-    except NotFound:
-        raise no_such_batch(batch_id[:64]) from None
-    except StateConflict:
-        ended = status_of(jobs.get(context.database, tenant, batch_id))
-        raise ApiError(
-            400, f"Cannot cancel a batch with status '{ended}'.", code="batch_not_cancellable"
-        ) from None
-    return _read(context, tenant, batch_id)
-
-
-def _read(context: Context, tenant: str, batch_id: str) -> Batch:
+def read_batch(context: Context, tenant: str, batch_id: str) -> Batch:
     """The tenant's batch, or `ApiError` 404."""
     try:
         return batch_of(jobs.view(context.database, tenant, checked_id(batch_id)))

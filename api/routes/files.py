@@ -8,6 +8,7 @@ from urllib.parse import quote
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from sqlalchemy import or_
 from sqlmodel import col, select
 
 from api.auth import TenantDep
@@ -124,9 +125,10 @@ def delete_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileDel
 
 def _batch_reading(context: Context, file: File) -> str | None:
     """The id of a batch that has still to read ``file``; once planned, it never does again."""
+    failed_there = select(col(Job.id)).where(col(Job.err_file_id) == file.id)
     query = select(col(Job.id)).where(
         col(Job.tenant_id) == file.tenant_id,
-        col(Job.input_file_id) == file.id,
+        or_(col(Job.input_file_id) == file.id, col(Job.retry_of).in_(failed_there)),
         col(Job.state) == JobState.VALIDATING,
     )
     with context.database.read() as session:

@@ -52,6 +52,20 @@ def _check_window(value: str) -> str:
     return value
 
 
+Window = Annotated[str, AfterValidator(_check_window), Field(examples=["24h"])]
+Priority = Annotated[int, Field(ge=-100, le=100)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+
+
+def fingerprint(request: BaseModel, **more: str) -> str:
+    """SHA-256 of what is asked for, defaults filled in: equal requests have equal ones."""
+    canonical = orjson.dumps(request.model_dump() | more, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()
+
+
 class BatchOptions(BaseModel):
     """What Tidemill adds to the request, under its one key.
 
@@ -62,7 +76,7 @@ class BatchOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     on_invalid: Literal["fail", "skip"] = "fail"
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    priority: Priority = 0
 
 
 class BatchCreate(BaseModel):
@@ -72,14 +86,8 @@ class BatchCreate(BaseModel):
 
     input_file_id: Annotated[str, Field(min_length=1)]
     endpoint: Annotated[str, AfterValidator(_check_endpoint)]
-    completion_window: Annotated[str, AfterValidator(_check_window), Field(examples=["24h"])]
-    metadata: (
-        Annotated[
-            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
-            Field(max_length=16),
-        ]
-        | None
-    ) = None
+    completion_window: Window
+    metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
     tidemill: BatchOptions = BatchOptions()
 
@@ -92,9 +100,3 @@ class BatchCreate(BaseModel):
     def output_lifetime(self) -> int | None:
         """Seconds until a result file goes away; `None`: never."""
         return None if self.output_expires_after is None else self.output_expires_after.seconds
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what is asked for, defaults filled in: equal requests have equal ones."""
-        canonical = orjson.dumps(self.model_dump(), option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(canonical).hexdigest()

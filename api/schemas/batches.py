@@ -92,10 +92,16 @@ class BatchTiming(BaseModel):
 
 
 class BatchExtension(BaseModel):
-    """What Tidemill tells about a batch beyond the OpenAI API."""
+    """What Tidemill tells about a batch beyond the OpenAI API.
+
+    ``paused``: no more of it is started until it is resumed. ``retry_of``: the batch whose failed
+    lines this one runs, and no others.
+    """
 
     on_invalid: str
     priority: int
+    paused: bool = False
+    retry_of: str | None = None
     progress: BatchProgress
     plan: dict[str, Any] | None = None
     invalid_lines: int = 0

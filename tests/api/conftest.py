@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,9 +14,17 @@ import uvicorn
 from openai import OpenAI
 
 from api.app import create_app
+from storage import chunks, finalizing, keys, planning
+from storage.chunks import Counts
 from storage.database import Database
+from storage.files import NewFile
+from storage.finalizing import Results
+from storage.ids import new_id
+from storage.keys import ResultKind
 from storage.objects import ObjectStore, open_store
+from storage.reconcile import reconcile
 from storage.settings import Settings
+from storage.tables import Chunk, Job
 from storage.wakeups import Wakeups, celery_app
 
 
@@ -64,6 +73,74 @@ def serve(settings: Settings) -> Iterator[Service]:
         server.should_exit = True
         thread.join(20)
         database.close()
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers' part in a batch's life, on the rows alone."""
+
+    service: Service
+
+    def create(self, client: OpenAI, **more: Any) -> str:
+        """A batch of ten lines for them; its id."""
+        made = client.files.create(file=("in.jsonl", b"{}\n" * 10), purpose="batch")
+        return client.batches.create(
+            input_file_id=made.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            **more,
+        ).id
+
+    def plan(self, job_id: str) -> None:
+        """In chunks of six and four lines."""
+        database = self.service.database
+        job = planning.claim_plan(database, "planner", lease_seconds=45, job_id=job_id)
+        assert job is not None
+        planned = [
+            planning.PlannedChunk(a, b, "smollm2", keys.plan(job_id, 1, a, b), 1, 10, 100 * (b - a))
+            for a, b in ((0, 6), (6, 10))
+        ]
+        plan = planning.Plan(10, planned, "smollm2", {"prompt_tokens": 1000}, n_invalid=1)
+        planning.commit_plan(database, job_id, job.plan_epoch, plan)
+
+    def claim(self) -> Chunk | None:
+        return chunks.claim_chunk(
+            self.service.database, "worker", ["smollm2"], lease_seconds=45, max_crashes=3
+        )
+
+    def commit(self, chunk: Chunk | None, counts: Counts) -> None:
+        assert chunk is not None
+        chunks.commit_chunk(
+            self.service.database,
+            chunk.id,
+            chunk.attempt,
+            part_key=keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt),
+            part_sha256="0" * 64,
+            counts=counts,
+        )
+
+    def finalize(self, job_id: str, n_output: int, n_errors: int) -> None:
+        database = self.service.database
+        reconcile(database, max_crashes=3)
+        job = finalizing.claim_finalize(database, "finalizer", lease_seconds=45, job_id=job_id)
+        assert job is not None
+        output = self._result(job, "output") if n_output else None
+        errors = self._result(job, "errors") if n_errors else None
+        results = Results(n_output, n_errors, output, errors)
+        finalizing.commit_final(database, job_id, job.fin_epoch, results)
+
+    def _result(self, job: Job, kind: ResultKind) -> NewFile:
+        key = keys.result(job.id, job.fin_epoch, kind)
+        info = self.service.store.put(key, kind.encode())
+        name = f"{job.id}_{kind}.jsonl"
+        return NewFile(
+            new_id("file"), "default", "batch_output", name, info.size, key, info.etag, info.sha256
+        )
+
+
+@pytest.fixture
+def workers(service: Service) -> Workers:
+    return Workers(service)
 
 
 def local_settings(home: Path, **values: object) -> Settings:

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from api.batch_view import batch_of
-from storage.jobs import JobProgress, JobView
+from storage.jobs import JobView
+from storage.progress import JobProgress
 from storage.states import JobState, StopReason
 from storage.tables import Job
 

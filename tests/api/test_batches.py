@@ -195,6 +195,25 @@ def test_the_same_key_gives_the_same_batch(client: OpenAI, input_id: str) -> Non
     assert create(client, input_id, extra_headers={"Idempotency-Key": "twice"}).id != first.id
 
 
+def test_the_same_key_gives_the_same_batch_after_its_input_is_gone(
+    serve_with: Callable[..., Any],
+) -> None:
+    service = serve_with()
+    client = service.openai()
+    input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
+    headers = {"Idempotency-Key": "once"}
+    first = create(client, input_id, extra_headers=headers)
+    fail(service, first.id)
+    client.files.delete(input_id)
+    again = create(client, input_id, extra_headers=headers)
+    assert (again.id, again.status) == (first.id, "failed")
+    with pytest.raises(openai.ConflictError):
+        create(client, input_id, extra_headers=headers, metadata={"other": "request"})
+    with pytest.raises(openai.BadRequestError) as caught:
+        create(client, input_id, extra_headers={"Idempotency-Key": "another"})
+    assert caught.value.code == "file_not_found"
+
+
 def test_one_key_from_many_callers_at_once(client: OpenAI, input_id: str) -> None:
     def call(_: int) -> str:
         return str(create(client, input_id, extra_headers={"Idempotency-Key": "race"}).id)
@@ -278,6 +297,9 @@ def test_an_unknown_batch(http: httpx.Client, batch_id: str) -> None:
     for refused in (
         http.get(f"/v1/batches/{batch_id}"),
         http.post(f"/v1/batches/{batch_id}/cancel"),
+        http.post(f"/v1/batches/{batch_id}/pause"),
+        http.post(f"/v1/batches/{batch_id}/resume"),
+        http.post(f"/v1/batches/{batch_id}/retry"),
     ):
         assert refused.status_code == 404
         assert refused.json()["error"]["type"] == "invalid_request_error"

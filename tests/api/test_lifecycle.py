@@ -1,15 +1,17 @@
 """What a client sees while workers move a job through its states; their part is played here."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from openai.types import Batch
+from sqlalchemy import update
 
-from storage import chunks, finalizing, keys, planning, reconcile
+from storage import chunks, jobs
 from storage.chunks import Counts
-from storage.files import NewFile
-from storage.finalizing import Results
-from storage.ids import new_id
+from storage.reconcile import reconcile
+from storage.tables import Job
 
 LEASE = 45.0
 
@@ -24,66 +26,9 @@ def client(service: Any) -> Any:
     return service.openai()
 
 
-def create(client: Any) -> Any:
-    made = client.files.create(file=("in.jsonl", b"{}\n" * 10), purpose="batch")
-    return client.batches.create(
-        input_file_id=made.id, endpoint="/v1/chat/completions", completion_window="24h"
-    ).id
-
-
-def plan(service: Any, job_id: str) -> None:
-    """Ten lines, in chunks of six and four."""
-    job = planning.claim_plan(service.database, "planner", lease_seconds=LEASE, job_id=job_id)
-    assert job is not None
-    planned = [
-        planning.PlannedChunk(a, b, "smollm2", keys.plan(job_id, 1, a, b), 1, 10, 100 * (b - a))
-        for a, b in ((0, 6), (6, 10))
-    ]
-    planning.commit_plan(
-        service.database,
-        job_id,
-        job.plan_epoch,
-        planning.Plan(10, planned, "smollm2", {"prompt_tokens": 1000}, n_invalid=1),
-    )
-
-
-def claim(service: Any) -> Any:
-    return chunks.claim_chunk(
-        service.database, "worker", ["smollm2"], lease_seconds=LEASE, max_crashes=3
-    )
-
-
-def commit(service: Any, chunk: Any, counts: Counts) -> None:
-    chunks.commit_chunk(
-        service.database,
-        chunk.id,
-        chunk.attempt,
-        part_key=keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt),
-        part_sha256="0" * 64,
-        counts=counts,
-    )
-
-
-def finalize(service: Any, job_id: str, n_output: int, n_errors: int) -> None:
-    reconcile.reconcile(service.database, max_crashes=3)
-    job = finalizing.claim_finalize(service.database, "finalizer", lease_seconds=LEASE)
-    assert job is not None
-
-    def result(kind: Any) -> NewFile:
-        key = keys.result(job_id, job.fin_epoch, kind)
-        info = service.store.put(key, kind.encode())
-        name = f"{job_id}_{kind}.jsonl"
-        return NewFile(
-            new_id("file"), "default", "batch_output", name, info.size, key, info.etag, info.sha256
-        )
-
-    results = Results(
-        n_output,
-        n_errors,
-        result("output") if n_output else None,
-        result("errors") if n_errors else None,
-    )
-    finalizing.commit_final(service.database, job_id, job.fin_epoch, results)
+@pytest.fixture
+def http(service: Any) -> Any:
+    return service.http()
 
 
 def counts(batch: Any) -> tuple[int, int, int]:
@@ -91,10 +36,10 @@ def counts(batch: Any) -> tuple[int, int, int]:
     return found.total, found.completed, found.failed
 
 
-def test_from_validating_to_completed(service: Any, client: Any) -> None:
-    job_id = create(client)
+def test_from_validating_to_completed(workers: Any, client: Any) -> None:
+    job_id = workers.create(client)
     assert client.batches.retrieve(job_id).usage is None
-    plan(service, job_id)
+    workers.plan(job_id)
     running = client.batches.retrieve(job_id)
     assert (running.status, running.model, counts(running)) == (
         "in_progress",
@@ -106,9 +51,9 @@ def test_from_validating_to_completed(service: Any, client: Any) -> None:
     assert running.tidemill["invalid_lines"] == 1
     assert running.tidemill["progress"]["seconds_left"] is None
 
-    first = claim(service)
+    first = workers.claim()
     half = Counts(ok=2, err=1, prompt_tokens=300, cached_tokens=200, completion_tokens=30)
-    chunks.renew_chunk(service.database, first.id, first.attempt, half, lease_seconds=LEASE)
+    chunks.renew_chunk(workers.service.database, first.id, first.attempt, half, lease_seconds=LEASE)
     moving = client.batches.retrieve(job_id)
     assert counts(moving) == (10, 2, 1)
     progress = moving.tidemill["progress"]
@@ -118,11 +63,11 @@ def test_from_validating_to_completed(service: Any, client: Any) -> None:
     assert moving.usage.total_tokens == 330
     assert moving.usage.input_tokens_details.cached_tokens == 200
 
-    commit(service, first, Counts(5, 1, 600, 400, 60))
-    commit(service, claim(service), Counts(4, 0, 400, 100, 40))
-    reconcile.reconcile(service.database, max_crashes=3)
+    workers.commit(first, Counts(5, 1, 600, 400, 60))
+    workers.commit(workers.claim(), Counts(4, 0, 400, 100, 40))
+    reconcile(workers.service.database, max_crashes=3)
     assert client.batches.retrieve(job_id).status == "finalizing"
-    finalize(service, job_id, 9, 1)
+    workers.finalize(job_id, 9, 1)
 
     done = client.batches.retrieve(job_id)
     assert (done.status, counts(done)) == ("completed", (10, 9, 1))
@@ -144,24 +89,24 @@ def test_from_validating_to_completed(service: Any, client: Any) -> None:
     assert client.batches.list().data[0] == done
 
 
-def test_nothing_failed_and_everything_failed(service: Any, client: Any) -> None:
+def test_nothing_failed_and_everything_failed(workers: Any, client: Any) -> None:
     for ok in (True, False):
-        job_id = create(client)
-        plan(service, job_id)
+        job_id = workers.create(client)
+        workers.plan(job_id)
         for lines in (6, 4):
-            commit(service, claim(service), Counts(lines * ok, lines * (not ok)))
-        finalize(service, job_id, 10 * ok, 10 * (not ok))
+            workers.commit(workers.claim(), Counts(lines * ok, lines * (not ok)))
+        workers.finalize(job_id, 10 * ok, 10 * (not ok))
         done = client.batches.retrieve(job_id)
         assert done.status == "completed"
         assert (done.output_file_id is not None, done.error_file_id is not None) == (ok, not ok)
 
 
-def test_cancelled_half_way(service: Any, client: Any) -> None:
-    job_id = create(client)
-    plan(service, job_id)
-    commit(service, claim(service), Counts(6, 0, 600, 0, 60))
+def test_cancelled_half_way(workers: Any, client: Any) -> None:
+    job_id = workers.create(client)
+    workers.plan(job_id)
+    workers.commit(workers.claim(), Counts(6, 0, 600, 0, 60))
     assert client.batches.cancel(job_id).status == "cancelling"
-    finalize(service, job_id, 6, 4)
+    workers.finalize(job_id, 6, 4)
     done = client.batches.retrieve(job_id)
     assert (done.status, counts(done)) == ("cancelled", (10, 6, 4))
     assert done.cancelled_at is not None
@@ -169,3 +114,78 @@ def test_cancelled_half_way(service: Any, client: Any) -> None:
     assert done.tidemill["progress"]["lines_done"] == 6
     assert done.tidemill["progress"]["lines_cancelled"] == 4
     assert client.batches.cancel(job_id).status == "cancelled"
+
+
+def test_expired_half_way(workers: Any, client: Any) -> None:
+    job_id = workers.create(client)
+    workers.plan(job_id)
+    workers.commit(workers.claim(), Counts(6, 0, 600, 0, 60))
+    with workers.service.database.write() as session:
+        session.execute(update(Job).values(expires_at=time.time() - 1))
+    workers.finalize(job_id, 6, 4)
+    done = client.batches.retrieve(job_id)
+    assert (done.status, counts(done)) == ("expired", (10, 6, 4))
+    assert (done.expired_at is not None, done.cancelled_at) == (True, None)
+    assert done.usage.total_tokens == 660
+    assert done.output_file_id is not None
+    assert done.error_file_id is not None
+
+
+# Pause and resume
+
+
+def test_paused_and_resumed(workers: Any, client: Any, http: Any) -> None:
+    job_id = workers.create(client)
+    assert client.batches.retrieve(job_id).tidemill["paused"] is False
+    workers.plan(job_id)
+    first = workers.claim()
+    for _ in range(2):
+        paused = http.post(f"/v1/batches/{job_id}/pause")
+        assert paused.status_code == 200
+        assert paused.json()["tidemill"]["paused"] is True
+    # To a client of OpenAI's it is in progress, as it was.
+    assert client.batches.retrieve(job_id).status == "in_progress"
+    assert workers.claim() is None
+    workers.commit(first, Counts(6, 0, 600, 0, 60))
+    waiting = client.batches.retrieve(job_id)
+    assert counts(waiting) == (10, 6, 0)
+    assert waiting.tidemill["progress"]["seconds_left"] is None
+    for _ in range(2):
+        resumed = http.post(f"/v1/batches/{job_id}/resume").json()
+        assert resumed["tidemill"]["paused"] is False
+    workers.commit(workers.claim(), Counts(4))
+    workers.finalize(job_id, 10, 0)
+    for what in ("pause", "resume"):
+        refused = http.post(f"/v1/batches/{job_id}/{what}")
+        assert refused.status_code == 400
+        error = refused.json()["error"]
+        assert error["message"] == f"Cannot {what} a batch with status 'completed'."
+        assert error["code"] in ("batch_not_pausable", "batch_not_resumable")
+
+
+def test_a_paused_batch_is_cancelled(workers: Any, client: Any, http: Any) -> None:
+    job_id = workers.create(client)
+    workers.plan(job_id)
+    paused = client.post(f"/batches/{job_id}/pause", cast_to=Batch)
+    assert (paused.id, paused.tidemill["paused"]) == (job_id, True)
+    stopping = client.batches.cancel(job_id)
+    assert (stopping.status, stopping.tidemill["paused"]) == ("cancelling", False)
+    assert http.post(f"/v1/batches/{job_id}/resume").status_code == 400
+    workers.finalize(job_id, 0, 10)
+    assert client.batches.retrieve(job_id).status == "cancelled"
+
+
+def test_other_tenants_batches_stay_as_they_are(serve_with: Callable[..., Any]) -> None:
+    service = serve_with(api_keys="one:a,two:b")
+    client = service.openai("a")
+    input_id = client.files.create(file=("in.jsonl", b"{}\n"), purpose="batch").id
+    job_id = client.batches.create(
+        input_file_id=input_id, endpoint="/v1/completions", completion_window="24h"
+    ).id
+    for what in ("pause", "resume", "retry", "cancel"):
+        refused = service.http().post(
+            f"/v1/batches/{job_id}/{what}", headers={"authorization": "Bearer b"}
+        )
+        assert refused.status_code == 404
+    job = jobs.load(service.database, job_id)
+    assert (job.cancel, job.paused_at) == (None, None)

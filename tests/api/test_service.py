@@ -250,3 +250,19 @@ def test_the_description(http: httpx.Client) -> None:
     assert set(form["schema"]["properties"]) == {"file", "purpose", "expires_after"}
     assert set(form["schema"]["required"]) == {"file", "purpose"}
     assert "ExpiresAfter" in described["components"]["schemas"]
+
+
+def test_what_is_done_to_a_batch_is_described(http: httpx.Client) -> None:
+    described = http.get("/openapi.json").json()
+    for what in ("cancel", "pause", "resume", "retry"):
+        route = described["paths"][f"/v1/batches/{{batch_id}}/{what}"]["post"]
+        answer = route["responses"]["200"]["content"]["application/json"]["schema"]
+        assert answer == {"$ref": "#/components/schemas/Batch"}
+        assert route["description"]
+        assert ("requestBody" in route) == (what == "retry")
+        if what == "retry":
+            assert not route["requestBody"].get("required", False)
+            assert "idempotency-key" in {each["name"] for each in route["parameters"]}
+    schemas = described["components"]["schemas"]
+    assert set(schemas["BatchRetry"]["properties"]) == {"completion_window", "metadata", "tidemill"}
+    assert {"paused", "retry_of"} <= set(schemas["BatchExtension"]["properties"])

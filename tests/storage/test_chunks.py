@@ -8,40 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
-from storage import chunks, jobs
+from moves import claim, commit, must_claim, tick
+from storage import chunks, crashes, jobs
 from storage.chunks import Counts
 from storage.database import Database
 from storage.errors import NotFound, StateConflict, StorageError
 from storage.states import ChunkState, StopReason
-from storage.tables import Chunk, Job
+from storage.tables import Job
 
 Create = Callable[..., Job]
-
-
-def claim(database: Database, *models: str, lease_seconds: float = 45) -> Chunk | None:
-    return chunks.claim_chunk(
-        database, "worker", models or ["smollm2"], lease_seconds=lease_seconds, max_crashes=3
-    )
-
-
-def must_claim(database: Database, *models: str) -> Chunk:
-    chunk = claim(database, *models)
-    assert chunk is not None
-    return chunk
-
-
-def commit(database: Database, chunk: Chunk, attempt: int | None = None) -> Chunk:
-    attempt = attempt or chunk.attempt
-    return chunks.commit_chunk(
-        database,
-        chunk.id,
-        attempt,
-        part_key=f"parts/{attempt}",
-        part_sha256="s",
-        counts=Counts(ok=chunk.b - chunk.a),
-    )
 
 
 def test_claims_go_by_priority_then_age_then_plan(database: Database, running_job: Create) -> None:
@@ -148,7 +124,7 @@ def test_a_stale_attempt_changes_nothing(database: Database, running_job: Create
     for write in (
         lambda: commit(database, stale),
         lambda: chunks.release_chunk(database, stale.id, stale.attempt),
-        lambda: chunks.crash_chunk(database, stale.id, stale.attempt),
+        lambda: crashes.crash_chunk(database, stale.id, stale.attempt),
     ):
         with pytest.raises(StateConflict):
             write()
@@ -156,7 +132,7 @@ def test_a_stale_attempt_changes_nothing(database: Database, running_job: Create
     with pytest.raises(StateConflict):
         commit(database, stale)
     with pytest.raises(StateConflict):
-        chunks.crash_chunk(database, current.id, current.attempt)
+        crashes.crash_chunk(database, current.id, current.attempt)
     kept = chunks.load(database, current.id)
     assert kept is not None
     assert (kept.state, kept.part_key) == ("done", f"parts/{current.attempt}")
@@ -166,7 +142,7 @@ def test_no_such_chunk_is_another_error(database: Database) -> None:
     with pytest.raises(NotFound):
         chunks.release_chunk(database, "chunk_missing", 1)
     with pytest.raises(NotFound):
-        chunks.crash_chunk(database, "chunk_missing", 1)
+        crashes.crash_chunk(database, "chunk_missing", 1)
     assert chunks.load(database, "chunk_missing") is None
 
 
@@ -187,6 +163,43 @@ def test_renewals_carry_progress_and_bring_the_stop(
     jobs.request_stop(database, "acme", job.id)
     renewed = chunks.renew_chunk(database, chunk.id, chunk.attempt, counts, lease_seconds=90)
     assert renewed.stop == StopReason.CANCELLED
+
+
+def test_many_leases_are_renewed_at_once(database: Database, running_job: Create) -> None:
+    job, other = running_job(4, 4), running_job(4)
+    held = [must_claim(database) for _ in range(3)]
+    lost = held[1]
+    chunks.release_chunk(database, lost.id, lost.attempt, delay=60)
+    jobs.request_stop(database, "acme", other.id)
+    leases = [
+        chunks.ChunkLease(chunk.id, chunk.attempt, Counts(ok=index + 1))
+        for index, chunk in enumerate(held)
+    ]
+    renewed = chunks.renew_chunks(database, leases, lease_seconds=90)
+    assert [(renewed[c.id].still_mine, renewed[c.id].stop) for c in held] == [
+        (True, None),
+        (False, None),
+        (True, StopReason.CANCELLED),
+    ]
+    kept = {c.id: c for c in chunks.iter_chunks(database, job.id, list(ChunkState))}
+    assert (kept[held[0].id].progress, kept[lost.id].progress) == (1, 0)
+    before, after = held[0].lease_exp, kept[held[0].id].lease_exp
+    assert before is not None
+    assert after is not None
+    assert after > before + 40
+    assert chunks.renew_chunks(database, [], lease_seconds=90) == {}
+
+
+def test_stops_are_told_between_renewals(database: Database, running_job: Create) -> None:
+    cancelled, expired, going = running_job(), running_job(window_seconds=0.0), running_job()
+    jobs.request_stop(database, "acme", cancelled.id)
+    tick(database)
+    asked = [cancelled.id, expired.id, going.id]
+    assert chunks.stop_reasons(database, asked) == {
+        cancelled.id: StopReason.CANCELLED,
+        expired.id: StopReason.EXPIRED,
+    }
+    assert chunks.stop_reasons(database, []) == {}
 
 
 def test_a_commit_counts_every_line(database: Database, running_job: Create) -> None:
@@ -214,68 +227,6 @@ def test_a_chunk_given_back_is_claimable_at_once(database: Database, running_job
     chunks.release_chunk(database, chunk.id, chunk.attempt)
     again = must_claim(database)
     assert (again.id, again.attempt, again.crashes, again.progress) == (chunk.id, 2, 0, 0)
-
-
-def test_a_crash_waits_before_the_next_try(database: Database, running_job: Create) -> None:
-    running_job(4)
-    chunk = must_claim(database)
-    chunks.crash_chunk(database, chunk.id, chunk.attempt)
-    kept = chunks.load(database, chunk.id)
-    assert kept is not None
-    assert (kept.state, kept.crashes, kept.owner) == ("pending", 1, None)
-    with database.read() as session:
-        assert kept.not_before > database.now(session)
-    assert claim(database) is None
-
-
-def crash(database: Database, chunk: Chunk) -> None:
-    """Crash a chunk and let its wait be over."""
-    chunks.crash_chunk(database, chunk.id, chunk.attempt)
-    with database.write() as session:
-        session.execute(update(Chunk).values(not_before=0.0))
-
-
-def test_the_second_crash_splits(database: Database, running_job: Create) -> None:
-    job = running_job(7)
-    crash(database, must_claim(database))
-    parent = must_claim(database)
-    crash(database, parent)
-    children = sorted(
-        chunks.iter_chunks(database, job.id, [ChunkState.PENDING]), key=lambda chunk: chunk.a
-    )
-    assert [(c.a, c.b) for c in children] == [(0, 3), (3, 7)]
-    for child in children:
-        assert (child.plan_key, child.plan_a) == (parent.plan_key, parent.plan_a)
-        assert (child.first_line, child.last_line) == (parent.first_line, parent.last_line)
-    assert jobs.progress(database, job.id).planned_tokens == 70
-    kept = chunks.load(database, parent.id)
-    assert kept is not None
-    assert kept.state == ChunkState.SPLIT
-    with pytest.raises(StateConflict):
-        commit(database, parent)
-
-
-def test_a_poison_line_is_cornered_while_its_neighbours_get_done(
-    database: Database, running_job: Create
-) -> None:
-    """Line 5 of 16 kills every worker that runs it."""
-    job = running_job(16)
-    crashes = 0
-    while (chunk := claim(database)) is not None:
-        if chunk.a <= 5 < chunk.b:
-            crash(database, chunk)
-            crashes += 1
-        else:
-            commit(database, chunk)
-    assert crashes <= 2 + 3 + 3
-    poison = chunks.poison_chunks(database, max_crashes=3)
-    assert [(c.job_id, c.a, c.b, c.crashes) for c in poison] == [(job.id, 5, 6, 3)]
-    mine = chunks.claim_poison(database, "reconciler", lease_seconds=45, max_crashes=3)
-    assert mine is not None
-    assert chunks.claim_poison(database, "other", lease_seconds=45, max_crashes=3) is None
-    commit(database, mine)
-    done = list(chunks.iter_chunks(database, job.id, [ChunkState.DONE]))
-    assert sum(chunk.b - chunk.a for chunk in done) == 16
 
 
 def test_chunks_are_read_in_pages(

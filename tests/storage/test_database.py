@@ -1,5 +1,7 @@
 """One schema, one clock and one set of errors on both databases."""
 
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from sqlalchemy import select, text
 from sqlmodel import Session
 
 from storage import models
-from storage.database import Database, now_sql
+from storage.database import MIGRATION_LOCK, Database, now_sql
 from storage.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -23,6 +25,7 @@ from storage.errors import (
     StateConflict,
     StorageError,
 )
+from storage.postgres import LimitedConnection
 from storage.tables import METADATA, Model
 
 
@@ -153,6 +156,67 @@ def test_a_connection_that_is_cut(postgres_url: str) -> None:
     with database.read() as session:  # the pool has a living connection again
         assert database.now(session) > 0
     database.close()
+
+
+@pytest.mark.servers
+def test_a_server_that_is_paused_is_not_waited_for(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LimitedConnection, "limit_seconds", 1.0)
+    database = Database(postgres_url)
+    backend = 0
+
+    def ask() -> None:
+        nonlocal backend
+        with database.write() as session:
+            backend = session.connection().execute(text("SELECT pg_backend_pid()")).scalar_one()
+            os.kill(backend, signal.SIGSTOP)
+            session.connection().execute(text("SELECT 1"))
+
+    began = time.monotonic()
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            ask()
+        assert time.monotonic() - began < 10
+        with database.read() as session:  # the others are well
+            assert database.now(session) > 0
+    finally:
+        os.kill(backend, signal.SIGCONT)
+        database.close()
+
+
+@pytest.mark.servers
+def test_a_client_that_is_paused_does_not_hold_its_locks_for_ever(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.read() as session:
+        settings = {
+            name: session.connection().execute(text(f"SHOW {name}")).scalar_one()
+            for name in ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+        }
+    database.close()
+    assert settings == {
+        "idle_in_transaction_session_timeout": "10s",
+        "lock_timeout": "10s",
+        "statement_timeout": "30s",
+    }
+
+
+@pytest.mark.servers
+def test_a_migration_waits_for_another(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LimitedConnection, "limit_seconds", 0.5)
+    first, second = Database(postgres_url), Database(postgres_url)
+    with first.write() as session:
+        session.connection().execute(
+            text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
+        )
+        waiting = threading.Thread(target=second.migrate)
+        waiting.start()
+        waiting.join(2)
+        assert waiting.is_alive()
+    waiting.join(20)
+    assert not waiting.is_alive()
+    for database in (first, second):
+        database.close()
 
 
 def test_a_full_disk_is_out_of_space(tmp_path: Path) -> None:

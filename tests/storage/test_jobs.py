@@ -15,7 +15,7 @@ from storage.errors import (
     StateConflict,
 )
 from storage.files import NewFile
-from storage.jobs import JobProgress
+from storage.progress import JobProgress
 from storage.reconcile import reconcile
 from storage.states import JobState, StopReason
 from storage.tables import Job
@@ -57,6 +57,23 @@ def test_an_idempotency_key_gives_the_same_job(
     with pytest.raises(IdempotencyMismatch):
         create("another")
     assert create("another", tenant="other").new
+
+
+def test_a_request_sent_again_is_found_without_its_input(
+    database: Database, new_file: Callable[..., NewFile]
+) -> None:
+    file = files.insert(database, new_file())
+    new = jobs.NewJob("acme", "/v1/x", "24h", 60, file, idem_key="k", idem_hash="h")
+    made = jobs.create_job(database, new).job
+    files.soft_delete(database, "acme", file.id)
+    found = jobs.find_created(database, "acme", "k", "h")
+    assert found is not None
+    assert found.id == made.id
+    with pytest.raises(IdempotencyMismatch):
+        jobs.find_created(database, "acme", "k", "another")
+    assert jobs.find_created(database, "other", "k", "h") is None
+    assert jobs.find_created(database, "acme", "new", "h") is None
+    assert jobs.find_created(database, "acme", None, None) is None
 
 
 def test_an_idempotency_key_under_concurrency(

@@ -8,6 +8,7 @@ rows' own times into the past.
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from sqlalchemy import select, text
 
-from storage import chunks, files, finalizing, jobs, keys, planning
+from moves import MAX_CRASHES, attempt, counts_are_sums, ranges_partition_the_lines
+from storage import chunks, crashes, files, finalizing, jobs, keys, planning
 from storage.chunks import Counts
 from storage.database import Database
-from storage.errors import CountsDiffer, StateConflict
+from storage.errors import CountsDiffer
 from storage.files import NewFile
 from storage.finalizing import Results
 from storage.ids import new_id
 from storage.planning import Plan, PlannedChunk
 from storage.reconcile import reclaim_embedded, reconcile
-from storage.states import TERMINAL_CHUNK_STATES, TERMINAL_JOB_STATES, ChunkState, JobState
+from storage.states import (
+    OPEN_JOB_STATES,
+    TERMINAL_CHUNK_STATES,
+    TERMINAL_JOB_STATES,
+    ChunkState,
+    JobState,
+)
 from storage.tables import Chunk, Job
 
-MAX_CRASHES = 3
 LEASE = 1000.0
 LIMITS: dict[str, Any] = {"lease_seconds": LEASE, "max_crashes": MAX_CRASHES}
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=3)
@@ -78,6 +85,14 @@ class Protocol(RuleBasedStateMachine):
         ids = [job.id for job in self.rows(Job)]
         job_id = ids[index % len(ids)]
         attempt(lambda: jobs.request_stop(self.database, "acme", job_id))
+
+    @rule(index=st.integers(0, 3), pause=st.booleans())
+    def pause_or_resume(self, index: int, pause: bool) -> None:
+        ids = [job.id for job in self.rows(Job)]
+        before = jobs.load(self.database, ids[index % len(ids)])
+        change = jobs.pause if pause else jobs.resume
+        done = attempt(lambda: change(self.database, "acme", before.id))
+        assert done == (before.state in OPEN_JOB_STATES and before.cancel is None)
 
     # Planners
 
@@ -140,7 +155,7 @@ class Protocol(RuleBasedStateMachine):
         mine = self.held(chunk) or (before is not None and before.part_key == part_of(chunk))
         assert attempt(lambda: commit(self.database, chunk, errors)) == mine
 
-    @rule(chunk=leases, end=st.sampled_from([chunks.release_chunk, chunks.crash_chunk]))
+    @rule(chunk=leases, end=st.sampled_from([chunks.release_chunk, crashes.crash_chunk]))
     def give_back(self, chunk: Chunk, end: Callable[[Database, str, int], None]) -> None:
         mine = self.held(chunk)
         assert attempt(lambda: end(self.database, chunk.id, chunk.attempt)) == mine
@@ -205,7 +220,8 @@ class Protocol(RuleBasedStateMachine):
             own = by_job[job.id]
             ranges_partition_the_lines(job, own)
             self.rows_only_go_on(job, own)
-            if job.state == JobState.FINALIZING or job.state in TERMINAL_JOB_STATES:
+            if job.state not in OPEN_JOB_STATES:
+                assert job.paused_at is None
                 assert all(chunk.state in TERMINAL_CHUNK_STATES for chunk in own)
             if job.state in TERMINAL_JOB_STATES:
                 counts_are_sums(job, own)
@@ -219,6 +235,7 @@ class Protocol(RuleBasedStateMachine):
             if before is not None:
                 assert chunk.attempt >= before["attempt"]
                 assert chunk.crashes >= before["crashes"]
+                assert before["engine_crashes"] <= chunk.engine_crashes <= chunk.crashes
                 if before["state"] in TERMINAL_CHUNK_STATES:
                     assert self.seen[chunk.id] == before
         before = self.seen.get(job.id)
@@ -230,7 +247,9 @@ class Protocol(RuleBasedStateMachine):
                 assert self.seen[job.id] == before
 
     def everything_ends(self) -> None:
-        """Once faults stop, every job becomes terminal."""
+        """Once faults stop and nobody holds a job back, every job becomes terminal."""
+        for job in self.rows(Job):
+            attempt(partial(jobs.resume, self.database, "acme", job.id))
         self.leases_run_out()
         for _ in range(200):
             self.waits_are_over()
@@ -259,7 +278,11 @@ class Protocol(RuleBasedStateMachine):
         """As `chunks.claim_chunk`, in plain words."""
         with self.database.read() as session:
             now = self.database.now(session)
-        running = [j.id for j in self.rows(Job) if j.state == JobState.RUNNING and not j.cancel]
+        running = [
+            job.id
+            for job in self.rows(Job)
+            if job.state == JobState.RUNNING and not job.cancel and job.paused_at is None
+        ]
         return [
             chunk.id
             for chunk in self.rows(Chunk)
@@ -282,33 +305,9 @@ class Protocol(RuleBasedStateMachine):
             session.connection().execute(text(statement))
 
 
-def ranges_partition_the_lines(job: Job, own: list[Chunk]) -> None:
-    at = 0
-    for a, b in sorted((chunk.a, chunk.b) for chunk in own if chunk.state != ChunkState.SPLIT):
-        assert a == at
-        at = b
-    assert at == (job.n_lines or 0)
-
-
-def counts_are_sums(job: Job, own: list[Chunk]) -> None:
-    done = [chunk for chunk in own if chunk.state == ChunkState.DONE]
-    assert job.n_ok + job.n_err + job.n_cancelled == (job.n_lines or 0)
-    assert job.n_ok == sum(chunk.n_ok for chunk in done)
-    assert job.prompt_tokens == sum(chunk.prompt_tokens for chunk in done)
-
-
 def given(row: Any) -> Any:
     """A row for a bundle, or nothing for it."""
     return multiple() if row is None else row
-
-
-def attempt(call: Callable[[], object]) -> bool:
-    """Whether a change was made rather than a race lost."""
-    try:
-        call()
-    except StateConflict:
-        return False
-    return True
 
 
 def part_of(chunk: Chunk) -> str:

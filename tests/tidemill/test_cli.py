@@ -15,6 +15,8 @@ from storage.home import Home
 
 COMMANDS = (
     *("up", "run", "submit", "status", "watch", "fetch", "cancel", "list", "doctor"),
+    *("pause", "resume", "retry"),
+    *("api", "worker", "reconciler"),
     *("models list", "models add", "models pull"),
 )
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.errors import InputError, UsageError
-from tidemill.inputs import open_source
+from tidemill.inputs import Limits, open_source
 from tidemill.requests import COMPLETIONS, RequestOptions, request_lines, row_number, upload_of
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=40)
@@ -104,7 +104,7 @@ def test_integers_of_any_size_are_sent(tmp_path: Path) -> None:
 
 def test_a_line_that_is_too_long_or_no_text_is_a_request_without_a_prompt(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"fine\n" + b"x" * 60 + b"\nl\xe4tin\n\nfine\n")
-    source = open_source(tmp_path / "in", max_line_bytes=50)
+    source = open_source(tmp_path / "in", limits=Limits(max_line_bytes=50))
     lines = b"".join(request_lines(source, RequestOptions())).splitlines()
     sent = [orjson.loads(line) if line else None for line in lines]
     assert [line and line["custom_id"] for line in sent] == [

@@ -107,3 +107,9 @@ def test_what_cannot_be_written_is_refused(
             source,
         )
     assert type(caught.value) is kind
+
+
+def test_the_name_of_a_gzipped_input_gives_a_plain_output() -> None:
+    target = plan_target(Path("data/in.jsonl.gz"), Kind.JSONL)
+    assert target.output == Path("data/in.output.jsonl")
+    assert target.errors == Path("data/in.errors.jsonl")

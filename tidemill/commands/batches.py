@@ -1,4 +1,4 @@
-"""``status``, ``watch``, ``fetch``, ``cancel`` and ``list``: batches of a running service."""
+"""``status``, ``watch``, ``fetch`` and ``list``: batches of a running service."""
 
 import time
 from contextlib import nullcontext
@@ -133,30 +133,6 @@ def fetch(
     else:
         say_written(batch, written)
     raise typer.Exit(of_batch(batch))
-
-
-def cancel(
-    batch_id: options.BatchId,
-    url: options.Url = None,
-    api_key: options.ApiKey = None,
-    home: options.Home = None,
-    as_json: options.Json = False,
-) -> None:
-    """Ask a batch to stop. Answers that are there already are kept.
-
-    Examples:
-
-        tidemill cancel batch_01k4
-    """
-    from tidemill.render import print_json
-    from tidemill.session import connect
-
-    with connect(url, api_key, home) as client:
-        batch = client.cancel(batch_id)
-    if as_json:
-        print_json(batch)
-    else:
-        typer.echo(batch.status)
 
 
 def list_batches(

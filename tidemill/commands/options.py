@@ -29,6 +29,13 @@ Home = Annotated[
     Path | None,
     typer.Option("--home", help="The data folder; TIDEMILL_HOME, or else ~/.tidemill."),
 ]
+Host = Annotated[
+    str | None, typer.Option("--host", help="The address to listen on. [default: 127.0.0.1]")
+]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=0, max=65535, help="0 takes a free one. [default: 8000]"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary.")]
 
