@@ -1,6 +1,6 @@
 """The engine's loop: schedule, execute, update. One object, one thread, no I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 
 from engine.cache.block_pool import BlockPool
@@ -37,6 +37,10 @@ class EngineCore:
         self._refused: list[Completion] = []
         self._counts = {"steps": 0, "prompt": 0, "cached": 0, "output": 0, "finished": 0}
         self.info = _describe(files.name, config, model, self._runner, began)
+
+    def on_progress(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called by `step` while it computes, so that a long one shows it goes on."""
+        self._runner.on_layer(call)
 
     @property
     def has_work(self) -> bool:

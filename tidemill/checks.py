@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +13,6 @@ from storage.errors import StorageError
 from storage.settings import Settings
 
 MIN_PYTHON = (3, 11)
-MIN_FREE_BYTES = 1_000_000_000
 BROKER_SECONDS = 5.0
 
 
@@ -97,17 +95,17 @@ def _home(settings: Settings) -> Iterator[Check]:
         str(settings.home) if writable else f"{place} cannot be written",
         "" if writable else "Choose another with --home or TIDEMILL_HOME.",
     )
-    free = shutil.disk_usage(place).free
-    yield Check(
-        "disk space",
-        free >= MIN_FREE_BYTES,
-        f"{free / 1e9:,.1f} GB free",
-        "" if free >= MIN_FREE_BYTES else "Free some space there.",
-    )
+    from storage.probes import folders, look_at_disk
+
+    for variable, folder in folders(settings):
+        finding = look_at_disk(folder)
+        hint = f"{finding.meaning} Or set {variable}." if finding.meaning else ""
+        yield Check("disk space", finding.ok, f"{finding.found} in {folder}", hint)
 
 
 def _database(settings: Settings) -> Iterator[Check]:
     from storage.database import Database
+    from storage.probes import look_at_clock
 
     try:
         database = Database(settings.resolved_database_url)
@@ -116,31 +114,30 @@ def _database(settings: Settings) -> Iterator[Check]:
         if database.dialect == "sqlite" and not path.exists():
             yield Check("database", True, f"{name}; made at the first start")
             return
-        with database.read() as session:
-            database.now(session)
+        clock = look_at_clock(database)
         database.close()
     except StorageError as error:
         yield Check("database", False, str(error), "Check TIDEMILL_DATABASE_URL.")
         return
     yield Check("database", True, name)
+    yield Check("clock", True, clock.found, clock.meaning)
 
 
 def _store(settings: Settings) -> Iterator[Check]:
     from storage.objects import open_store
+    from storage.probes import look_at_store
 
     local = settings.resolved_object_store_url.startswith("file:")
     if local and not settings.home.exists():
         yield Check("object store", True, "a local folder; made at the first start")
         return
     try:
-        probe = open_store(settings).probe()
+        finding = look_at_store(open_store(settings))
     except StorageError as error:
         yield Check("object store", False, str(error), "Check TIDEMILL_OBJECT_STORE_URL.")
         return
-    found = "a local folder" if local else "S3"
-    if not probe.conditional_writes:
-        found += "; it ignores conditional writes, so two workers rely on the database alone"
-    yield Check("object store", True, found)
+    kind = "a local folder" if local else "S3"
+    yield Check("object store", True, f"{kind}; it {finding.found}", finding.meaning)
 
 
 def _broker(settings: Settings) -> Iterator[Check]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tidemill.commands import batches, doctor, models, run, up
+from tidemill.commands import batches, doctor, lifecycle, models, parts, run, up
 from tidemill.errors import TidemillError
 from tidemill.exits import HELP, ExitCode
 
@@ -19,12 +19,18 @@ app = typer.Typer(
 )
 for command, name in (
     (up.up, "up"),
+    (parts.api, "api"),
+    (parts.worker, "worker"),
+    (parts.reconciler, "reconciler"),
     (run.run, "run"),
     (run.submit, "submit"),
     (batches.status, "status"),
     (batches.watch, "watch"),
     (batches.fetch, "fetch"),
-    (batches.cancel, "cancel"),
+    (lifecycle.cancel, "cancel"),
+    (lifecycle.pause, "pause"),
+    (lifecycle.resume, "resume"),
+    (lifecycle.retry, "retry"),
     (batches.list_batches, "list"),
     (doctor.doctor, "doctor"),
 ):

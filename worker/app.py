@@ -1,129 +1,86 @@
 """The Celery application: ``celery -A worker.app worker -Q tidemill.control,tidemill.model.NAME``.
 
-A task is a doorbell: it looks at the rows and does what is due. One that comes twice, late or for
-nothing returns at once.
+``tidemill worker`` is the same worker under a command of its own; this is for those who run Celery
+themselves.
 """
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import structlog
 from celery import Celery, signals
 
-from storage import models
-from storage.errors import StorageError
 from storage.settings import Settings
-from storage.wakeups import celery_app, model_queue
+from storage.wakeups import CONTROL_QUEUE, MODEL_QUEUE_PREFIX, celery_app
 from worker.context import WorkerContext
-from worker.drain import drain
-from worker.finalizer import finalize_job
-from worker.plan.job import plan_job
-from worker.reconciler import Reconciler, tick
+from worker.crew import PREPARERS, Crew
+from worker.listener import ModelListener, add_tasks
+from worker.reconciler import Reconciler
 
 log = structlog.get_logger(__name__)
-
-# One thread drains, at most PREPARERS plan or finalize, and there is always one left that answers
-# doorbells which are not needed.
-CONCURRENCY = 4
-PREPARERS = CONCURRENCY - 2
-
-
-def add_tasks(app: Celery, worker: WorkerContext) -> None:
-    """Register the three tasks that wake-ups name."""
-    places = threading.BoundedSemaphore(PREPARERS)
-
-    def prepare(work: Callable[[WorkerContext, str], None], job_id: str) -> None:
-        # Where every place is taken the doorbell is passed over: the reconciler rings again.
-        if places.acquire(blocking=False):
-            try:
-                work(worker, job_id)
-            finally:
-                places.release()
-
-    def plan(job_id: str) -> None:
-        prepare(plan_job, job_id)
-
-    def drain_model(model: str) -> None:
-        if drain(worker, model):
-            # The last chunk of a job may be done: no need to wait for the reconciler's turn.
-            tick(worker)
-
-    def finalize(job_id: str) -> None:
-        prepare(finalize_job, job_id)
-
-    for name, task in (
-        ("tidemill.plan", plan),
-        ("tidemill.drain", drain_model),
-        ("tidemill.finalize", finalize),
-    ):
-        # Not shared: a later worker in this process has tasks of its own.
-        app.task(task, name=name, shared=False)
-
-
-def listen_to_models(worker: WorkerContext, consumer: Any) -> None:
-    """Let a Celery consumer hear of every model that there is by now. Safe from any thread."""
-    if consumer is None or consumer.task_consumer is None:
-        return  # not connected yet, or not at the moment
-    for model in models.list_models(worker.database):
-        queue = model_queue(model.name)
-        if queue not in consumer.app.amqp.queues.consume_from:
-            consumer.call_soon(consumer.add_task_queue, queue)
-
-
-class ModelListener:
-    """Lets a worker hear of models that are added while it runs, each time that it is called."""
-
-    def __init__(self, worker: WorkerContext) -> None:
-        self._worker = worker
-        self.consumer: Any = None  # Celery's, once there is one
-        self.enabled = True
-
-    def __call__(self) -> None:
-        if not self.enabled:
-            return
-        try:
-            listen_to_models(self._worker, self.consumer)
-        except StorageError as error:
-            log.warning("models_not_listed", code=error.code)
 
 
 def make_app(settings: Settings) -> Celery:
     """The application of a worker process of its own, reconciler included.
 
-    A worker that is given no queues (``-Q``) listens to all models, those that are added later
-    included; one that is given some is left with those.
+    A worker that is given no queues (``-Q``) plans, finalizes and serves all models, those that are
+    added later included. One that is given some does what their names say.
     """
     app = celery_app(settings)
-    app.conf.worker_concurrency = CONCURRENCY
-    worker = WorkerContext.open(settings, app)
-    listener = ModelListener(worker)
-    reconciler = Reconciler(worker, before=listener)
-    add_tasks(app, worker)
-
-    def configured(options: dict[str, Any], **_: Any) -> None:
-        listener.enabled = not options.get("queues")
-
-    def started(sender: Any, **_: Any) -> None:
-        listener.consumer = sender
-        listener()
-        reconciler.start()
-        log.info("worker_ready", owner=worker.owner, queues=list(app.amqp.queues.consume_from))
-
-    def stopping(**_: Any) -> None:
-        worker.stopping.set()
-        worker.engines.interrupt()
-
-    def stopped(**_: Any) -> None:
-        reconciler.join(timeout=5)
-        worker.engines.close()
-        worker.database.close()
-
-    signals.celeryd_init.connect(configured, weak=False)
-    signals.worker_ready.connect(started, weak=False)
-    signals.worker_shutting_down.connect(stopping, weak=False)
-    signals.worker_shutdown.connect(stopped, weak=False)
+    host = _CeleryHost(WorkerContext.open(settings, app))
+    add_tasks(app, host.worker, host.ring)
+    signals.celeryd_init.connect(host.configure, weak=False)
+    signals.worker_ready.connect(host.start, weak=False)
+    signals.worker_shutting_down.connect(host.leave, weak=False)
+    signals.worker_shutdown.connect(host.end, weak=False)
     return app
+
+
+class _CeleryHost:
+    """The crew of a worker whose process belongs to Celery; its signals call the methods."""
+
+    def __init__(self, worker: WorkerContext) -> None:
+        self.worker = worker
+        self._consumer: Any = None
+        self._listen = ModelListener(worker, lambda: self._consumer)
+        self._reconciler = Reconciler(worker)
+        self._crew = Crew(worker, before=self._listen)
+
+    def ring(self) -> None:
+        self._crew.ring()
+
+    def configure(self, options: dict[str, Any], **_: Any) -> None:
+        named = options.get("queues") or []
+        queues = named.split(",") if isinstance(named, str) else list(named)
+        if queues:
+            self._crew = Crew(
+                self.worker,
+                models=[
+                    queue.removeprefix(MODEL_QUEUE_PREFIX)
+                    for queue in queues
+                    if queue.startswith(MODEL_QUEUE_PREFIX)
+                ],
+                preparers=PREPARERS if CONTROL_QUEUE in queues else 0,
+            )
+
+    def start(self, sender: Any, **_: Any) -> None:
+        self._consumer = sender
+        self._crew.start()
+        self._reconciler.start()
+        queues = list(sender.app.amqp.queues.consume_from)
+        log.info("worker_ready", owner=self.worker.owner, queues=queues)
+
+    def leave(self, **_: Any) -> None:
+        self.worker.leaving.set()
+        self._crew.ring()
+
+    def end(self, **_: Any) -> None:
+        self._crew.join(self.worker.settings.drain_seconds)
+        self.worker.stopping.set()
+        self.worker.engines.interrupt()
+        self._crew.join(timeout=6)
+        self._reconciler.join(timeout=1)
+        self.worker.engines.close()
+        self.worker.database.close()
 
 
 def __getattr__(name: str) -> Celery:

@@ -17,6 +17,7 @@ from storage.wakeups import Wakeups, celery_app
 from worker.engines import Engines
 from worker.errors import Stopping
 from worker.lease import Lease, LeaseKeeper, Renewal
+from worker.metrics import WorkerMetrics
 from worker.plan.models import TextModel, load_text_model
 
 # With everything in one process a renewal costs little, and it is what moves the progress shown.
@@ -31,7 +32,12 @@ def owner_name() -> str:
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Everything that tasks share. ``stopping`` is set once, when the process shall end."""
+    """Everything that the threads share.
+
+    Attributes:
+        leaving: set once, when nothing more is to be begun; what is in hand goes on.
+        stopping: set once, when what is in hand is to be laid down.
+    """
 
     settings: Settings
     database: Database
@@ -40,19 +46,28 @@ class WorkerContext:
     engines: Engines
     load_text_model: Callable[[str, str], TextModel] = load_text_model
     owner: str = field(default_factory=owner_name)
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    leaving: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
     draining: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def open(cls, settings: Settings, app: Celery | None = None) -> "WorkerContext":
         """Open what the settings name; nothing is connected to yet."""
+        metrics = WorkerMetrics()
         return cls(
             settings=settings,
             database=Database(settings.resolved_database_url),
             store=open_store(settings),
             wakeups=Wakeups(app or celery_app(settings)),
-            engines=Engines(settings),
+            engines=Engines(settings, metrics=metrics),
+            metrics=metrics,
         )
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self.leaving.is_set() or self.stopping.is_set()
 
     @property
     def renew_seconds(self) -> float:
@@ -73,9 +88,8 @@ class WorkerContext:
     @contextmanager
     def keeping(self, name: str, renew: Callable[[], Renewal], since: float) -> Iterator[Lease]:
         """A lease that is renewed while the context lasts; ``since`` is as in `Lease`."""
-        lease = Lease(name, renew, seconds=self.settings.lease_seconds, since=since)
-        with LeaseKeeper(self.renew_seconds) as keeper:
-            keeper.hold(lease)
+        lease = Lease(name, seconds=self.settings.lease_seconds, since=since)
+        with LeaseKeeper(self.renew_seconds, lambda: lease.renew(renew)):
             yield lease
 
     def heartbeat(self, lease: Lease) -> Callable[[], None]:

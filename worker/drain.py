@@ -1,11 +1,12 @@
 """The drain loop: claimed chunks through the resident engine, until nothing is claimable.
 
 The next chunk is claimed while earlier ones still run, so that the engine's batch never empties
-between chunks or jobs. A chunk that crashed before runs alone: if the engine dies again, only that
-chunk is to blame.
+between chunks or jobs. Of several models the most urgent has its turn. A chunk that crashed before
+runs alone: if the engine dies again, only that chunk is to blame.
 """
 
 import time
+from collections.abc import Collection
 
 import structlog
 
@@ -17,6 +18,7 @@ from worker.engines import Resident
 from worker.errors import EngineUnavailable
 from worker.holding import Held, Holding, backoff
 from worker.lease import LeaseKeeper
+from worker.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -25,54 +27,71 @@ CLAIM_PAUSE_SECONDS = 0.5  # between claims while there was nothing to claim and
 BATCHES_AHEAD = 2  # requests handed to the engine, in multiples of what it runs at once
 
 
-def drain(worker: WorkerContext, model: str) -> int:
-    """Run chunks of a model until none is claimable; how many were committed.
+def drain(worker: WorkerContext, models: str | Collection[str] | None = None) -> int:
+    """Run chunks of these models, or of any, until none is claimable; how many were committed.
 
-    Returns at once while another drain loop of this process runs, or while the model's engine
-    failed to start a moment ago.
+    Returns at once while another drain loop of this process runs. Models whose engine failed to
+    start a moment ago are left out.
     """
-    if worker.engines.resting(model) or not worker.draining.acquire(blocking=False):
+    if not worker.draining.acquire(blocking=False):
         return 0
     try:
-        with LeaseKeeper(worker.renew_seconds) as keeper:
-            return DrainLoop(worker, model, keeper).run()
+        return DrainLoop(worker, (models,) if isinstance(models, str) else models).run()
     finally:
         worker.draining.release()
 
 
 class DrainLoop:
-    """One run of the loop. All but the keeper's renewals happens in the calling thread."""
+    """One run of the loop. All but the keeping of leases happens in the calling thread."""
 
-    def __init__(self, worker: WorkerContext, model: str, keeper: LeaseKeeper) -> None:
+    def __init__(self, worker: WorkerContext, models: Collection[str] | None) -> None:
         self._worker = worker
-        self._model = model
-        self._holding = Holding(worker, model, keeper)
+        self._holding = Holding(worker)
+        self._turns = Turns(worker, models)
         self._resident: Resident | None = None
         self._next_claim = 0.0
 
     def run(self) -> int:
         """Loop; see `drain`."""
+        leases = self._holding.leases
+        with LeaseKeeper(leases.every_seconds, leases.keep):
+            try:
+                self._loop()
+            except BaseException as error:
+                self._lay_down(error)
+                raise
+            self._give_back()
+        return self._holding.committed
+
+    def _loop(self) -> None:
         holding = self._holding
-        try:
-            while not self._worker.stopping.is_set():
-                try:
+        while not self._worker.stopping.is_set():
+            try:
+                if not self._worker.leaving.is_set():
                     self._claim()
-                    if not holding:
-                        break
-                    self._step()
-                except EngineDied as error:
-                    self._engine_died(error)
-        except EngineUnavailable:
-            pass  # `Engines` has logged why and lets the model rest; the chunks go back
-        except BaseException as error:
-            # What nobody expected must not come back for ever: to the chunks in the engine it
-            # counts as a crash. An order to exit and a fault of the storage are not of their doing.
-            blame = isinstance(error, Exception) and not isinstance(error, StorageError)
-            for held in holding:
-                holding.give_back(held, crashed=blame and held.submitted)
-            raise
-        self._give_back()
-        return holding.committed
+                if not holding:
+                    break
+                self._step()
+            except EngineDied as error:
+                self._engine_died(error)
+            except EngineUnavailable:
+                # `Engines` has logged why and lets the model rest; another may have work.
+                self._resident = None
+                for held in holding:
+                    holding.give_back(held)
+
+    def _lay_down(self, error: BaseException) -> None:
+        """Give everything back after what nobody expected, which must not come back for ever.
+
+        To the chunks in the engine it counts as a crash. An order to exit and a fault of the
+        storage are not of their doing.
+        """
+        blame = isinstance(error, Exception) and not isinstance(error, StorageError)
+        for held in self._holding:
+            if blame and held.submitted:
+                self._holding.crashed(held, engine=False)
+            else:
+                self._holding.give_back(held)
 
     def _step(self) -> None:
         self._drop_lost()
@@ -89,11 +108,15 @@ class DrainLoop:
         """Claim until the engine has enough ahead, or nothing is claimable."""
         holding = self._holding
         while self._wants_more() and (not holding or time.monotonic() >= self._next_claim):
-            if not holding.claim():
+            model = self._turns.next(switch=not holding)
+            if model is not None and holding.claim(model):
+                continue
+            if self._turns.fresh:
                 self._next_claim = time.monotonic() + CLAIM_PAUSE_SECONDS
                 if self._resident is not None:
                     self._resident.engine.flush()
                 return
+            self._turns.look_again()
 
     def _wants_more(self) -> bool:
         holding = self._holding
@@ -117,7 +140,7 @@ class DrainLoop:
         if self._resident is None or self._resident.source != source:
             if any(other.submitted for other in self._holding):
                 return  # the model was given another source: when the first has nothing left
-            self._resident = self._worker.engines.get(self._model, source)
+            self._resident = self._worker.engines.get(held.chunk.model, source)
         held.submitted = True
         self._resident.engine.submit(held.run.requests())
 
@@ -158,16 +181,17 @@ class DrainLoop:
         self._resident = None
         if self._worker.stopping.is_set():
             return
+        self._worker.metrics.engine_died(self._turns.model or "")
         log.error(
             "engine_died",
-            model=self._model,
+            model=self._turns.model,
             exit_code=error.exit_code,
             reason=str(error),
             log_tail=error.log_tail,
         )
         for held in self._holding:
             if held.submitted and held.run.pending:
-                self._holding.give_back(held, crashed=True)
+                self._holding.crashed(held, engine=True)
 
     def _give_back(self) -> None:
         try:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -19,6 +20,7 @@ from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Request
 from storage.settings import Settings
 from worker.errors import EngineUnavailable
+from worker.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -82,23 +84,30 @@ def engine_config(settings: Settings, source: str) -> EngineConfig:
     )
 
 
-def engine_process(config: EngineConfig) -> Engine:
+def engine_process(config: EngineConfig, *, hang_seconds: float) -> Engine:
     """A real engine in a process of its own, not started yet."""
     from engine.process import EngineProcess
 
-    return EngineProcess(config)
+    return EngineProcess(config, hang_seconds=hang_seconds)
 
 
 class Engines:
     """Starts, keeps and replaces the engine. One drain loop uses it; any thread may `close` it."""
 
     def __init__(
-        self, settings: Settings, make: Callable[[EngineConfig], Engine] = engine_process
+        self,
+        settings: Settings,
+        make: Callable[[EngineConfig], Engine] | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
+        """``make`` makes an engine that is not started yet; by default a process of its own."""
         self._settings = settings
-        self._make = make
+        hang_seconds = settings.engine_hang_seconds
+        self._make = make or partial(engine_process, hang_seconds=hang_seconds)
+        self._metrics = metrics or WorkerMetrics()
         self._lock = threading.Lock()
         self._resident: Resident | None = None
+        self._model: str | None = None
         self._starting: Engine | None = None
         self._failures: dict[str, Failure] = {}
         self._closed = False
@@ -113,6 +122,11 @@ class Engines:
         """Every model whose engine did not start at its last try, and why."""
         return {model: found.error for model, found in self._failures.items()}
 
+    @property
+    def model(self) -> str | None:
+        """The model that an engine was last asked for, if any was."""
+        return self._model
+
     def resting(self, model: str) -> bool:
         """Whether the model's engine failed to start just now and is not to be tried yet."""
         found = self._failures.get(model)
@@ -124,6 +138,7 @@ class Engines:
         Raises:
             EngineUnavailable: it did not start.
         """
+        self._model = model
         resident = self._resident
         if resident is not None and resident.source == source and resident.engine.alive:
             return resident
@@ -143,6 +158,7 @@ class Engines:
             with self._lock:
                 self._starting = None
         self._failures.pop(model, None)
+        self._metrics.engine_started(model, ok=True)
         self._resident = Resident(source, engine, info)
         log.info("engine_ready", model=model, pid=engine.pid, engine=info.description)
         return self._resident
@@ -170,6 +186,7 @@ class Engines:
     def _failed(self, model: str, error: EngineError) -> None:
         if self._closed:
             return
+        self._metrics.engine_started(model, ok=False)
         before = self._failures.get(model)
         pause = min(before.pause * 2, LONGEST_PAUSE_SECONDS) if before else FIRST_PAUSE_SECONDS
         self._failures[model] = Failure(error, time.monotonic() + pause, pause)

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from storage.chunks import claim_chunk, crash_chunk, release_chunk, renew_chunk
+from storage.chunks import claim_chunk, release_chunk
+from storage.crashes import crash_chunk
 from storage.errors import ObjectNotFound, StateConflict, StorageError
 from storage.tables import Chunk
+from worker.chunk_leases import ChunkLeases
 from worker.chunk_run import ChunkRun
 from worker.commit import commit_part
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan, LeaseLost, PartMismatch
-from worker.lease import Lease, LeaseKeeper, Renewal
+from worker.lease import Lease
 from worker.lost_plan import give_up_plan
 from worker.plan.plan_file import PlanFile
 
@@ -50,12 +52,15 @@ class Held:
 
 
 class Holding:
-    """The chunks of one model that this process holds. For one thread."""
+    """The chunks that this process holds, all of one model at a time. For one thread.
 
-    def __init__(self, worker: WorkerContext, model: str, keeper: LeaseKeeper) -> None:
+    Attributes:
+        leases: to be kept by another thread.
+    """
+
+    def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
-        self._model = model
-        self._keeper = keeper
+        self.leases = ChunkLeases(worker)
         self._held: dict[str, Held] = {}
         self.committed = 0
 
@@ -80,20 +85,20 @@ class Holding:
         held = self._held.get(chunk_id)
         return held if held is not None and held.chunk.attempt == attempt else None
 
-    def claim(self) -> bool:
-        """Claim one more chunk; whether there was one."""
+    def claim(self, model: str) -> bool:
+        """Claim one more chunk of this model; whether there was one."""
         since = time.monotonic()
         settings = self._worker.settings
         try:
             chunk = claim_chunk(
                 self._worker.database,
                 self._worker.owner,
-                [self._model],
+                [model],
                 lease_seconds=settings.lease_seconds,
                 max_crashes=settings.max_crashes,
             )
         except StorageError as error:
-            log.warning("claim_failed", model=self._model, reason=error.code)
+            log.warning("claim_failed", model=model, reason=error.code)
             return False
         return chunk is not None and self._hold(chunk, since)
 
@@ -112,9 +117,7 @@ class Holding:
         except BaseException:
             self._return(chunk, delay=backoff(chunk))
             raise
-        lease = self._lease(run, since)
-        self._held[chunk.id] = Held(run, lease, since)
-        self._keeper.hold(lease)
+        self._held[chunk.id] = Held(run, self.leases.hold(run, since), since)
         log.info(
             "chunk_claimed",
             **_names(chunk),
@@ -123,19 +126,6 @@ class Holding:
             crashes=chunk.crashes,
         )
         return True
-
-    def _lease(self, run: ChunkRun, since: float) -> Lease:
-        seconds = self._worker.settings.lease_seconds
-        chunk = run.chunk
-
-        def renew() -> Renewal:
-            answer = renew_chunk(
-                self._worker.database, chunk.id, chunk.attempt, run.counts, lease_seconds=seconds
-            )
-            return Renewal(answer.still_mine, answer.stop)
-
-        name = f"{chunk.id} attempt {chunk.attempt}"
-        return Lease(name, renew, seconds=seconds, since=since)
 
     def commit(self, held: Held) -> None:
         """Write the part and commit; tried again for as long as the lease holds."""
@@ -159,6 +149,7 @@ class Holding:
                 pause = min(2 * pause, LONGEST_RETRY_SECONDS)
         self._forget(held)
         self.committed += 1
+        self._worker.metrics.committed(held.chunk.model, held.run.counts)
         counts = held.run.counts
         log.info(
             "chunk_done",
@@ -174,27 +165,37 @@ class Holding:
     def abandon(self, held: Held, reason: str) -> None:
         """Write nothing more for a chunk whose lease is lost."""
         self._forget(held)
+        self._worker.metrics.abandoned(held.chunk.model)
         log.warning("chunk_abandoned", **_names(held.chunk), reason=reason)
 
-    def give_back(self, held: Held, *, crashed: bool = False, delay: float = 0.0) -> None:
-        """Let somebody run it again, after ``delay`` seconds or, having crashed, after a while."""
+    def give_back(self, held: Held, *, delay: float = 0.0) -> None:
+        """Let somebody run it again, after ``delay`` seconds, with nothing held against it."""
         self._forget(held)
-        self._return(held.chunk, crashed=crashed, delay=delay)
+        self._return(held.chunk, delay=delay)
 
-    def _return(self, chunk: Chunk, *, crashed: bool = False, delay: float = 0.0) -> None:
-        database = self._worker.database
+    def crashed(self, held: Held, *, engine: bool) -> None:
+        """Give it back as one that ended its attempt; ``engine`` says that its engine died."""
+        self._forget(held)
+        chunk = held.chunk
         try:
-            if crashed:
-                crash_chunk(database, chunk.id, chunk.attempt)
-            else:
-                release_chunk(database, chunk.id, chunk.attempt, delay=delay)
-            log.info("chunk_given_back", **_names(chunk), crashed=crashed, delay=delay)
+            crash_chunk(self._worker.database, chunk.id, chunk.attempt, engine=engine)
+            self._worker.metrics.given_back(chunk.model, crashed=True)
+            log.warning("chunk_crashed", **_names(chunk), engine=engine)
+        except StorageError as error:
+            # Its lease will run out, which counts as a crash too.
+            log.warning("chunk_not_given_back", **_names(chunk), reason=error.code)
+
+    def _return(self, chunk: Chunk, *, delay: float) -> None:
+        try:
+            release_chunk(self._worker.database, chunk.id, chunk.attempt, delay=delay)
+            self._worker.metrics.given_back(chunk.model, crashed=False)
+            log.info("chunk_given_back", **_names(chunk), delay=delay)
         except StorageError as error:
             # Its lease will run out, which comes to the same.
             log.warning("chunk_not_given_back", **_names(chunk), reason=error.code)
 
     def _forget(self, held: Held) -> None:
-        self._keeper.drop(held.lease)
+        self.leases.drop(held.chunk.id)
         del self._held[held.chunk.id]
         held.run.close()
 

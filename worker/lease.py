@@ -20,6 +20,7 @@ from worker.errors import LeaseLost
 log = structlog.get_logger(__name__)
 
 MARGIN_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +36,12 @@ class Lease:
 
     Args:
         name: for the log.
-        renew: renews in the database; may raise `StorageError`.
         seconds: how long a renewal lasts.
         since: monotonic time *before* the claim was sent.
     """
 
-    def __init__(
-        self, name: str, renew: Callable[[], Renewal], *, seconds: float, since: float
-    ) -> None:
+    def __init__(self, name: str, *, seconds: float, since: float) -> None:
         self.name = name
-        self._renew = renew
         self._safe_seconds = seconds - min(MARGIN_SECONDS, seconds / 3)
         self._renewed_at = since
         self._gone = False
@@ -60,30 +57,32 @@ class Lease:
         if self.lost:
             raise LeaseLost(f"The lease of {self.name} was lost.")
 
-    def renew(self) -> None:
-        """Renew once. A database that is away is not yet a loss; time decides."""
-        before = time.monotonic()
-        try:
-            answer = self._renew()
-        except StorageError as error:
-            log.warning("lease_not_renewed", lease=self.name, reason=error.code)
-            return
+    def renew(self, ask: Callable[[], Renewal]) -> None:
+        """Renew once, unless it is lost already. Raises what ``ask`` raises."""
+        if not self.lost:
+            before = time.monotonic()
+            self.answered(ask(), before)
+
+    def answered(self, answer: Renewal, asked_at: float) -> None:
+        """Take the answer to a renewal that was sent at ``asked_at`` (monotonic)."""
         if not answer.held:
             # Not yet worth a warning: it may just have been committed.
             self._gone = True
             log.debug("lease_not_held", lease=self.name)
             return
-        self._renewed_at = before
+        self._renewed_at = asked_at
         self.stop = answer.stop or self.stop
 
 
 class LeaseKeeper:
-    """A thread that renews every lease it is given, until it is dropped or lost."""
+    """A thread that calls ``keep`` every few seconds while the context lasts.
 
-    def __init__(self, every_seconds: float) -> None:
+    An error is not yet a loss: time decides. It is logged, and the next call comes all the same.
+    """
+
+    def __init__(self, every_seconds: float, keep: Callable[[], None]) -> None:
         self._every = every_seconds
-        self._leases: list[Lease] = []
-        self._lock = threading.Lock()
+        self._keep = keep
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
 
@@ -98,29 +97,15 @@ class LeaseKeeper:
         trace: TracebackType | None,
     ) -> None:
         self._closing.set()
-        self._thread.join()
-
-    def hold(self, lease: Lease) -> None:
-        """Renew this one from now on."""
-        with self._lock:
-            self._leases.append(lease)
-
-    def drop(self, lease: Lease) -> None:
-        """Renew it no more."""
-        with self._lock:
-            if lease in self._leases:
-                self._leases.remove(lease)
+        # One that waits for a database which hangs is left: a late renewal changes nothing.
+        self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         while not self._closing.wait(self._every):
-            with self._lock:
-                leases = list(self._leases)
-            for lease in leases:
-                try:
-                    if lease.lost:
-                        self.drop(lease)
-                    else:
-                        lease.renew()
-                except Exception:
-                    # Whatever it is, the other leases must be kept; time decides about this one.
-                    log.exception("lease_not_renewed", lease=lease.name)
+            try:
+                self._keep()
+            except StorageError as error:
+                log.warning("leases_not_renewed", reason=error.code)
+            except Exception:
+                # Whatever it is, the leases must be kept; time decides about them.
+                log.exception("leases_not_renewed")

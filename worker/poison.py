@@ -53,6 +53,7 @@ def bury_poison(worker: WorkerContext) -> int:
             job=chunk.job_id,
             chunk=chunk.id,
             crashes=chunk.crashes,
+            engine_crashes=chunk.engine_crashes,
             seconds=round(time.monotonic() - since, 3),
         )
     return buried
@@ -68,7 +69,15 @@ def _error_record(worker: WorkerContext, chunk: Chunk) -> bytes:
         problem = Problem(
             row.line,
             "engine_crashed",
-            f"The engine ended each of the {chunk.crashes} times that it ran this line.",
+            _ending(chunk),
             custom_id=row.custom_id,
         )
     return encode_record(row.line, False, problem_line(chunk.job_id, problem, status))
+
+
+def _ending(chunk: Chunk) -> str:
+    if chunk.engine_crashes == chunk.crashes:
+        return f"The engine ended each of the {chunk.crashes} times that it ran this line."
+    return (
+        f"The worker or its engine ended each of the {chunk.crashes} times that it ran this line."
+    )

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from engine.process.messages import (
 from engine.requests import Completion, EngineStats, Request
 
 LOG_TAIL_BYTES = 8192
+HANG_SECONDS = 120.0
 _ERRORS = {
     cls.code: cls
     for cls in vars(errors).values()
@@ -42,10 +44,17 @@ class EngineProcess:
 
     It is started with ``subprocess``, not ``multiprocessing``, which would import the caller's
     main module again. One thread may submit while another polls.
+
+    Attributes:
+        hang_seconds: having requests and saying nothing for so long, it counts as died.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, *, hang_seconds: float = HANG_SECONDS) -> None:
         self._config = config
+        self.hang_seconds = hang_seconds
+        self._silent_seconds = 0.0
+        self._submitted = 0  # by the submitting thread alone
+        self._finished = 0  # by the polling thread alone
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[EngineConfig | ToEngine, FromEngine] | None = None
         self._sending = Lock()
@@ -72,6 +81,10 @@ class EngineProcess:
             start_new_session=True,
         )
         theirs.close()
+        # A process that is stopped reads nothing, and a pipe that is full would be waited for.
+        limit = struct.pack("@ll", int(self.hang_seconds) + 1, 0)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._connection = Connection(ours.detach())
         self._send(self._config)
         deadline = monotonic() + timeout
@@ -90,6 +103,7 @@ class EngineProcess:
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Queue requests. Raises `EngineDied`."""
+        self._submitted += len(requests)
         self._send(Submit(tuple(requests)))
 
     def cancel(self, request_ids: Iterable[str]) -> None:
@@ -104,16 +118,35 @@ class EngineProcess:
         """What was finished since the last call; empty after ``timeout`` seconds, or earlier.
 
         Raises:
-            EngineDied: the process ended; requests without a completion are lost.
+            EngineDied: the process ended, or hung and was ended; requests without a completion are
+                lost.
         """
         done: list[Completion] = []
+        began = monotonic()
         message = self._receive(timeout)
+        if message is None:
+            self._listen(min(monotonic() - began, timeout + 1.0))
+        else:
+            self._silent_seconds = 0.0
         while message is not None:
             if isinstance(message, Done):
                 self._stats = message.stats
                 done += message.completions
             message = self._receive_more() if done else None
+        self._finished += len(done)
         return done
+
+    def _listen(self, seconds: float) -> None:
+        """Nothing was heard for so long. What counts is time spent listening.
+
+        On the clock, a machine or a container that was suspended would find every engine hung.
+        """
+        if self._submitted == self._finished:
+            self._silent_seconds = 0.0
+            return
+        self._silent_seconds += seconds
+        if self._silent_seconds > self.hang_seconds:
+            raise self._hung()
 
     def _receive_more(self) -> FromEngine | None:
         """As `_receive`, without waiting; a death is left to the next call to report."""
@@ -158,6 +191,8 @@ class EngineProcess:
         try:
             with self._sending:
                 self._connection.send(message)
+        except BlockingIOError as error:
+            raise self._hung() from error
         except OSError as error:
             raise self._died() from error
 
@@ -167,9 +202,22 @@ class EngineProcess:
         try:
             if self._connection.poll(timeout):
                 return self._connection.recv()
+        except BlockingIOError as error:
+            raise self._hung() from error
         except (EOFError, OSError) as error:
             raise self._died() from error
         return None
+
+    def _hung(self) -> EngineDied:
+        """End a process that says nothing, stopped ones too."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        return EngineDied(
+            f"The engine gave no sign of life for {self.hang_seconds:g} seconds and was ended.",
+            exit_code=self._exit_code(),
+            log_tail=self._log_tail(),
+        )
 
     def _died(self) -> EngineDied:
         code = self._exit_code()

@@ -94,8 +94,30 @@ def _give_up(failure: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
+class _Reports:
+    """What the step loop says: finished requests at once, and every so often that it goes on.
+
+    The second is the engine's sign of life. It comes from the loop itself, in the middle of a long
+    step too, since a thread beside it would go on while the loop hangs.
+    """
+
+    def __init__(self, core: "EngineCore", outbox: "SimpleQueue[Done]") -> None:
+        self._core = core
+        self._outbox = outbox
+        self._told = 0.0
+
+    def tell(self, done: list[Completion]) -> None:
+        self._outbox.put(Done(tuple(done), self._core.stats()))
+        self._told = monotonic()
+
+    def alive(self) -> None:
+        if monotonic() - self._told >= STATS_SECONDS:
+            self.tell([])
+
+
 def _serve(core: "EngineCore", inbox: "SimpleQueue[ToEngine]", outbox: "SimpleQueue[Done]") -> None:
-    told = 0.0
+    reports = _Reports(core, outbox)
+    core.on_progress(reports.alive)
     while True:
         done: list[Completion] = []
         while (message := _next(inbox, block=not (core.has_work or done))) is not None:
@@ -103,10 +125,10 @@ def _serve(core: "EngineCore", inbox: "SimpleQueue[ToEngine]", outbox: "SimpleQu
                 os._exit(0)  # at once: nobody reads what is still to be written
             done += _obey(core, message)
         done += core.step()
-        now = monotonic()
-        if done or now - told >= STATS_SECONDS or not core.has_work:
-            outbox.put(Done(tuple(done), core.stats()))
-            told = now
+        if done or not core.has_work:
+            reports.tell(done)
+        else:
+            reports.alive()
         if not done and core.has_work and not core.stats().running:
             sleep(IDLE_SECONDS)  # a static or dynamic batch that has yet to fill
 

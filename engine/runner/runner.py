@@ -1,5 +1,7 @@
 """Executes steps on a device: weights, KV cache, block tables and sampler live here."""
 
+from collections.abc import Callable
+
 import torch
 
 from engine.cache.kv_cache import KVCache
@@ -47,6 +49,15 @@ class Runner:
             device,
             config.seed,
         )
+
+    def on_layer(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called ahead of every layer of every step.
+
+        On a CPU only: on a GPU no step is long, and what is called does not wait for the device.
+        """
+        if self.placement.device.type == "cpu":
+            for layer in self._decoder.layers:
+                layer.register_forward_pre_hook(lambda module, arguments: call())
 
     @torch.inference_mode()
     def execute(self, step: Step) -> dict[int, SampledToken]:

@@ -25,6 +25,15 @@ def engine() -> Iterator[EngineProcess]:
     process.close()
 
 
+@pytest.fixture
+def impatient() -> Iterator[EngineProcess]:
+    """One that may be silent for two seconds only."""
+    process = EngineProcess(CONFIG, hang_seconds=2.0)
+    process.start(timeout=120)
+    yield process
+    process.close()
+
+
 def collect(engine: EngineProcess, count: int, timeout: float = 60) -> list[Completion]:
     done: list[Completion] = []
     deadline = time.monotonic() + timeout
@@ -134,3 +143,56 @@ def test_the_engine_ends_with_who_feeds_it(tmp_path: Path) -> None:
     while Path(f"/proc/{pid}").exists() and "Z (" not in Path(f"/proc/{pid}/stat").read_text():
         assert time.monotonic() < deadline, "the engine outlives its feeder"
         time.sleep(0.05)
+
+
+def test_an_engine_that_is_stopped_is_ended_and_reported(impatient: EngineProcess) -> None:
+    impatient.submit([Request("x", PROMPT, ENDLESS)])
+    assert impatient.pid is not None
+    os.kill(impatient.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(EngineDied, match="no sign of life for 2 seconds"):
+        collect(impatient, 1, timeout=30)
+    assert 1.5 < time.monotonic() - began < 15
+    assert not impatient.alive
+
+
+def test_feeding_an_engine_that_is_stopped_ends_too(impatient: EngineProcess) -> None:
+    assert impatient.pid is not None
+    os.kill(impatient.pid, signal.SIGSTOP)
+    with pytest.raises(EngineDied, match="no sign of life"):
+        impatient.submit([Request(f"x{i}", PROMPT * 50, ENDLESS) for i in range(500)])
+
+
+def test_an_engine_without_work_may_be_silent(impatient: EngineProcess) -> None:
+    impatient.submit([Request("x", PROMPT, SamplingParams(max_tokens=1))])
+    collect(impatient, 1)
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        assert impatient.poll(0.5) == []
+
+
+@pytest.mark.slow
+def test_one_long_step_is_no_hang() -> None:
+    config = EngineConfig(
+        dtype="float32", device="cpu", kv_cache_bytes=400 * 2**20, max_batch_tokens=2048
+    )
+    process = EngineProcess(config)
+    try:
+        process.start(timeout=120)
+        seconds = _one_step(process, 1000)
+        # The same again, with other tokens; a layer is a thirtieth of the step.
+        process.hang_seconds = seconds / 4
+        _one_step(process, 5000)
+        assert process.stats().steps == 2
+    finally:
+        process.close()
+
+
+def _one_step(process: EngineProcess, first: int) -> float:
+    """Run a prompt that is one step of some seconds; how many."""
+    prompt = tuple(first + i % 900 for i in range(1500))
+    began = time.monotonic()
+    process.submit([Request(f"long{first}", prompt, SamplingParams(max_tokens=1))])
+    (completion,) = collect(process, 1, timeout=200)
+    assert completion.completion_tokens == 1
+    return time.monotonic() - began

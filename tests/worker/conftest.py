@@ -34,6 +34,7 @@ from worker.context import WorkerContext
 from worker.drain import drain
 from worker.engines import Engines
 from worker.finalizer import finalize_job
+from worker.metrics import WorkerMetrics
 from worker.plan.job import plan_job
 from worker.plan.models import TextModel, TextModels
 from worker.poison import bury_poison
@@ -241,12 +242,14 @@ def make_bench(tmp_path: Path, template: bytes) -> Iterator[Callable[..., Bench]
         opened.append(database)
         model_rows.ensure_default(database, "smollm2", "words")
         lab = EngineLab()
+        metrics = WorkerMetrics()
         worker = WorkerContext(
             settings=settings,
             database=database,
             store=LocalStore(tmp_path / "objects"),
             wakeups=Wakeups(celery_app(settings)),
-            engines=Engines(settings, lab.make),
+            engines=Engines(settings, lab.make, metrics=metrics),
+            metrics=metrics,
             load_text_model=word_model,
         )
         return Bench(worker, lab)

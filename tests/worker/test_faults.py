@@ -1,18 +1,21 @@
 """Faults of the storage: the work waits for better times, and no line is blamed for them."""
 
 import errno
+import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from storage import files
+from storage import files, keys
 from storage.errors import ConfigurationError, ObjectStoreError, OutOfSpace, StorageError
 from storage.files import NewFile
 from storage.states import ChunkState, JobState
 from worker.answers import Answers
 from worker.drain import drain
-from worker.reconciler import collect_garbage
+from worker.garbage import collect_garbage
 
 Line = Callable[..., dict[str, Any]]
 
@@ -147,6 +150,30 @@ def test_what_cannot_be_deleted_holds_nothing_back_and_is_tried_again(
     refusing.prefix = refusing_parts.prefix = None
     collect_garbage(bench.worker)
     assert list(store.list("old/")) + list(store.list("parts/")) == []
+
+
+def test_what_no_row_names_goes_after_a_day_and_results_stay(
+    bench: Any, line: Line, tmp_path: Path
+) -> None:
+    job = bench.finish(bench.create([line("a")]))
+    live = bench.create([line("b")])
+    bench.sql("UPDATE job SET completed_at = 1 WHERE completed_at IS NOT NULL")
+    store = bench.worker.store
+    store.put(keys.result(job.id, 99, "output"), b"of a finalizer that lost its epoch")
+    store.put(keys.result(live, 1, "output"), b"of a job that is not done")
+    for file_id in ("file_broken_off", "file_just_now"):
+        store.put(keys.upload("default", file_id), b"without a row")
+    day_ago = time.time() - 25 * 3600
+    for path in (tmp_path / "objects" / "files").rglob("*"):
+        if path.name != "file_just_now":
+            os.utime(path, (day_ago, day_ago))
+    before = {info.key for info in store.list("files/")}
+    collect_garbage(bench.worker)
+    assert before - {info.key for info in store.list("files/")} == {
+        keys.upload("default", "file_broken_off")
+    }
+    left = {info.key for info in store.list("results/")}
+    assert left == {job.out_key, keys.result(live, 1, "output")}
 
 
 def test_planning_waits_for_a_store_that_refuses(bench: Any, line: Line) -> None:

@@ -207,6 +207,18 @@ def test_a_line_that_kills_the_engine_becomes_an_error_and_the_rest_is_answered(
     assert error["response"]["status_code"] == 500
     assert error["response"]["body"]["error"]["code"] == "engine_crashed"
     assert error["response"]["body"]["error"]["line"] == 6
+    message = error["response"]["body"]["error"]["message"]
+    assert message == "The engine ended each of the 3 times that it ran this line."
+
+
+def test_a_line_whose_hosts_died_is_not_blamed_on_the_engine(bench: Any, line: Line) -> None:
+    job_id = bench.create([line("a")])
+    bench.plan(job_id)
+    bench.sql("UPDATE chunk SET crashes = 3, engine_crashes = 1")
+    (error,) = bench.read(bench.finish(job_id).err_key)
+    assert error["response"]["body"]["error"]["message"] == (
+        "The worker or its engine ended each of the 3 times that it ran this line."
+    )
 
 
 def test_equal_lines_cut_apart_by_a_split_all_get_their_answer(bench: Any, line: Line) -> None:

@@ -8,7 +8,7 @@ import pytest
 from storage.errors import DatabaseUnavailable
 from storage.states import StopReason
 from worker.errors import LeaseLost
-from worker.lease import MARGIN_SECONDS, Lease, LeaseKeeper, Renewal
+from worker.lease import CLOSE_SECONDS, MARGIN_SECONDS, Lease, LeaseKeeper, Renewal
 
 
 def _away() -> Renewal:
@@ -16,19 +16,20 @@ def _away() -> Renewal:
 
 
 def test_a_lease_that_the_database_denies_is_lost_at_once() -> None:
-    lease = Lease("x", lambda: Renewal(False), seconds=60, since=time.monotonic())
+    lease = Lease("x", seconds=60, since=time.monotonic())
     lease.check()
-    lease.renew()
+    lease.renew(lambda: Renewal(False))
     with pytest.raises(LeaseLost):
         lease.check()
 
 
 def test_a_lease_that_cannot_be_renewed_is_given_up_before_it_ends() -> None:
     now = time.monotonic()
-    early = Lease("x", _away, seconds=60, since=now - 60 + MARGIN_SECONDS + 5)
-    late = Lease("x", _away, seconds=60, since=now - 60 + MARGIN_SECONDS - 0.1)
-    early.renew()
-    late.renew()
+    early = Lease("x", seconds=60, since=now - 60 + MARGIN_SECONDS + 5)
+    late = Lease("x", seconds=60, since=now - 60 + MARGIN_SECONDS - 0.1)
+    with pytest.raises(DatabaseUnavailable):
+        early.renew(_away)
+    late.renew(_away)  # not even asked
     assert not early.lost
     assert late.lost
 
@@ -38,49 +39,53 @@ def test_a_renewal_counts_from_before_it_was_sent() -> None:
         time.sleep(0.25)
         return Renewal(True)
 
-    lease = Lease("x", slow, seconds=0.3, since=time.monotonic())
-    lease.renew()
+    lease = Lease("x", seconds=0.3, since=time.monotonic())
+    lease.renew(slow)
     assert lease.lost
 
 
 def test_a_lost_lease_stays_lost() -> None:
-    answers = iter([Renewal(False), Renewal(True)])
-    lease = Lease("x", lambda: next(answers), seconds=60, since=time.monotonic())
-    lease.renew()
-    lease.renew()
+    lease = Lease("x", seconds=60, since=time.monotonic())
+    lease.renew(lambda: Renewal(False))
+    lease.renew(lambda: Renewal(True))
     assert lease.lost
 
 
-def test_the_keeper_survives_whatever_a_renewal_raises() -> None:
-    renewed = threading.Semaphore(0)
+def test_the_keeper_survives_whatever_it_is_to_call() -> None:
+    called = threading.Semaphore(0)
 
-    def broken() -> Renewal:
-        renewed.release()
+    def broken() -> None:
+        called.release()
         raise RuntimeError("a bug")
 
-    def renew() -> Renewal:
-        renewed.release()
-        return Renewal(True)
+    def away() -> None:
+        called.release()
+        _away()
 
-    with LeaseKeeper(0.01) as keeper:
-        for name, way in (("broken", broken), ("sound", renew)):
-            keeper.hold(Lease(name, way, seconds=60, since=time.monotonic()))
-        for _ in range(6):
-            assert renewed.acquire(timeout=5)
+    for keep in (broken, away):
+        with LeaseKeeper(0.01, keep):
+            for _ in range(4):
+                assert called.acquire(timeout=5)
 
 
-def test_the_keeper_renews_until_it_is_told_to_drop_and_passes_on_the_stop() -> None:
-    renewed = threading.Semaphore(0)
+def test_a_keeper_that_hangs_holds_up_nobody() -> None:
+    entered, leave = threading.Event(), threading.Event()
 
-    def renew() -> Renewal:
-        renewed.release()
-        return Renewal(True, StopReason.CANCELLED)
+    def hang() -> None:
+        entered.set()
+        leave.wait(timeout=30)
 
-    lease = Lease("x", renew, seconds=60, since=time.monotonic())
-    with LeaseKeeper(0.01) as keeper:
-        keeper.hold(lease)
-        for _ in range(3):
-            assert renewed.acquire(timeout=5)
-        keeper.drop(lease)
-        assert lease.stop is StopReason.CANCELLED
+    started = time.monotonic()
+    with LeaseKeeper(0.01, hang):
+        assert entered.wait(timeout=5)
+    assert time.monotonic() - started < CLOSE_SECONDS + 3
+    leave.set()
+
+
+def test_a_renewal_passes_on_that_the_job_is_to_stop() -> None:
+    lease = Lease("x", seconds=60, since=time.monotonic())
+    lease.renew(lambda: Renewal(True, StopReason.CANCELLED))
+    assert lease.stop is StopReason.CANCELLED
+    lease.renew(lambda: Renewal(True))
+    assert lease.stop is StopReason.CANCELLED
     assert not lease.lost
