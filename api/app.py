@@ -75,7 +75,7 @@ def _handle_errors(app: FastAPI) -> None:
     def on_domain_error(request: Request, error: Exception) -> JSONResponse:
         answer = from_domain(cast(StorageError, error))
         if answer.status >= 500:
-            log.error("storage failed", request_id=request_id_of(request.scope), exc_info=error)
+            _log_failure(request, cast(StorageError, error))
         return _answer(answer)
 
     def on_validation(request: Request, error: Exception) -> JSONResponse:
@@ -103,6 +103,16 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_anything)
+
+
+def _log_failure(request: Request, error: StorageError) -> None:
+    """A server that is away is one line a request; anything else is a fault to look into."""
+    log.error(
+        "storage_failed",
+        request_id=request_id_of(request.scope),
+        code=error.code,
+        exc_info=None if error.retryable else error,
+    )
 
 
 def _answer(error: ApiError) -> JSONResponse:

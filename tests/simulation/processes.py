@@ -1,0 +1,189 @@
+"""The processes of a run: workers, as the product builds them, and clients."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest.mock import patch
+
+import worker.drain
+from simulation.database import Memory
+from simulation.echo import Echo, text_model
+from simulation.points import Points
+from simulation.scenario import MODEL, Scenario
+from simulation.scheduler import Process, Scheduler
+from simulation.store import Store
+from simulation.virtual import Event
+from storage.errors import StorageError
+from storage.reconcile import due
+from storage.settings import Settings
+from storage.wakeups import Wakeup
+from worker.context import WorkerContext
+from worker.drain import drain
+from worker.engines import Engines
+from worker.errors import WorkerError
+from worker.finalizer import finalize_job
+from worker.garbage import collect_garbage
+from worker.plan.job import plan_job
+from worker.reconciler import tick
+
+BEAT_SECONDS = 12.0
+COLLECT_SECONDS = 40.0
+
+
+@dataclass
+class Parts:
+    """What every process of a run shares."""
+
+    scheduler: Scheduler
+    points: Points
+    database: Memory
+    store: Store
+    scenario: Scenario
+    settings: Settings
+    wakeups: "Bus"
+    crash: Callable[[BaseException], None]
+    beat: Callable[[], float]
+    news: Callable[["Look | None"], bool]
+    version: Callable[[], int]
+
+
+class Bus:
+    """Wake-ups: they come late, twice or not at all, and to any one worker."""
+
+    def __init__(self, scheduler: Scheduler, points: Points) -> None:
+        self._scheduler = scheduler
+        self._points = points
+        self.listeners: list[Callable[[Wakeup], None]] = []
+
+    def send(self, wakeup: Wakeup) -> None:
+        """As `storage.wakeups.Wakeups.send`."""
+        faults, rng = self._points.faults, self._scheduler.random
+        if self._points.dice(faults.lost):
+            return
+        for _ in range(2 if self._points.dice(faults.doubled) else 1):
+            delay = rng.choice((0.01, 0.1, 2.0))
+            self._scheduler.at(self._scheduler.now + delay, lambda: self._arrive(wakeup))
+
+    def _arrive(self, wakeup: Wakeup) -> None:
+        if self.listeners:
+            self._scheduler.random.choice(self.listeners)(wakeup)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """When somebody last looked at the rows, and which version of them it was."""
+
+    time: float
+    version: int
+
+
+@dataclass
+class Worker:
+    """One worker process: a thread that drains, one that plans and finalizes, and a reconciler.
+
+    They look at the rows when a wake-up comes, and every beat without one; only looks that would
+    find what the last one found are left out, since most of a run's time would go there.
+    """
+
+    parts: Parts
+    name: str
+    process: Process = field(init=False)
+    context: WorkerContext = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts, scheduler = self.parts, self.parts.scheduler
+        self.process = Process(self.name)
+        self._bells = [Event(scheduler) for _ in range(3)]
+        self.context = WorkerContext(
+            settings=parts.settings,
+            database=parts.database,
+            store=parts.store,
+            wakeups=parts.wakeups,  # type: ignore[arg-type] # of the same shape
+            engines=Engines(parts.settings, lambda config: Echo(scheduler, parts.points)),
+            load_text_model=text_model,
+            owner=self.name,
+            leaving=Event(scheduler),  # type: ignore[arg-type]
+            stopping=Event(scheduler),  # type: ignore[arg-type]
+        )
+
+    def start(self) -> None:
+        """Let its threads run."""
+        bells = self._bells
+        for name, bell, look, beats in (
+            ("drain", bells[0], self._drain, 1.0),
+            ("prepare", bells[1], self._prepare, 1.0),
+            ("reconcile", bells[2], self._reconcile, 2.0),
+        ):
+            self.parts.scheduler.spawn(self.process, name, self._looking(bell, look, beats))
+
+    def hear(self, wakeup: Wakeup) -> None:
+        """A wake-up came."""
+        settle = wakeup.task == "tidemill.reconcile"
+        for bell in self._bells if settle else self._bells[:2]:
+            bell.set()
+
+    def _looking(self, bell: Event, look: Callable[[], None], beats: float) -> Callable[[], None]:
+        parts = self.parts
+
+        def loop() -> None:
+            last: Look | None = None
+            while not self.context.stopping.is_set():
+                if parts.news(last):
+                    struck = parts.points.struck
+                    last = Look(parts.scheduler.now, parts.version())
+                    try:
+                        look()
+                    except (StorageError, WorkerError) as error:
+                        parts.points.note(f"failed: {type(error).__name__}")
+                    except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+                        parts.crash(error)
+                    if parts.points.struck != struck:
+                        last = None
+                bell.wait(parts.beat() * beats)
+                bell.clear()
+
+        return loop
+
+    def _drain(self) -> None:
+        if not self.context.leaving.is_set() and drain(self.context, MODEL):
+            tick(self.context)
+
+    def _prepare(self) -> None:
+        limit = self.context.settings.max_crashes
+        for wakeup in due(self.context.database, max_crashes=limit):
+            if self.context.leaving.is_set():
+                return
+            if wakeup.task == "tidemill.plan":
+                plan_job(self.context, *wakeup.args)
+            elif wakeup.task == "tidemill.finalize":
+                finalize_job(self.context, *wakeup.args)
+
+    def _reconcile(self) -> None:
+        tick(self.context)
+        if self.parts.points.dice(BEAT_SECONDS / COLLECT_SECONDS):
+            collect_garbage(self.context)
+
+
+def settings(scenario: Scenario) -> Settings:
+    """A worker's settings; nothing comes from the environment but what no run depends on."""
+    return Settings(
+        _env_file=None,
+        home=Path("/nonexistent"),
+        broker_url="redis://nowhere",
+        lease_seconds=45.0,
+        renew_seconds=10.0,
+        reconcile_seconds=BEAT_SECONDS,
+        max_crashes=3,
+        chunk_lines=scenario.chunk_lines,
+        plan_window_lines=scenario.window_lines,
+        default_model=MODEL,
+        max_num_seqs=4,
+    )
+
+
+@contextmanager
+def slow_polls() -> Iterator[None]:
+    """A poll of the engine may last a second: fewer steps, the same order of events."""
+    with patch.object(worker.drain, "POLL_SECONDS", 1.0):
+        yield

@@ -1,0 +1,49 @@
+"""The simulation catches the bugs that the protocol names; a list that must be caught."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulation.mutants import MUTANTS, REQUIRED, Edit, MutantOutdated, mutate
+
+RUN = Path(__file__).with_name("run.py")
+SEEDS = 400  # at most; a mutant's run ends at its first catch
+
+
+@pytest.fixture(scope="module")
+def reports() -> Any:
+    command = [sys.executable, str(RUN), "--mutants", "required", "--first", "--json"]
+    done = subprocess.run(
+        [*command, "--seeds", str(SEEDS)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [mutant.name for mutant in REQUIRED])
+def test_the_mutant_is_caught(reports: Mapping[str, Any], name: str) -> None:
+    report = reports[name]
+    assert report["caught"] >= 1, f"not in {report['seeds']} seeds; seen: {report['invariants']}"
+    assert report["first"]["invariant"] in MUTANTS[name].caught_by
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_mutant_fits_the_source(name: str) -> None:
+    sources: dict[Path, str] = {}
+    for edit in MUTANTS[name].edits:
+        before = sources.get(edit.path) or edit.path.read_text()
+        sources[edit.path] = mutate(before, edit)
+    assert all(source != path.read_text() for path, source in sources.items())
+
+
+def test_a_mutant_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(MutantOutdated):
+        mutate("nothing of the kind", Edit("storage.keys", "part", ""))
+    with pytest.raises(MutantOutdated):
+        mutate("part and part", Edit("storage.keys", "part", ""))

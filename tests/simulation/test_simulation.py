@@ -1,0 +1,61 @@
+"""Some hundred seeds of the simulation, and that each of them can be played again exactly."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.database import Memory
+from simulation.world import play
+
+RUN = Path(__file__).with_name("run.py")
+SEEDS = 200
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, SEEDS, 20))
+def test_no_seed_breaks_an_invariant(memory: Memory, start: int) -> None:
+    outcomes = [play(seed, memory) for seed in range(start, start + 20)]
+    failed = [outcome for outcome in outcomes if outcome.violation is not None]
+    assert not failed, "\n".join([str(failed[0].violation), *failed[0].lines()])
+    assert sum(outcome.jobs for outcome in outcomes) >= 20
+    assert sum(outcome.struck for outcome in outcomes) >= 20
+
+
+def test_the_same_seed_gives_the_same_trace(memory: Memory) -> None:
+    first = play(3, memory)
+    play(4, memory)
+    again = play(3, memory)
+    assert first.trace == again.trace
+    assert first.digest == again.digest != play(4, memory).digest
+
+
+def test_another_process_gives_the_same_trace(memory: Memory) -> None:
+    command = [sys.executable, str(RUN), "--start", "3", "--seeds", "1", "--trace"]
+    environment = {**os.environ, "PYTHONHASHSEED": "4711"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    *trace, summary = done.stdout.splitlines()
+    assert trace == play(3, memory).lines(), done.stderr
+    assert summary.startswith("1 seeds")
+
+
+def test_the_command_tells_what_failed() -> None:
+    command = [sys.executable, str(RUN), "--mutants", "split-loses-a-line,attempt-does-not-grow"]
+    done = subprocess.run(
+        [*command, "--seeds", "40", "--first", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert told["split-loses-a-line"]["first"]["invariant"] == "I1"
+    assert told["attempt-does-not-grow"]["first"]["invariant"] == "I2"
