@@ -256,8 +256,19 @@ def _environment() -> dict[str, str]:
     Where it is installed it is importable anyway, and its folder must not come before the standard
     library.
     """
+    variables = {**_openmp(), **os.environ}
     root = Path(__file__).resolve().parents[2]
     if root.name in ("site-packages", "dist-packages"):
-        return dict(os.environ)
+        return variables
     paths = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return variables | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _openmp() -> dict[str, str]:
+    """How long GNU OpenMP's threads spin for their next work, unless the user has said it.
+
+    By default it is for milliseconds, which they take from whatever else wants the processor: several
+    busy processes on two cores made an engine twelve times slower. So many turns last from one kernel
+    to the next. Alone on 2 cores SmolLM2 ran 9% faster with it (two runs each).
+    """
+    return {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "20000"}

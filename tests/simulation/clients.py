@@ -94,8 +94,10 @@ class Client:
             idem_hash=key,
             retry_of=retry_of,
         )
+        # Before the call: the batch may have run to its end when the answer comes.
+        self.results.inputs[key] = lines
         job = self._again(lambda: jobs.create_job(self.parts.database, new)).job
-        self.results.inputs[job.id] = lines
+        self.results.created.append(job.id)
         self.parts.wakeups.send(Wakeup.plan(job.id))
         return job.id
 

@@ -22,7 +22,8 @@ ENDS = ("completed_at", "failed_at", "cancelled_at", "expired_at")
 class Results:
     """What was committed and published so far.
 
-    ``inputs`` are the lines that each job has to account for, in order, by the job's id.
+    ``inputs`` are the lines that each job has to account for, in order, by its idempotency
+    key; ``created`` are the ids of the jobs whose creation was answered.
     """
 
     rows: Rows
@@ -30,6 +31,7 @@ class Results:
     scheduler: Scheduler
     fail: Fail
     inputs: dict[str, tuple[Line, ...]] = field(default_factory=dict)
+    created: list[str] = field(default_factory=list)
     _parts: dict[str, Row] = field(default_factory=dict)
     _published: dict[str, str] = field(default_factory=dict)
 
@@ -59,7 +61,7 @@ class Results:
         self._sums(job)
         if job["state"] == "failed" or job["n_lines"] is None:
             return
-        wanted = self.inputs[job["id"]]
+        wanted = self.inputs[job["idem_key"]]
         place = {line.custom_id: index for index, line in enumerate(wanted)}
         found: list[int] = []
         for kind, count in (("out", job["n_ok"]), ("err", job["n_err"] + job["n_cancelled"])):
@@ -111,7 +113,7 @@ class Results:
             data = self._data(key)
             if data is None or _sha256(data) != sha256:
                 self.fail("I6", f"{key} was published and is not the same any more")
-        for job_id in self.inputs:
+        for job_id in self.created:
             if job_id not in self.rows.jobs:
                 self.fail("I7", f"{job_id} was created and is gone")
 

@@ -11,6 +11,9 @@ import pytest
 from simulation.database import Memory
 from simulation.world import play
 
+# A process that is killed closes nothing, and here its memory goes on to be collected.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 RUN = Path(__file__).with_name("run.py")
 SEEDS = 200
 
