@@ -13,6 +13,7 @@ from storage.wakeups import celery_app
 from worker.context import WorkerContext
 from worker.crew import PREPARERS, Crew
 from worker.listener import Listener, add_tasks
+from worker.plan.scratch import sweep
 from worker.reconciler import Reconciler
 
 log = structlog.get_logger(__name__)
@@ -77,6 +78,7 @@ class WorkerHost:
         worker = self._worker
         model_rows.ensure_default(worker.database, worker.settings.default_model)
         self._prepare(worker)
+        sweep()
         self._listener.start()
         self._crew.start()
         if self._reconciler is not None:

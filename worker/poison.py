@@ -79,5 +79,6 @@ def _ending(chunk: Chunk) -> str:
     if chunk.engine_crashes == chunk.crashes:
         return f"The engine ended each of the {chunk.crashes} times that it ran this line."
     return (
-        f"The worker or its engine ended each of the {chunk.crashes} times that it ran this line."
+        f"This line was taken up {chunk.crashes} times, and each time its worker or engine ended, "
+        "or lost its lease, before there was an answer."
     )

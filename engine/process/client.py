@@ -267,8 +267,8 @@ def _environment() -> dict[str, str]:
 def _openmp() -> dict[str, str]:
     """How long GNU OpenMP's threads spin for their next work, unless the user has said it.
 
-    By default it is for milliseconds, which they take from whatever else wants the processor: several
-    busy processes on two cores made an engine twelve times slower. So many turns last from one kernel
-    to the next. Alone on 2 cores SmolLM2 ran 9% faster with it (two runs each).
+    By default it is for milliseconds, which they take from whatever else wants the processor:
+    beside other busy processes on two cores an engine was twelve times slower. So many turns last
+    from one kernel to the next. Alone on 2 cores SmolLM2 ran 9% faster with it (two runs each).
     """
     return {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "20000"}

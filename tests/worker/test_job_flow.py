@@ -217,7 +217,8 @@ def test_a_line_whose_hosts_died_is_not_blamed_on_the_engine(bench: Any, line: L
     bench.sql("UPDATE chunk SET crashes = 3, engine_crashes = 1")
     (error,) = bench.read(bench.finish(job_id).err_key)
     assert error["response"]["body"]["error"]["message"] == (
-        "The worker or its engine ended each of the 3 times that it ran this line."
+        "This line was taken up 3 times, and each time its worker or engine ended, or lost its "
+        "lease, before there was an answer."
     )
 
 

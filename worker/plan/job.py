@@ -1,8 +1,6 @@
 """Planning under a lease: claim, plan, and the one transaction that starts the job or fails it."""
 
-import tempfile
 import time
-from pathlib import Path
 
 import structlog
 
@@ -18,6 +16,7 @@ from worker.errors import LeaseLost, PlanRefused, Stopping
 from worker.lease import Lease, Renewal
 from worker.plan.planner import Planner, refusal
 from worker.plan.retry import retry_source
+from worker.plan.scratch import scratch_folder
 
 log = structlog.get_logger(__name__)
 
@@ -85,13 +84,13 @@ def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
     except PlanRefused as error:
         return refusal(error.code, str(error), error.param)
     sources = {row.name: row.source for row in models.list_models(worker.database)}
-    with tempfile.TemporaryDirectory(prefix="tidemill-plan-") as folder:
+    with scratch_folder() as folder:
         return Planner(
             worker.settings,
             worker.store,
             job,
             sources,
-            Path(folder),
+            folder,
             worker.heartbeat(lease),
             worker.load_text_model,
             retry,
