@@ -108,3 +108,37 @@ def _prefill(
         enable_gqa=queries.shape[1] != key_cache.shape[2],
     )
     return out[0].transpose(0, 1)
+
+
+def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values of [N, K] and float32 scales [N], symmetric by row; zero rows have scale 1."""
+    wide = weight.detach().float()
+    scales = wide.abs().amax(1) / 127
+    scales = torch.where(scales > 0, scales, 1.0)
+    return (wide / scales[:, None]).round().to(torch.int8), scales
+
+
+def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """uint8 values of [T, K], float32 scales [T] and int32 zeros [T]: 256 steps across each row."""
+    wide = x.float()
+    least, most = wide.amin(1).clamp(max=0), wide.amax(1).clamp(min=0)
+    scales = (most - least) / 255
+    inverse = torch.where(scales > 0, 1 / scales, 0.0)
+    zeros = (-least * inverse).round()
+    values = (wide * inverse[:, None] + (zeros[:, None] + 0.5)).floor().clamp(0, 255)
+    return values.to(torch.uint8), scales, zeros.int()
+
+
+def int8_linear(
+    values: Tensor,
+    scales: Tensor,
+    zeros: Tensor,
+    weight: Tensor,
+    weight_scales: Tensor,
+    weight_sums: Tensor,
+    bias: Tensor,
+) -> Tensor:
+    """The product of `quantise_rows` and `quantise_channels`, plus bias, in float32."""
+    # float64 holds every int32 exactly, and has a fast product everywhere.
+    exact = values.double() @ weight.double().T - zeros[:, None].double() * weight_sums.double()
+    return exact.float() * (weight_scales * scales[:, None]) + bias

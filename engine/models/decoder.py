@@ -8,6 +8,7 @@ from engine.config import ModelConfig
 from engine.kernels.activation import silu_and_mul
 from engine.kernels.attention import paged_attention, store_kv
 from engine.kernels.batch import AttentionBatch
+from engine.kernels.int8 import Int8Weight, int8_linear, quantise_rows, quantise_weight
 from engine.kernels.linear import linear, pack_weight
 from engine.kernels.norm import add_rms_norm_, rms_norm
 from engine.kernels.rope import RotaryRows, RotaryTable, apply_rope, rotary_frequencies
@@ -22,9 +23,11 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__()
+        self.inputs = inputs
         self.weight: nn.Parameter | None = _parameter(outputs, inputs)
         self.bias = _parameter(outputs) if bias else None
         self._packed: Tensor | None = None
+        self._int8: Int8Weight | None = None
 
     def pack(self) -> None:
         """Replace the weight by its packed form. It can no longer be read or moved after that."""
@@ -32,8 +35,16 @@ class Linear(nn.Module):
             self._packed = pack_weight(self.weight)
             self.weight = None
 
+    def quantise(self) -> None:
+        """Replace the weight by one of 8 bits; inputs are rounded to 8 bits from then on."""
+        if self.weight is not None:
+            self._int8 = quantise_weight(self.weight, self.bias)
+            self.weight = None
+
     def forward(self, x: Tensor) -> Tensor:
         """[T, inputs] → [T, outputs]."""
+        if self._int8 is not None:
+            return int8_linear(quantise_rows(x), self._int8, x.dtype)
         weight = self._packed if self.weight is None else self.weight
         assert weight is not None
         return linear(x, weight, self.bias)
@@ -138,7 +149,9 @@ class Decoder(nn.Module):
         self._head_dtype: torch.dtype | None = None  # the weights' own
 
     def finish(self, device: torch.device, frequency_factors: Tensor | None = None) -> None:
-        """Get ready to run once the weights are filled in: rotations, tied head, packing.
+        """Get ready to run once the weights are filled in: rotations, tied head.
+
+        `pack` or `quantise` comes after it.
 
         Args:
             device: where the weights are.
@@ -156,9 +169,18 @@ class Decoder(nn.Module):
             wide = self.head.weight.detach().float()
             self.head.weight = nn.Parameter(wide, requires_grad=False)
             self._head_dtype = torch.float32
+
+    def pack(self) -> None:
+        """Lay every weight out for the device."""
         for module in self.modules():
             if isinstance(module, Linear):
                 module.pack()
+
+    def quantise(self) -> None:
+        """Round every projection's weight to 8 bits, the head's included."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.quantise()
 
     def forward(
         self, token_ids: Tensor, positions: Tensor, attention: AttentionBatch, cache: KVCache
