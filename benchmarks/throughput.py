@@ -83,6 +83,7 @@ def engines(args: argparse.Namespace) -> dict[str, LLM]:
             args.model,
             device=args.device,
             dtype=args.dtype,
+            quantization=args.quantization,
             threads=args.threads,
             max_num_seqs=args.max_num_seqs,
             max_batch_tokens=args.max_batch_tokens,
@@ -105,6 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--quantization", choices=("none", "int8"), default="none")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--max-num-seqs", type=int)
     parser.add_argument("--max-batch-tokens", type=int)

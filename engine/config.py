@@ -6,6 +6,7 @@ from typing import Literal
 from engine.errors import InvalidConfig
 
 BatchingPolicy = Literal["continuous", "dynamic", "static"]
+Quantization = Literal["none", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class EngineConfig:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto`` or ``bfloat16``, ``float16``, ``float32``. Auto is bfloat16 on CUDA and on
             CPUs with bf16 instructions, else float32.
+        quantization: ``int8`` rounds weights and activations of every projection to 8 bits
+            (W8A8, smoothed; on CPUs only); ``none`` computes in ``dtype``.
         block_size: tokens in one block of the KV cache.
         kv_cache_bytes: memory for the KV cache; ``None`` picks a share of what is free.
         max_num_seqs: most sequences running at once; ``None`` picks one for the device.
@@ -38,6 +41,7 @@ class EngineConfig:
     model: str = "smollm2"
     device: str = "auto"
     dtype: str = "auto"
+    quantization: Quantization = "none"
     block_size: int = 16
     kv_cache_bytes: int | None = None
     max_num_seqs: int | None = None
@@ -55,6 +59,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", "bfloat16", "float16", "float32"):
             raise InvalidConfig(f"dtype {self.dtype!r} is not auto, bfloat16, float16 or float32.")
+        if self.quantization not in ("none", "int8"):
+            raise InvalidConfig(f"quantization {self.quantization!r} is not none or int8.")
         if self.batching not in ("continuous", "dynamic", "static"):
             raise InvalidConfig(f"batching {self.batching!r} is not continuous, dynamic or static.")
         if not 0 <= self.output_reserve <= 1:

@@ -28,7 +28,7 @@ class EngineCore:
         files = resolve(config.model)
         model = load_config(files)
         self.tokenizer: Tokenizer = load_tokenizer(files)
-        self._runner = Runner(config, model, files)
+        self._runner = Runner(config, model, files, self.tokenizer)
         self._model = model
         self._end_token_ids = frozenset(model.eos_token_ids)
         self._scheduler = _make_scheduler(config, self._runner.placement)
@@ -203,4 +203,5 @@ def _describe(
         max_batch_tokens=placement.max_batch_tokens,
         load_seconds=perf_counter() - began,
         kernels=runner.kernels,
+        quantization=config.quantization,
     )

@@ -18,12 +18,14 @@ class EngineInfo:
     max_batch_tokens: int
     load_seconds: float
     kernels: str = "reference"
+    quantization: str = "none"
 
     @property
     def description(self) -> str:
         """One line for a log."""
+        types = self.dtype if self.quantization == "none" else f"{self.quantization}, {self.dtype}"
         return (
-            f"{self.model} on {self.device} in {self.dtype}: up to {self.max_num_seqs} sequences "
+            f"{self.model} on {self.device} in {types}: up to {self.max_num_seqs} sequences "
             f"and {self.max_batch_tokens} tokens a step, context {self.context_length}, cache "
             f"{self.num_blocks} blocks of {self.block_size} tokens, {self.kernels} kernels, "
             f"loaded in {self.load_seconds:.1f} s"

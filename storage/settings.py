@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     )
     device: str = "auto"
     dtype: str = "auto"
+    quantization: Literal["none", "int8"] = "none"
     kv_cache_bytes: int | None = None
     max_num_seqs: int | None = None
     max_batch_tokens: int | None = None

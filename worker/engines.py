@@ -77,6 +77,7 @@ def engine_config(settings: Settings, source: str) -> EngineConfig:
         model=source,
         device=settings.device,
         dtype=settings.dtype,
+        quantization=settings.quantization,
         kv_cache_bytes=settings.kv_cache_bytes,
         max_num_seqs=settings.max_num_seqs,
         max_batch_tokens=settings.max_batch_tokens,

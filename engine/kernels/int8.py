@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.kernels import reference
 from engine.kernels.checks import expect
 from engine.kernels.native import int8 as native
-from engine.kernels.native.library import SUFFIXES, available
+from engine.kernels.native.library import LANES, SUFFIXES, available
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def quantise_weight(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
     sums = values.sum(1, dtype=torch.int32)
     shift = torch.zeros(outputs) if bias is None else bias.detach().float()
     expect("bias", shift, (outputs,))
-    packed = weight.device.type == "cpu" and inputs % native.LANES == 0 and available()
+    packed = weight.device.type == "cpu" and inputs % LANES == 0 and available()
     if packed:
         values = native.pack_panels(values)
         edge = (0, -outputs % native.PANEL)

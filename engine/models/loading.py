@@ -18,7 +18,12 @@ FREQUENCY_FACTORS = "rope_freqs.weight"
 
 
 def load_model(
-    files: ModelFiles, config: ModelConfig, *, device: torch.device, dtype: torch.dtype
+    files: ModelFiles,
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    pack: bool = True,
 ) -> Decoder:
     """Build the decoder and fill it from its checkpoint.
 
@@ -27,6 +32,8 @@ def load_model(
         config: as `engine.models.families.load_config` read it from the same files.
         device: where the weights go.
         dtype: what they are cast to.
+        pack: lay the weights out for the device. Without it they can be changed, and `Decoder.pack`
+            or `Decoder.quantise` is left to the caller.
 
     Raises:
         CheckpointError: the files are missing or damaged, or their tensors are not exactly those
@@ -49,6 +56,8 @@ def load_model(
         if FREQUENCY_FACTORS in checkpoint.shapes:
             factors = checkpoint.read(FREQUENCY_FACTORS)
     decoder.finish(device, factors)
+    if pack:
+        decoder.pack()
     return decoder.eval()
 
 

@@ -7,12 +7,15 @@ import torch
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
+from engine.errors import InvalidConfig
 from engine.kernels.native import library
 from engine.models.loading import load_model
+from engine.quantise.smooth import calibration_prompts, smooth
 from engine.runner.inputs import BlockTables
 from engine.runner.machine import Placement, pick_device, pick_dtype, place
 from engine.runner.sampler import Sampler
 from engine.scheduler.step import SampledToken, Step
+from engine.tokenizer import Tokenizer
 
 
 class Runner:
@@ -27,10 +30,18 @@ class Runner:
             and taking memory for the cache.
     """
 
-    def __init__(self, config: EngineConfig, model: ModelConfig, files: ModelFiles) -> None:
+    def __init__(
+        self, config: EngineConfig, model: ModelConfig, files: ModelFiles, tokenizer: Tokenizer
+    ) -> None:
         device = pick_device(config)
         dtype = pick_dtype(config, device)
-        self._decoder = load_model(files, model, device=device, dtype=dtype)
+        in_int8 = config.quantization == "int8"
+        if in_int8 and device.type != "cpu":
+            raise InvalidConfig("quantization int8 runs on CPUs only; leave it out on a GPU.")
+        self._decoder = load_model(files, model, device=device, dtype=dtype, pack=not in_int8)
+        if in_int8:
+            smooth(self._decoder, calibration_prompts(tokenizer))
+            self._decoder.quantise()
         self.placement: Placement = place(config, model, device, dtype)
         torch.set_num_threads(self.placement.threads)
         self.kernels = "native" if device.type == "cpu" and library.available() else "reference"

@@ -17,8 +17,6 @@ _FLAGS = (
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
-    # With it gcc 12 keeps the sums of a product in memory and not in registers: half the speed.
-    "-fno-tree-pre",
     "-fopenmp",
     "-shared",
     "-fPIC",
