@@ -27,6 +27,7 @@ from storage.errors import (
     StorageError,
 )
 from storage.objects.base import ObjectInfo, StoreProbe, accept_same, check_key, copy
+from storage.objects.s3_connection import require_whole_heads
 from storage.objects.s3_errors import Refused, code_of, translated
 from storage.settings import Settings
 
@@ -48,6 +49,7 @@ class S3Store:
     @classmethod
     def open(cls, settings: Settings, *, bucket: str, prefix: str) -> "S3Store":
         """A store with the settings' endpoint and credentials; nothing is asked of S3 yet."""
+        require_whole_heads()
         secret = settings.s3_secret_access_key
         with translated(bucket):
             client = boto3.client(

@@ -302,3 +302,30 @@ def test_the_head_of_a_put_without_its_body_leaves_nothing(s3_settings: Settings
     assert sent
     with store.reader("parts/2.jsonl") as stream:
         assert stream.read() == b"answers"
+
+
+@pytest.mark.parametrize("cut", [b'"full', b'"full-etag', b'"full-etag"', b'"full-etag"\r\n'])
+def test_an_answer_whose_head_is_cut_is_asked_for_again(cut: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nLast-Modified: Mon, 23 Nov 2026 08:00:00 GMT\r\n"
+    head += b"Content-Length: %d\r\nETag: %s"
+    answers = [head % (12, cut), head % (1234, b'"full-etag"\r\n\r\n')]
+
+    class Answering(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline() not in (b"\r\n", b""):
+                pass
+            self.wfile.write(answers.pop(0))
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        settings = Settings(
+            s3_endpoint_url=f"http://127.0.0.1:{server.server_address[1]}",
+            s3_region="us-east-1",
+            s3_access_key_id="key",
+            s3_secret_access_key=SecretStr("secret"),
+            s3_addressing_style="path",
+        )
+        info = S3Store.open(settings, bucket="bucket", prefix="").head("object")
+        server.shutdown()
+    assert (info.size, info.etag) == (1234, '"full-etag"')
+    assert not answers
