@@ -15,6 +15,7 @@ from storage.startup import bring_up
 from tidemill.errors import UsageError
 from tidemill.metrics import serve_metrics
 from tidemill.service import check_shared
+from tidemill.signals import wait_until_set
 from worker.context import WorkerContext
 from worker.host import WorkerHost
 from worker.metrics import BacklogCollector
@@ -46,7 +47,7 @@ def run_worker(
         _serve(settings, [host.metrics, BacklogCollector(database)], stack)
         served = "all" if models is None else ", ".join(models)
         ready(f"Worker {host.owner} is ready: models {served}.")
-        stop.wait()
+        wait_until_set(stop)
 
 
 def run_reconciler(settings: Settings, stop: threading.Event, ready: Callable[[str], None]) -> None:
@@ -66,7 +67,7 @@ def run_reconciler(settings: Settings, stop: threading.Event, ready: Callable[[s
         reconciler.start()
         _serve(settings, [BacklogCollector(database)], stack)
         ready(f"Reconciler {worker.owner} is ready.")
-        stop.wait()
+        wait_until_set(stop)
 
 
 def _start(

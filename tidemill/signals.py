@@ -10,6 +10,7 @@ from types import FrameType
 from tidemill.exits import ExitCode
 
 SHOW_CURSOR = b"\x1b[?25h\n"
+LOOK_SECONDS = 0.5
 
 
 @contextmanager
@@ -36,3 +37,13 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wait_until_set(event: threading.Event) -> None:
+    """Wait for an event that a signal's handler sets.
+
+    A process that was paused may take a signal in any of its threads. Handlers run in the main one
+    alone, and would wait with it if it did not look up now and then.
+    """
+    while not event.wait(LOOK_SECONDS):
+        pass

@@ -7,6 +7,7 @@ import typer
 
 from tidemill.commands import options
 from tidemill.commands.stopping import stop_on_signals
+from tidemill.signals import wait_until_set
 
 
 def api(
@@ -34,7 +35,7 @@ def api(
 
     with Service(settings, shared=True, stop=stop) as service:
         _ready(f"Tidemill listens on {service.url}/v1 and leaves the work to 'tidemill worker'.")
-        stop.wait()
+        wait_until_set(stop)
 
 
 def worker(

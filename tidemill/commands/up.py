@@ -6,6 +6,7 @@ import typer
 
 from tidemill.commands import options
 from tidemill.commands.stopping import stop_on_signals
+from tidemill.signals import wait_until_set
 
 
 def up(
@@ -40,5 +41,5 @@ def up(
             where = "leaves the work to 'tidemill worker'"
         typer.echo(f"Tidemill listens on {service.url}/v1 and {where}. Ctrl-C stops it.")
         sys.stdout.flush()
-        stop.wait()
+        wait_until_set(stop)
         typer.echo("Stopping. A second Ctrl-C ends at once.", err=True)
