@@ -22,6 +22,7 @@ LONGEST_SLICE_SECONDS = 120.0
 WARM_LINES = 500
 WARM_SECONDS = 90.0
 SETTLE_SECONDS = 150.0
+PATIENCE_SECONDS = 180.0
 SAY_SECONDS = 20.0
 LONGEST_STOP_SECONDS = 25.0  # of a process: longer than a lease of `SETTINGS`
 SETTINGS = {
@@ -56,8 +57,11 @@ class Soak:
         self._flushes = 0
         self.result = Result(seed=seed, workers=len(arena.stack.workers))
 
-    def run(self, minutes: float, *, measure: bool = True) -> Result:
-        """Load for so many minutes, a good quarter of them without faults if it ``measures``."""
+    def run(self, minutes: float, *, measure: bool = True, faults: int = 0) -> Result:
+        """Load for so many minutes, a good quarter of them without faults if it ``measures``.
+
+        On a slow machine it goes on, three minutes at most, until so many ``faults`` have struck.
+        """
         end = self._began + 60 * minutes
         customers = self._customers()
         for customer in customers:
@@ -66,7 +70,7 @@ class Soak:
             self._warm_up()
             if measure:
                 self._measure(min(LONGEST_SLICE_SECONDS, 60 * minutes / 15))
-            self._torment(end)
+            self._torment(end, faults)
             self._settle(customers)
         self._judge()
         return self.result
@@ -100,13 +104,15 @@ class Soak:
             kind = "calm" if speeds is self.result.calm else "FLUSHALL a minute"
             self._say(f"{kind}: {speeds[-1]:.0f} lines/s")
 
-    def _torment(self, end: float) -> None:
+    def _torment(self, end: float, faults: int) -> None:
         nemesis = Nemesis(self._arena.victims(LONGEST_STOP_SECONDS), self._seed)
         self._say("faults begin")
         nemesis.start()
         with self._every(FLUSH_SECONDS, self._flush):
-            while (left := end - time.monotonic()) > 0:
-                time.sleep(min(1.0, left))
+            while (now := time.monotonic()) < end + PATIENCE_SECONDS:
+                if now >= end and nemesis.struck.total() >= faults:
+                    break
+                time.sleep(0.5)
                 self.result.faults = nemesis.struck.copy()
         nemesis.stop()
         self.result.faults = nemesis.struck + Counter({"flush valkey": self._flushes})
