@@ -4,8 +4,9 @@
     python tests/simulation/run.py --start 4711 --seeds 1 --trace
     python tests/simulation/run.py --mutants required --seeds 40
 
-A failing seed is printed with its violation and how to play it again. Exit code 1: a seed failed,
-or a mutant was caught by none.
+A failing seed is printed with its violation and how to play it again. Progress goes to stderr, in
+place on a terminal and as a line a minute elsewhere. Ctrl-C ends a run early and still sums it up.
+Exit code 1: a seed failed, or a mutant was caught by none; 130: ended by Ctrl-C.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import gc
 import importlib
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections import Counter
@@ -69,6 +71,63 @@ class Report:
         return [failure for failure in self.failures if failure.invariant in known]
 
 
+@dataclass(slots=True)
+class Total:
+    """What became of all tasks so far."""
+
+    wanted: int
+    began: float = field(default_factory=time.monotonic)
+    shown: float = field(default_factory=time.monotonic)
+    played: int = 0
+    jobs: int = 0
+    faults: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.began
+
+    def add(self, report: Report) -> None:
+        """Count a report, and tell of its failures at once."""
+        self.played += report.played
+        self.jobs += report.jobs
+        self.faults += report.faults
+        self.failures += report.failures
+        for failure in report.failures:
+            print(
+                f"\rseed {failure.seed}: {failure.invariant}: {failure.message}\n"
+                f"  python tests/simulation/run.py --start {failure.seed} --seeds 1 --trace",
+                file=sys.stderr,
+            )
+
+    def show(self) -> None:
+        """Progress, where it is time for it."""
+        terminal = sys.stderr.isatty()
+        if time.monotonic() - self.shown < (0.5 if terminal else 60.0):
+            return
+        self.shown = time.monotonic()
+        rate = self.played / self.seconds
+        left = (self.wanted - self.played) / rate / 60
+        line = f"{self.played} of {self.wanted} seeds, {rate:.1f} a second, {left:.0f} min left"
+        print(f"\r{line}  " if terminal else line, end="" if terminal else "\n", file=sys.stderr)
+
+    def values(self) -> dict[str, object]:
+        """For programs."""
+        failed = [asdict(failure) for failure in self.failures]
+        values = {"seeds": self.played, "jobs": self.jobs, "faults": self.faults}
+        return {**values, "failures": failed, "seconds": round(self.seconds, 1)}
+
+    def summary(self) -> str:
+        """For people."""
+        seconds = self.seconds
+        return (
+            f"{self.played} seeds, {self.jobs} jobs, {self.faults} faults, "
+            f"{len(self.failures)} failures; {seconds:.0f} s, "
+            f"{self.played / max(seconds, 1e-9):.1f} seeds a second"
+        )
+
+
 def play(task: Task) -> Report:
     """Play a task's seeds in this process."""
     if task.mutant is not None:
@@ -100,7 +159,7 @@ def play_all(tasks: list[Task], processes: int) -> Iterator[Report]:
         importlib.import_module(name)
     fresh = any(task.mutant for task in tasks)
     context = multiprocessing.get_context("fork")
-    with context.Pool(processes, maxtasksperchild=1 if fresh else None) as pool:
+    with context.Pool(processes, _leave_ctrl_c, maxtasksperchild=1 if fresh else None) as pool:
         yield from pool.imap_unordered(play, tasks)
 
 
@@ -115,32 +174,24 @@ def main() -> int:
         Task(start, min(start + BLOCK, end), trace=options.trace)
         for start in range(options.start, end, BLOCK)
     ]
-    began = time.monotonic()
-    played = jobs = faults = 0
-    failures: list[Failure] = []
-    for report in play_all(tasks, options.processes):
-        played += report.played
-        jobs += report.jobs
-        faults += report.faults
-        failures += report.failures
-        print(*report.trace, sep="\n", end="\n" if report.trace else "")
-        for failure in report.failures:
-            print(f"seed {failure.seed}: {failure.invariant}: {failure.message}")
-            print(f"  python tests/simulation/run.py --start {failure.seed} --seeds 1 --trace")
-        if sys.stderr.isatty():
-            rate = played / (time.monotonic() - began)
-            print(f"\r{played} seeds, {rate:.1f} a second", end="", file=sys.stderr)
-    seconds = time.monotonic() - began
-    if options.json:
-        failed = [asdict(failure) for failure in failures]
-        values = {"seeds": played, "jobs": jobs, "faults": faults, "failures": failed}
-        print(json.dumps({**values, "seconds": round(seconds, 1)}))
-    else:
-        print(
-            f"{played} seeds, {jobs} jobs, {faults} faults, {len(failures)} failures; "
-            f"{seconds:.0f} s, {played / seconds:.1f} seeds a second"
-        )
-    return 1 if failures else 0
+    total = Total(options.seeds)
+    code = 0
+    try:
+        for report in play_all(tasks, options.processes):
+            total.add(report)
+            print(*report.trace, sep="\n", end="\n" if report.trace else "")
+            total.show()
+    except KeyboardInterrupt:
+        code = 130
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(f"{json.dumps(total.values()) if options.json else total.summary()}")
+    return code or (1 if total.failures else 0)
+
+
+def _leave_ctrl_c() -> None:
+    """Ctrl-C reaches every process of the terminal; the first of them decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run_mutants(options: argparse.Namespace, names: list[str]) -> int:
