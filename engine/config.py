@@ -5,8 +5,10 @@ from typing import Literal
 
 from engine.errors import InvalidConfig
 
+GROUP_SIZES = (32, 64, 128)
 BatchingPolicy = Literal["continuous", "dynamic", "static"]
-Quantization = Literal["none", "int8"]
+Quantization = Literal["auto", "none", "int8", "int4"]
+CacheDtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,14 @@ class EngineConfig:
         dtype: ``auto`` or ``bfloat16``, ``float16``, ``float32``. Auto is bfloat16 on CUDA and on
             CPUs with bf16 instructions, else float32.
         quantization: ``int8`` rounds weights and activations of every projection to 8 bits
-            (W8A8, smoothed; on CPUs only); ``none`` computes in ``dtype``.
+            (W8A8, smoothed), ``int4`` keeps weights in 4 bits (W4A8), both on CPUs only; ``none``
+            computes in ``dtype``. ``auto`` is int8 on a CPU whose kernels can be built and where
+            no dtype is asked for, else none.
+        group_size: inputs that share a scale in int4, -1 for all of a channel; ``None`` keeps the
+            groups of a GGUF file that has some (Q4_0, Q4_1, Q8_0: without a loss), else 32.
+        symmetric: int4 steps lie evenly around zero, where the engine rounds weights itself.
         block_size: tokens in one block of the KV cache.
+        kv_cache_dtype: of keys and values. ``auto`` is int8 with quantized weights, else ``dtype``.
         kv_cache_bytes: memory for the KV cache; ``None`` picks a share of what is free.
         max_num_seqs: most sequences running at once; ``None`` picks one for the device.
         max_batch_tokens: token budget of one step; ``None`` picks one for the device.
@@ -41,8 +49,11 @@ class EngineConfig:
     model: str = "smollm2"
     device: str = "auto"
     dtype: str = "auto"
-    quantization: Quantization = "none"
+    quantization: Quantization = "auto"
+    group_size: int | None = None
+    symmetric: bool = False
     block_size: int = 16
+    kv_cache_dtype: CacheDtype = "auto"
     kv_cache_bytes: int | None = None
     max_num_seqs: int | None = None
     max_batch_tokens: int | None = None
@@ -59,8 +70,17 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", "bfloat16", "float16", "float32"):
             raise InvalidConfig(f"dtype {self.dtype!r} is not auto, bfloat16, float16 or float32.")
-        if self.quantization not in ("none", "int8"):
-            raise InvalidConfig(f"quantization {self.quantization!r} is not none or int8.")
+        if self.quantization not in ("auto", "none", "int8", "int4"):
+            raise InvalidConfig(
+                f"quantization {self.quantization!r} is not auto, none, int8 or int4."
+            )
+        if self.kv_cache_dtype not in ("auto", "bfloat16", "float16", "float32", "int8"):
+            raise InvalidConfig(
+                f"kv_cache_dtype {self.kv_cache_dtype!r} is not auto, bfloat16, float16, float32 "
+                "or int8."
+            )
+        if self.group_size not in (None, -1, *GROUP_SIZES):
+            raise InvalidConfig(f"group_size {self.group_size} is not -1, 32, 64 or 128.")
         if self.batching not in ("continuous", "dynamic", "static"):
             raise InvalidConfig(f"batching {self.batching!r} is not continuous, dynamic or static.")
         if not 0 <= self.output_reserve <= 1:

@@ -191,17 +191,21 @@ def _describe(
     name: str, config: EngineConfig, model: ModelConfig, runner: Runner, began: float
 ) -> EngineInfo:
     placement = runner.placement
+    choice = placement.choice
     return EngineInfo(
         model=name,
         context_length=placement.max_model_len,
         vocab_size=model.vocab_size,
         device=str(placement.device),
-        dtype=str(placement.dtype).removeprefix("torch."),
+        dtype=str(choice.dtype).removeprefix("torch."),
         num_blocks=placement.num_blocks,
         block_size=config.block_size,
         max_num_seqs=placement.max_num_seqs,
         max_batch_tokens=placement.max_batch_tokens,
         load_seconds=perf_counter() - began,
-        kernels=runner.kernels,
-        quantization=config.quantization,
+        kernels="native" if choice.native else "reference",
+        quantization=choice.quantization,
+        kv_cache_dtype=str(choice.cache_dtype).removeprefix("torch."),
+        threads=choice.threads,
+        remark=choice.remark,
     )

@@ -19,14 +19,18 @@ class EngineInfo:
     load_seconds: float
     kernels: str = "reference"
     quantization: str = "none"
+    kv_cache_dtype: str = ""
+    threads: int = 1
+    remark: str = ""
 
     @property
     def description(self) -> str:
-        """One line for a log."""
+        """One line for a log: what was chosen, and why where it is not the best."""
         types = self.dtype if self.quantization == "none" else f"{self.quantization}, {self.dtype}"
+        kernels = f"{self.kernels} kernels" + (f" ({self.remark})" if self.remark else "")
         return (
             f"{self.model} on {self.device} in {types}: up to {self.max_num_seqs} sequences "
-            f"and {self.max_batch_tokens} tokens a step, context {self.context_length}, cache "
-            f"{self.num_blocks} blocks of {self.block_size} tokens, {self.kernels} kernels, "
-            f"loaded in {self.load_seconds:.1f} s"
+            f"and {self.max_batch_tokens} tokens a step, context {self.context_length}, "
+            f"{self.kv_cache_dtype} cache of {self.num_blocks} blocks of {self.block_size} tokens, "
+            f"{kernels}, {self.threads} threads, loaded in {self.load_seconds:.1f} s"
         )

@@ -76,7 +76,8 @@ class Settings(BaseSettings):
     )
     device: str = "auto"
     dtype: str = "auto"
-    quantization: Literal["none", "int8"] = "none"
+    quantization: Literal["auto", "none", "int8", "int4"] = "auto"
+    kv_cache_dtype: Literal["auto", "bfloat16", "float16", "float32", "int8"] = "auto"
     kv_cache_bytes: int | None = None
     max_num_seqs: int | None = None
     max_batch_tokens: int | None = None

@@ -1,5 +1,6 @@
 """GGUF checkpoints: what is in the file, as memory-mapped views, and the numbers it encodes."""
 
+from engine.gguf.groups import Groups, has_groups, read_groups
 from engine.gguf.quants import DECODABLE, dequantise
 from engine.gguf.reader import GGUFFile, GGUFTensor
 from engine.gguf.types import LAYOUT, BlockLayout, GGMLType
@@ -11,5 +12,8 @@ __all__ = [
     "GGMLType",
     "GGUFFile",
     "GGUFTensor",
+    "Groups",
     "dequantise",
+    "has_groups",
+    "read_groups",
 ]

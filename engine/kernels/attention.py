@@ -6,7 +6,6 @@ from torch import Tensor
 from engine.kernels import reference
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.checks import expect
-from engine.kernels.native import attention as native
 
 
 def store_kv(
@@ -70,9 +69,7 @@ def paged_attention(
         raise ValueError(f"The cache's blocks hold {block_size}, the batch's {batch.block_size}.")
     if sliding_window is not None and sliding_window < 1:
         raise ValueError(f"A sliding window of {sliding_window} sees nothing.")
-    able = native.supports(queries, key_cache)
-    paged = native.paged_attention if able else reference.paged_attention
-    return paged(queries, key_cache, value_cache, batch, scale, sliding_window)
+    return reference.paged_attention(queries, key_cache, value_cache, batch, scale, sliding_window)
 
 
 def _expect_caches(key_cache: Tensor, value_cache: Tensor) -> None:

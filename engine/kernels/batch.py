@@ -53,9 +53,6 @@ class AttentionBatch:
     _plans: dict[tuple[int | None, int, torch.dtype], AttentionPlan] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    _tiles: dict[int, tuple[Tensor, Tensor]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     @property
     def num_sequences(self) -> int:
@@ -89,23 +86,3 @@ class AttentionBatch:
         if key not in self._plans:
             self._plans[key] = make_plan(self, *key)
         return self._plans[key]
-
-    def query_tiles(self, size: int) -> tuple[Tensor, Tensor]:
-        """The step's queries in tiles of at most ``size`` of one sequence, longest contexts first.
-
-        Made for the first layer and kept for the rest.
-
-        Returns:
-            int32 [tiles] twice: each tile's sequence, and the row of its first query.
-        """
-        if size not in self._tiles:
-            lengths = self.query_start.diff()
-            tiles = (lengths + size - 1) // size
-            owners = torch.repeat_interleave(torch.arange(self.num_sequences), tiles)
-            first = torch.cumsum(tiles, 0) - tiles
-            within = torch.arange(owners.shape[0]) - first[owners]
-            starts = self.query_start[owners] + within * size
-            # The longest are begun first, so that no thread is left with one at the end.
-            order = self.context_lens[owners].argsort(descending=True, stable=True)
-            self._tiles[size] = (owners[order].int(), starts[order].int())
-        return self._tiles[size]

@@ -130,15 +130,57 @@ def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def int8_linear(
-    values: Tensor,
-    scales: Tensor,
-    zeros: Tensor,
-    weight: Tensor,
-    weight_scales: Tensor,
-    weight_sums: Tensor,
-    bias: Tensor,
+    values: Tensor, scales: Tensor, zeros: Tensor, weight: Tensor, weight_scales: Tensor
 ) -> Tensor:
-    """The product of `quantise_rows` and `quantise_channels`, plus bias, in float32."""
+    """The product of `quantise_rows` and `quantise_channels`, in float32."""
     # float64 holds every int32 exactly, and has a fast product everywhere.
-    exact = values.double() @ weight.double().T - zeros[:, None].double() * weight_sums.double()
-    return exact.float() * (weight_scales * scales[:, None]) + bias
+    exact = (values.double() - zeros[:, None].double()) @ weight.double().T
+    return exact.float() * (weight_scales * scales[:, None])
+
+
+def quantise_groups(
+    weight: Tensor, group: int, bits: int, symmetric: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """uint8 values of [N, K], float32 scales and lows [N, K / group], by rounding to nearest."""
+    wide = weight.detach().float().view(weight.shape[0], -1, group)
+    top = 2**bits - 1
+    if symmetric:
+        # The middle is a step, as in GGUF's Q4_0, so one side has one step more.
+        scales = wide.abs().amax(2) / (top // 2)
+        zeros = torch.full_like(scales, 2 ** (bits - 1))
+    else:
+        least, most = wide.amin(2).clamp(max=0), wide.amax(2).clamp(min=0)
+        scales = (most - least) / top
+        zeros = (-least / torch.where(scales > 0, scales, 1.0)).round()
+    scales = torch.where(scales > 0, scales, 1.0)
+    values = ((wide / scales[:, :, None]).round() + zeros[:, :, None]).clamp(0, top)
+    return values.flatten(1).to(torch.uint8), scales, -zeros * scales
+
+
+def quantise_row_groups(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """int8 values of [T, K] and float32 scales [T, K / group], symmetric by group."""
+    wide = x.float().reshape(x.shape[0], x.shape[1] // group, group)
+    scales = wide.abs().amax(2) / 127
+    inverse = torch.where(scales > 0, 1 / scales, 0.0)
+    return (wide * inverse[:, :, None]).round().flatten(1).to(torch.int8), scales
+
+
+def grouped_linear(
+    values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor, weight_lows: Tensor
+) -> Tensor:
+    """The product of `quantise_row_groups` and `quantise_groups`, each group's sum exact."""
+    groups = scales.shape[1]
+    group = values.shape[1] // groups
+    x = values.view(values.shape[0], groups, group).double().transpose(0, 1)  # [groups, T, group]
+    w = weight.view(-1, groups, group).double().permute(1, 2, 0)
+    scaled: Tensor = (x @ w) * weight_scales.T[:, None] + x.sum(2, keepdim=True) * weight_lows.T[
+        :, None
+    ]
+    return torch.sum(scaled * scales.T[:, :, None], 0).float()
+
+
+def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values of [..., d] and float32 scales [...], symmetric by head, as an int8 cache has."""
+    scales = x.float().abs().amax(-1) / 127
+    inverse = torch.where(scales > 0, 1 / scales, 0.0)
+    return (x.float() * inverse[..., None]).round().to(torch.int8), scales

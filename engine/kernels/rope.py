@@ -9,7 +9,6 @@ from torch import Tensor
 from engine.config import RopeConfig
 from engine.kernels import reference
 from engine.kernels.checks import expect
-from engine.kernels.native import elementwise
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,7 @@ def apply_rope(heads: Tensor, rows: RotaryRows) -> Tensor:
     num_tokens, _, dim = heads.shape
     expect("heads", heads, (num_tokens, None, dim))
     expect("cosines", rows.cosines, (num_tokens, 1, dim), torch.float32)
-    done = elementwise.apply_rope(heads, rows.cosines, rows.sines)
-    return reference.apply_rope(heads, rows.cosines, rows.sines) if done is None else done
+    return reference.apply_rope(heads, rows.cosines, rows.sines)
 
 
 def rotary_frequencies(config: RopeConfig, head_dim: int) -> Tensor:

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import CheckpointError
-from engine.gguf import GGUFFile, dequantise
+from engine.gguf import GGUFFile, dequantise, has_groups, read_groups
+from engine.kernels.grouped import GroupedWeight
 from engine.models.fields import read_json
 
 SINGLE_FILE = "model.safetensors"
@@ -36,6 +37,9 @@ class Checkpoint(Protocol):
             CheckpointError: it cannot be read.
         """
 
+    def read_groups(self, name: str) -> GroupedWeight | None:
+        """A matrix in the groups of few bits in which it is stored; ``None`` where it is not."""
+
 
 class GGUFCheckpoint:
     """The tensors of a GGUF file, decoded to float32."""
@@ -49,6 +53,16 @@ class GGUFCheckpoint:
         """See `Checkpoint`."""
         tensor = self._file.tensors[name]
         return torch.from_numpy(dequantise(self._file.raw(name), tensor.type, tensor.shape))
+
+    def read_groups(self, name: str) -> GroupedWeight | None:
+        """See `Checkpoint`."""
+        tensor = self._file.tensors[name]
+        if len(tensor.shape) != 2 or not has_groups(tensor.type):
+            return None
+        rows, columns = tensor.shape
+        found = read_groups(self._file.raw(name), tensor.type, (rows, columns))
+        values, scales, lows = (torch.from_numpy(each) for each in found[:3])
+        return GroupedWeight(values, scales, lows, found.bits)
 
 
 class SafetensorsCheckpoint:
@@ -87,6 +101,10 @@ class SafetensorsCheckpoint:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.source}: {name} cannot be read.") from error
         return tensor
+
+    def read_groups(self, name: str) -> GroupedWeight | None:
+        """See `Checkpoint`: these files hold plain floats."""
+        return None
 
 
 def _read_index(folder: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The decoder that all Llama-like families share; the configuration says where they differ."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -8,10 +10,13 @@ from engine.config import ModelConfig
 from engine.kernels.activation import silu_and_mul
 from engine.kernels.attention import paged_attention, store_kv
 from engine.kernels.batch import AttentionBatch
-from engine.kernels.int8 import Int8Weight, int8_linear, quantise_rows, quantise_weight
+from engine.kernels.grouped import GroupedWeight, grouped_linear
+from engine.kernels.int8 import Int8Weight, int8_linear, quantise_rows
 from engine.kernels.linear import linear, pack_weight
 from engine.kernels.norm import add_rms_norm_, rms_norm
 from engine.kernels.rope import RotaryRows, RotaryTable, apply_rope, rotary_frequencies
+
+QuantisedWeight = Int8Weight | GroupedWeight
 
 
 def _parameter(*shape: int) -> nn.Parameter:
@@ -19,35 +24,50 @@ def _parameter(*shape: int) -> nn.Parameter:
 
 
 class Linear(nn.Module):
-    """x weightᵀ + bias; the weight [outputs, inputs] takes the device's own layout once packed."""
+    """x weightᵀ + bias, with the weight [outputs, inputs] in one of several forms."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__()
         self.inputs = inputs
         self.weight: nn.Parameter | None = _parameter(outputs, inputs)
         self.bias = _parameter(outputs) if bias else None
-        self._packed: Tensor | None = None
-        self._int8: Int8Weight | None = None
+        self._other: Tensor | QuantisedWeight | None = None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the weight is kept in few bits."""
+        return self._other is not None and not isinstance(self._other, Tensor)
+
+    def replace(self, weight: Tensor | QuantisedWeight) -> None:
+        """Run on this form of the weight instead of the parameter, which is given up."""
+        self._other, self.weight = weight, None
+
+    def take(self) -> Tensor | QuantisedWeight:
+        """Give up the weight, in whatever form it is, for somebody else to keep."""
+        weight = self.weight if self._other is None else self._other
+        assert weight is not None, "the weight was taken before"
+        self._other = self.weight = None
+        return weight
 
     def pack(self) -> None:
-        """Replace the weight by its packed form. It can no longer be read or moved after that."""
+        """Lay a plain weight out for the device. It can no longer be read or moved after that."""
         if self.weight is not None:
-            self._packed = pack_weight(self.weight)
-            self.weight = None
-
-    def quantise(self) -> None:
-        """Replace the weight by one of 8 bits; inputs are rounded to 8 bits from then on."""
-        if self.weight is not None:
-            self._int8 = quantise_weight(self.weight, self.bias)
-            self.weight = None
+            self.replace(pack_weight(self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, inputs] → [T, outputs]."""
-        if self._int8 is not None:
-            return int8_linear(quantise_rows(x), self._int8, x.dtype)
-        weight = self._packed if self.weight is None else self.weight
-        assert weight is not None
-        return linear(x, weight, self.bias)
+        weight = self.weight if self._other is None else self._other
+        match weight:
+            case Int8Weight():
+                return self._shifted(int8_linear(quantise_rows(x), weight)).to(x.dtype)
+            case GroupedWeight():
+                return self._shifted(grouped_linear(x, weight)).to(x.dtype)
+            case Tensor():
+                return linear(x, weight, self.bias)
+        raise AssertionError("the weight was taken")
+
+    def _shifted(self, product: Tensor) -> Tensor:
+        return product if self.bias is None else product + self.bias.float()
 
 
 class Attention(nn.Module):
@@ -162,7 +182,7 @@ class Decoder(nn.Module):
         if frequency_factors is not None:
             frequencies = frequencies / frequency_factors
         self._rotary = RotaryTable.build(frequencies, self.config.max_position, device)
-        if self.config.tie_embeddings:
+        if self.config.tie_embeddings and not self.head.quantised:
             self.head.weight = self.embedding
         if device.type == "cpu" and self.head.weight is not None:
             # bfloat16 scores of 16 and more are 0.125 apart, which decides near ties by chance.
@@ -170,17 +190,23 @@ class Decoder(nn.Module):
             self.head.weight = nn.Parameter(wide, requires_grad=False)
             self._head_dtype = torch.float32
 
+    @property
+    def rotary(self) -> RotaryTable:
+        """Cosines and sines of every position."""
+        assert self._rotary is not None, "finish() has not been called"
+        return self._rotary
+
     def pack(self) -> None:
         """Lay every weight out for the device."""
         for module in self.modules():
             if isinstance(module, Linear):
                 module.pack()
 
-    def quantise(self) -> None:
-        """Round every projection's weight to 8 bits, the head's included."""
+    def quantise(self, how: Callable[[Tensor], QuantisedWeight]) -> None:
+        """Keep every projection's weight in few bits, the head's included, unless it is already."""
         for module in self.modules():
-            if isinstance(module, Linear):
-                module.quantise()
+            if isinstance(module, Linear) and module.weight is not None:
+                module.replace(how(module.weight))
 
     def forward(
         self, token_ids: Tensor, positions: Tensor, attention: AttentionBatch, cache: KVCache
@@ -196,8 +222,7 @@ class Decoder(nn.Module):
         Returns:
             [T, hidden], after the final norm, in the weights' dtype.
         """
-        assert self._rotary is not None, "finish() has not been called"
-        rotary = self._rotary.rows(positions)
+        rotary = self.rotary.rows(positions)
         # The stream is float32 whatever the weights are. In bfloat16 it would be rounded twice a
         # layer: SmolLM2's mean divergence from float32's distribution is then 0.0025 nats a token,
         # not 0.0011, and what that saves in time cannot be measured.

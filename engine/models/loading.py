@@ -9,8 +9,9 @@ from torch import Tensor
 from engine.catalog import ModelFiles
 from engine.config import ModelConfig
 from engine.errors import CheckpointError
+from engine.kernels.grouped import GroupedWeight
 from engine.models.checkpoint import Checkpoint, GGUFCheckpoint, SafetensorsCheckpoint
-from engine.models.decoder import Decoder
+from engine.models.decoder import Decoder, Linear
 from engine.models.names import Target, gguf_targets, huggingface_targets
 
 # llama.cpp's name for the numbers by which it divides the rotary frequencies (Llama 3 scaling).
@@ -24,6 +25,7 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     pack: bool = True,
+    keep_groups: bool = False,
 ) -> Decoder:
     """Build the decoder and fill it from its checkpoint.
 
@@ -34,6 +36,8 @@ def load_model(
         dtype: what they are cast to.
         pack: lay the weights out for the device. Without it they can be changed, and `Decoder.pack`
             or `Decoder.quantise` is left to the caller.
+        keep_groups: leave projections in the groups of 4 or 8 bits that a GGUF file has them in,
+            where it does.
 
     Raises:
         CheckpointError: the files are missing or damaged, or their tensors are not exactly those
@@ -51,6 +55,8 @@ def load_model(
         with torch.device("meta"):
             decoder = Decoder(config)
         decoder.to(dtype).to_empty(device=device)
+        if keep_groups:
+            targets = _fill_groups(decoder, checkpoint, targets)
         _fill(decoder, checkpoint, targets)
         factors = None
         if FREQUENCY_FACTORS in checkpoint.shapes:
@@ -59,6 +65,39 @@ def load_model(
     if pack:
         decoder.pack()
     return decoder.eval()
+
+
+def _fill_groups(
+    decoder: Decoder, checkpoint: Checkpoint, targets: Mapping[str, Target]
+) -> dict[str, Target]:
+    """Give projections whose every part is stored in groups those; returns what is left to fill."""
+    left = dict(targets)
+    for path, module in decoder.named_modules():
+        if not isinstance(module, Linear):
+            continue
+        tied = path == "head" and decoder.config.tie_embeddings
+        parameter = "embedding" if tied else f"{path}.weight"
+        names = [name for name, target in targets.items() if target.parameter == parameter]
+        names.sort(key=lambda name: targets[name].start)
+        parts = [checkpoint.read_groups(name) for name in names]
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
+            continue
+        rows = [
+            [
+                _unpermute(each, targets[name].permuted_heads)
+                if targets[name].permuted_heads
+                else each
+                for each in (part.values, part.scales, part.lows)
+            ]
+            for name, part in zip(names, found, strict=True)
+        ]
+        values, scales, lows = (torch.cat(each) for each in zip(*rows, strict=True))
+        module.replace(GroupedWeight(values, scales, lows, max(part.bits for part in found)))
+        if not tied:  # the embedding itself is filled as well
+            for name in names:
+                del left[name]
+    return left
 
 
 def _fill(decoder: Decoder, checkpoint: Checkpoint, targets: Mapping[str, Target]) -> None:

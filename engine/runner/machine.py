@@ -9,8 +9,33 @@ import torch
 
 from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidConfig, OutOfCache
+from engine.kernels.native import library
+from engine.kernels.native.cache import AREA, area_bytes
+from engine.kernels.native.limits import obstacle
 
 GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a model is computed with on this machine.
+
+    Attributes:
+        device, dtype: where weights and activations live, and the type of what is not quantized.
+        quantization: ``none``, ``int8`` or ``int4``.
+        cache_dtype: of keys and values.
+        threads: CPU threads.
+        native: whether the kernels in C run it.
+        remark: why they do not on a CPU, else "".
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    quantization: str
+    cache_dtype: torch.dtype
+    threads: int
+    native: bool
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +43,65 @@ class Placement:
     """An engine's choices for this machine, made from its configuration.
 
     Attributes:
-        device, dtype: where and in which type weights, activations and cache live.
-        threads: CPU threads of torch.
+        choice: what it is computed with.
         max_num_seqs, max_batch_tokens: bounds of one step.
         max_model_len: longest context, in tokens.
         num_blocks: blocks of the KV cache.
     """
 
-    device: torch.device
-    dtype: torch.dtype
-    threads: int
+    choice: Choice
     max_num_seqs: int
     max_batch_tokens: int
     max_model_len: int
     num_blocks: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.choice.device
+
+
+def choose(config: EngineConfig, model: ModelConfig) -> Choice:
+    """Choose for this machine what the configuration leaves open.
+
+    Raises:
+        InvalidConfig: the configuration asks for what this machine cannot do.
+    """
+    device = pick_device(config)
+    dtype = pick_dtype(config, device)
+    remark = ""
+    if device.type == "cpu":
+        remark = obstacle(model, config.block_size, dtype) or ""
+        if not remark and not library.available():
+            remark = "the kernels in C could not be built"
+    native = device.type == "cpu" and not remark
+    quantization = config.quantization
+    if quantization == "auto":
+        quantization = "int8" if native and config.dtype == "auto" else "none"
+    if quantization != "none" and device.type != "cpu":
+        raise InvalidConfig(
+            f"quantization {quantization} runs on CPUs only; leave it out on a GPU."
+        )
+    group = config.group_size or 32
+    widths = (model.hidden_size, model.num_heads * model.head_dim, model.intermediate_size)
+    if quantization == "int4" and group > 0 and any(width % group for width in widths):
+        raise InvalidConfig(f"The model's widths, {widths}, do not divide into groups of {group}.")
+    cache_dtype = _cache_dtype(config, dtype, quantized=quantization != "none", native=native)
+    threads = config.threads or len(os.sched_getaffinity(0))
+    return Choice(device, dtype, quantization, cache_dtype, threads, native, remark)
+
+
+def _cache_dtype(
+    config: EngineConfig, dtype: torch.dtype, *, quantized: bool, native: bool
+) -> torch.dtype:
+    if config.kv_cache_dtype == "auto":
+        return torch.int8 if quantized and native else dtype
+    named: torch.dtype = getattr(torch, config.kv_cache_dtype)
+    served = (torch.float32, torch.bfloat16, torch.int8) if native else (dtype,)
+    if named not in served:
+        known = ", ".join(str(each).removeprefix("torch.") for each in served)
+        raise InvalidConfig(f"A cache of {config.kv_cache_dtype} is not served here; {known} is.")
+    return named
 
 
 def pick_device(config: EngineConfig) -> torch.device:
@@ -63,20 +133,18 @@ def pick_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if _cpu_has_bf16() else torch.float32
 
 
-def place(
-    config: EngineConfig, model: ModelConfig, device: torch.device, dtype: torch.dtype
-) -> Placement:
+def place(config: EngineConfig, model: ModelConfig, choice: Choice) -> Placement:
     """Fill in every bound that the configuration leaves open, with the weights loaded.
 
     Raises:
         OutOfCache: the KV cache cannot hold even one block.
     """
-    on_gpu = device.type == "cuda"
+    on_gpu = choice.device.type == "cuda"
     max_num_seqs = config.max_num_seqs or (1024 if on_gpu else 128)
     max_batch_tokens = config.max_batch_tokens or (8192 if on_gpu else 1024)
     context = min(config.max_model_len or model.max_position, model.max_position)
-    block_bytes = config.block_size * model.kv_bytes_per_token(dtype.itemsize)
-    budget = config.kv_cache_bytes or _cache_budget(device)
+    block_bytes = _block_bytes(config, model, choice)
+    budget = config.kv_cache_bytes or _cache_budget(choice.device)
     most = max_num_seqs * -(-context // config.block_size)
     num_blocks = min(budget // block_bytes, most)
     if num_blocks < 1:
@@ -85,15 +153,21 @@ def place(
             f"takes {block_bytes:,}: raise kv_cache_bytes."
         )
     return Placement(
-        device=device,
-        dtype=dtype,
-        threads=config.threads or len(os.sched_getaffinity(0)),
+        choice=choice,
         max_num_seqs=max_num_seqs,
         max_batch_tokens=max(max_batch_tokens, max_num_seqs),
         # One whole context must fit, or a lone request could never be finished.
         max_model_len=min(context, num_blocks * config.block_size),
         num_blocks=num_blocks,
     )
+
+
+def _block_bytes(config: EngineConfig, model: ModelConfig, choice: Choice) -> int:
+    if not choice.native:
+        return config.block_size * model.kv_bytes_per_token(choice.cache_dtype.itemsize)
+    areas = config.block_size // AREA
+    head = area_bytes(model.head_dim, choice.cache_dtype)
+    return model.num_layers * areas * model.num_kv_heads * head
 
 
 def _cache_budget(device: torch.device) -> int:

@@ -47,6 +47,11 @@ class RowState:
         )
 
     @property
+    def greatest(self) -> bool:
+        """Whether the token is the one with the greatest logit, and nothing else is asked for."""
+        return self.params.greedy and self.params.logprobs is None and self.plain
+
+    @property
     def filtered(self) -> bool:
         """Whether only the most probable tokens may be drawn."""
         return self.params.top_k > 0 or self.params.top_p < 1
@@ -98,6 +103,16 @@ class Sampler:
             prompt_ids=prompt_ids,
             counts=counts,
         )
+
+    def reads_logits(self, slots: Sequence[int]) -> bool:
+        """Whether any of these slots needs more than the token with the greatest logit."""
+        return not all(self._row(slot).greatest for slot in slots)
+
+    def choose(self, token_ids: list[int], slots: Sequence[int]) -> list[SampledToken]:
+        """Take the tokens with the greatest logits, where `reads_logits` is false."""
+        for slot in slots:
+            self._row(slot).num_output += 1
+        return [SampledToken(token_id) for token_id in token_ids]
 
     def sample(self, logits: torch.Tensor, slots: Sequence[int]) -> list[SampledToken]:
         """Choose one token a row.

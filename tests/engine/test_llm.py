@@ -209,10 +209,11 @@ def test_an_interrupted_step_leaves_no_wrong_prefix_behind(
     expected = LLM("smollm2", device="cpu", dtype="float32", kv_cache_bytes=50 * 2**20)
     fresh = expected.generate([prompt], GREEDY, progress=False)[0].text
 
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr("engine.models.native.NativeDecoder.head", interrupt)
         patch.setattr("engine.models.decoder.silu_and_mul", interrupt)
         with pytest.raises(KeyboardInterrupt):
             llm.generate([prompt], GREEDY, progress=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 from engine import LLM, SamplingParams
 from engine.config import EngineConfig, ModelConfig, RopeConfig
 from engine.errors import InvalidConfig
+from engine.kernels.int8 import quantise_weight
 from engine.models.decoder import Decoder, Layer
 from engine.quantise.smooth import _run, smooth
 
@@ -64,7 +65,7 @@ def test_eight_bits_are_close(config: ModelConfig) -> None:
     exact = logits(make(config))
     decoder = make(config)
     smooth(decoder, TEXTS)
-    decoder.quantise()
+    decoder.quantise(quantise_weight)
     error = (logits(decoder) - exact).norm() / exact.norm()
     assert 0 < error < 0.05
 
@@ -76,7 +77,7 @@ def test_smoothing_helps_where_a_channel_is_loud() -> None:
         decoder = make(CONFIG, loud_channel=100.0)
         if smoothed:
             smooth(decoder, TEXTS)
-        decoder.quantise()
+        decoder.quantise(quantise_weight)
         errors.append(float((logits(decoder) - exact).norm() / exact.norm()))
     assert errors[1] < 0.7 * errors[0]
 
@@ -93,6 +94,22 @@ def test_the_embedded_model_still_knows_its_capitals() -> None:
     assert "int8" in llm.info.description
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("group_size", [None, 32, 64])
+def test_the_embedded_model_still_makes_sense_in_four_bits(group_size: int | None) -> None:
+    llm = LLM(
+        "smollm2",
+        device="cpu",
+        quantization="int4",
+        group_size=group_size,
+        kv_cache_bytes=100 * 2**20,
+    )
+    params = SamplingParams(temperature=0, max_tokens=8, logprobs=0)
+    (answer,) = llm.generate(["The capital of France is"], params, progress=False)
+    assert "Paris" in answer.text
+    assert "int4" in llm.info.description
+
+
 def test_what_cannot_be_had_is_refused() -> None:
-    with pytest.raises(InvalidConfig, match="none or int8"):
+    with pytest.raises(InvalidConfig, match="int8 or int4"):
         EngineConfig(quantization="int3")  # type: ignore[arg-type]

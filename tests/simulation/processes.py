@@ -96,7 +96,7 @@ class Worker:
         self.process = Process(self.name)
         self._bells = [Event(scheduler) for _ in range(3)]
         self.context = WorkerContext(
-            settings=parts.settings,
+            settings=settings(parts.scenario, newer=self.name[-1] in "02468"),
             database=parts.database,
             store=parts.store,
             wakeups=parts.wakeups,  # type: ignore[arg-type] # of the same shape
@@ -165,7 +165,7 @@ class Worker:
             collect_garbage(self.context)
 
 
-def settings(scenario: Scenario) -> Settings:
+def settings(scenario: Scenario, *, newer: bool = False) -> Settings:
     """A worker's settings; nothing comes from the environment but what no run depends on."""
     return Settings(
         _env_file=None,
@@ -175,7 +175,7 @@ def settings(scenario: Scenario) -> Settings:
         renew_seconds=10.0,
         reconcile_seconds=BEAT_SECONDS,
         max_crashes=3,
-        chunk_lines=scenario.chunk_lines,
+        chunk_lines=scenario.newer_chunk_lines if newer else scenario.chunk_lines,
         plan_window_lines=scenario.window_lines,
         default_model=MODEL,
         max_num_seqs=4,

@@ -69,6 +69,7 @@ class Scenario:
 
     Attributes:
         chunk_lines, window_lines: how finely the planner cuts.
+        newer_chunk_lines: the same of every second worker: a setting that is just being changed.
         workers: processes.
         outage: when everything stands still for more than a day, if ever.
         power_cut: when all workers die at once, if ever.
@@ -84,20 +85,23 @@ class Scenario:
     power_cut: float | None
     leaves: float | None
     faults_end: float
+    newer_chunk_lines: int
 
 
 def draw(rng: random.Random) -> Scenario:
     """A scenario of one to three small batches."""
     batches = tuple(_batch(rng, number) for number in range(rng.choice((1, 1, 1, 2, 3))))
+    chunk_lines = rng.choice((1, 2, 3, 5))
     return Scenario(
         batches,
-        chunk_lines=rng.choice((1, 2, 3, 5)),
+        chunk_lines=chunk_lines,
         window_lines=rng.choice((4, 6, 100)),
         workers=rng.choice((2, 2, 2, 3)),
         outage=rng.uniform(5, 90) if rng.random() < 0.08 else None,
         power_cut=rng.uniform(5, 90) if rng.random() < 0.1 else None,
         leaves=rng.uniform(5, 90) if rng.random() < 0.15 else None,
         faults_end=rng.uniform(60, 240),
+        newer_chunk_lines=rng.choice((1, 2, 3, 5)) if rng.random() < 0.3 else chunk_lines,
     )
 
 

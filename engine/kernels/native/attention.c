@@ -1,112 +1,136 @@
-/* Attention over the paged KV cache on a CPU. Built by `build.py`, called through `attention.py`. */
+/* See attention.h. */
 
-#include "vector.h"
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
-
-#define KEYS 64       /* keys a tile */
-#define MAX_ROWS 12   /* query rows that share a tile's keys and values */
-#define MAX_WIDTH 256 /* of a head */
-
-typedef struct {
-    int64_t heads, kv_heads, width, block_size, table_stride, query_stride, window, threads, items;
-    const int32_t *item_sequence, *item_start; /* of items / kv_heads tiles of queries */
-    float scale;
-} shape;
-
-INLINE float most(vf x) {
-    float m = x[0];
-    for (int i = 1; i < LANES; i++) m = x[i] > m ? x[i] : m;
-    return m;
-}
-
-/* Scores of the keys from `start` on, minus infinity where the row does not see the key. */
-INLINE vf mask(vf scores, int64_t start, int64_t low, int64_t high) {
-    if (start >= low && start + LANES <= high) return scores;
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    int64_t below = low - start, above = high - start;
-    vi seen = (lane >= (int32_t)(below > LANES ? LANES : below)) &
-              (lane < (int32_t)(above < 0 ? 0 : above > LANES ? LANES : above));
-    return pick(seen, scores, splat(-INFINITY));
-}
-
-/* One tile's step of the online softmax: scores become weights; what was summed is rescaled. */
-INLINE void soften(float *scores, int count, float *top, float *total, float *out, int64_t width) {
-    vf peak = *(uvf *)scores;
-    for (int k = LANES; k < count; k += LANES) peak = larger(peak, *(uvf *)(scores + k));
-    float now = most(peak);
-    if (now == -INFINITY && *top == -INFINITY) { /* a tile wholly before this row's window */
-        memset(scores, 0, sizeof(float) * count);
-        return;
-    }
-    if (now > *top) {
-        float shrink = expf(*top - now);
-        *total *= shrink;
-        for (int64_t d = 0; d < width; d++) out[d] *= shrink;
-        *top = now;
-    }
-    vf part = splat(0);
-    for (int k = 0; k < count; k += LANES) {
-        vf s = *(uvf *)(scores + k);
-        vf weight = pick(s == -INFINITY, splat(0), exponential(s - *top));
-        *(uvf *)(scores + k) = weight;
-        part += weight;
-    }
-    *total += sum(part);
-}
-
-/* Lanes of two vectors, so that adding the pair halves the lanes of each sum. */
-#define LOW(a, b) __builtin_shuffle(a, b, (vi){0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30})
-#define HIGH(a, b) __builtin_shuffle(a, b, (vi){1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31})
-#define LOW2(a, b) __builtin_shuffle(a, b, (vi){0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29})
-#define HIGH2(a, b) __builtin_shuffle(a, b, (vi){2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31})
-#define LOW4(a, b) __builtin_shuffle(a, b, (vi){0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27})
-#define HIGH4(a, b) __builtin_shuffle(a, b, (vi){4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31})
-#define LOW8(a, b) __builtin_shuffle(a, b, (vi){0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23})
-#define HIGH8(a, b) __builtin_shuffle(a, b, (vi){8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31})
-
-/* Four sums of 16 lanes → lanes k, k + 4, k + 8, k + 12 hold four parts of sum k. */
-INLINE vf merge4(vf a, vf b, vf c, vf d) {
-    vf ab = LOW(a, b) + HIGH(a, b), cd = LOW(c, d) + HIGH(c, d);
-    return LOW2(ab, cd) + HIGH2(ab, cd);
-}
-
-/* Four such vectors → 16 whole sums, in order. */
-INLINE vf finish4(vf a, vf b, vf c, vf d) {
-    vf ab = LOW4(a, b) + HIGH4(a, b), cd = LOW4(c, d) + HIGH4(c, d);
-    return LOW8(ab, cd) + HIGH8(ab, cd);
-}
-
-#define T float
-#define FN(name) name##_f32
-INLINE void FN(dot)(const int G, const int V, const float *key, const float *q, int64_t width,
-                    vf (*sums)[4], int k) {
-    for (int g = 0; g < G; g++) sums[g][k] = splat(0);
-    for (int v = 0; v < V; v++) {
-        vf x = FN(load)(key + v * LANES);
-        for (int g = 0; g < G; g++) sums[g][k] += x * FN(load)(q + g * width + v * LANES);
-    }
-}
 #include "attention.h"
 
-#define T uint16_t
-#define FN(name) name##_bf16
-INLINE void FN(dot)(const int G, const int V, const uint16_t *key, const uint16_t *q,
-                    int64_t width, vf (*sums)[4], int k) {
-    for (int g = 0; g < G; g++) sums[g][k] = splat(0);
-    int v = 0;
-#ifdef __AVX512BF16__
-    for (; v + 2 <= V; v += 2) {
-        __m512bh x = (__m512bh)_mm512_loadu_si512(key + v * LANES);
-        for (int g = 0; g < G; g++)
-            sums[g][k] = (vf)_mm512_dpbf16_ps(
-                (__m512)sums[g][k], x, (__m512bh)_mm512_loadu_si512(q + g * width + v * LANES));
+/* Functions of their own, one for each number of rows: registers are then the compiler's whole care. */
+typedef void scorer(attending *, int, uint8_t *const *, int64_t);
+typedef void mixer(attending *, int, uint8_t *const *, int, int64_t, int64_t);
+#define SCORER(kind, R)                                                                      \
+    static __attribute__((noinline)) void scores_##kind##_##R(attending *a, int r,           \
+                                                              uint8_t *const *area, int64_t w) { \
+        scores_##kind(R, a, r, area, w);                                                     \
     }
-#endif
-    for (; v < V; v++) {
-        vf x = FN(load)(key + v * LANES);
-        for (int g = 0; g < G; g++) sums[g][k] += x * FN(load)(q + g * width + v * LANES);
+#define MIXER(kind, R, N)                                                                         \
+    static __attribute__((noinline)) void mix_##kind##_##R##_##N(                                 \
+        attending *a, int r, uint8_t *const *area, int count, int64_t w, int64_t v) {             \
+        mix_##kind(R, N, a, r, area, count, w, v);                                                \
+    }
+#define BY_ROWS(kind)                                                                             \
+    SCORER(kind, 1) SCORER(kind, 2) SCORER(kind, 3) SCORER(kind, 4) SCORER(kind, 5) SCORER(kind, 6) \
+    MIXER(kind, 1, 4) MIXER(kind, 2, 4) MIXER(kind, 3, 4) MIXER(kind, 4, 4) MIXER(kind, 5, 4)     \
+    MIXER(kind, 6, 4)                                                                             \
+    MIXER(kind, 1, 1) MIXER(kind, 2, 1) MIXER(kind, 3, 1) MIXER(kind, 4, 1) MIXER(kind, 5, 1)     \
+    MIXER(kind, 6, 1)                                                                             \
+    static scorer *const kind##_scorers[SHARED] = {scores_##kind##_1, scores_##kind##_2,          \
+                                                   scores_##kind##_3, scores_##kind##_4,          \
+                                                   scores_##kind##_5, scores_##kind##_6};         \
+    static mixer *const kind##_mixers[2][SHARED] = {                                              \
+        {mix_##kind##_1_1, mix_##kind##_2_1, mix_##kind##_3_1, mix_##kind##_4_1, mix_##kind##_5_1, \
+         mix_##kind##_6_1},                                                                       \
+        {mix_##kind##_1_4, mix_##kind##_2_4, mix_##kind##_3_4, mix_##kind##_4_4, mix_##kind##_5_4, \
+         mix_##kind##_6_4}};
+BY_ROWS(f32)
+BY_ROWS(bf16)
+BY_ROWS(int8)
+
+/* The tile after this one is fetched meanwhile: tables jump, and no processor foresees that. */
+INLINE void prefetch(const cache *c, const int32_t *table, int64_t area, int64_t last, int64_t head) {
+    for (; area < last; area++) {
+        const uint8_t *memory = area_of(c, table, area, head);
+        for (int64_t line = 0; line < c->area_bytes; line += 64)
+            __builtin_prefetch(memory + line, 0, 2);
     }
 }
-#include "attention.h"
+
+/* `rows` rows of `a` over areas [first, last) of a table. */
+INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2][SHARED],
+                   attending *a, int rows, const cache *c, const segment *s, int64_t head) {
+    int64_t width = c->width, whole = width / LANES / 4 * 4;
+    for (int r = 0; r < rows; r++) {
+        a->top[r] = NOTHING, a->total[r] = 0;
+        memset(a->out[r], 0, width * sizeof(float));
+    }
+    for (int64_t at = s->first; at < s->last; at += AREAS) {
+        uint8_t *area[AREAS];
+        int count = least(s->last - at, AREAS);
+        for (int j = 0; j < AREAS; j++) /* past the end the last stands in, hidden by `high` */
+            area[j] = area_of(c, s->table, at + (j < count ? j : count - 1), head);
+        prefetch(c, s->table, at + AREAS, least(at + 2 * AREAS, s->last), head);
+        for (int r = 0; r < rows; r += SHARED)
+            scorers[least(rows - r, SHARED) - 1](a, r, area, width);
+        for (int r = 0; r < rows; r++) soften(kind, a, r, at * AREA, area, width);
+        for (int r = 0; r < rows; r += SHARED) {
+            int64_t n = least(rows - r, SHARED) - 1;
+            int64_t v = 0;
+            for (; v < whole; v += 4) mixers[1][n](a, r, area, count, width, v);
+            for (; v < width / LANES; v++) mixers[0][n](a, r, area, count, width, v);
+        }
+    }
+}
+
+/* The rows of some of a segment's members: the query heads of one key head. */
+static void attend_members(const plan *p, const step *s, const cache *c, const uint8_t *queries,
+                           const segment *seg, int64_t member, int64_t count, int64_t first_head,
+                           int64_t num_heads, int64_t kv_head, attending *a) {
+    int rows = 0;
+    for (int64_t m = member; m < member + count; m++) {
+        int64_t token = p->members[m], high = s->positions[token] + 1;
+        int64_t low = p->window && high > p->window ? high - p->window : 0;
+        for (int64_t h = first_head; h < first_head + num_heads; h++, rows++) {
+            a->query[rows] = queries + (token * c->heads + h) * c->query_bytes;
+            a->out[rows] = p->out + (m * c->heads + h) * c->width;
+            a->low[rows] = low;
+            a->high[rows] = least(high, seg->last * AREA);
+        }
+    }
+    switch (c->kind) {
+    case KIND_F32: attend(KIND_F32, f32_scorers, f32_mixers, a, rows, c, seg, kv_head); break;
+    case KIND_BF16: attend(KIND_BF16, bf16_scorers, bf16_mixers, a, rows, c, seg, kv_head); break;
+    default: attend(KIND_INT8, int8_scorers, int8_mixers, a, rows, c, seg, kv_head);
+    }
+    rows = 0;
+    for (int64_t m = member; m < member + count; m++)
+        for (int64_t h = first_head; h < first_head + num_heads; h++, rows++) {
+            p->top[m * c->heads + h] = a->top[rows];
+            p->total[m * c->heads + h] = a->total[rows];
+        }
+}
+
+void attend_step(const plan *p, const step *s, const cache *c, const uint8_t *queries, team *all,
+                 int stage) {
+    int64_t group = c->heads / c->kv_heads;
+    attending a;
+    for (int64_t unit; (unit = claim(all, stage)) < p->num_segments * c->kv_heads;) {
+        const segment *seg = p->segments + unit / c->kv_heads;
+        int64_t kv_head = unit % c->kv_heads, tokens = group < MAX_ROWS ? MAX_ROWS / group : 1;
+        for (int64_t i = 0; i < seg->count; i += tokens)
+            for (int64_t h = 0; h < group; h += MAX_ROWS)
+                attend_members(p, s, c, queries, seg, seg->member + i, least(tokens, seg->count - i),
+                               kv_head * group + h, least(group - h, MAX_ROWS), kv_head, &a);
+    }
+}
+
+void merge(const plan *p, const cache *c, int64_t token, float *out) {
+    const int32_t *part = p->parts + p->part_start[token];
+    int64_t count = p->part_start[token + 1] - p->part_start[token];
+    for (int64_t h = 0; h < c->heads; h++, out += c->width) {
+        float top = NOTHING, total = 0;
+        for (int64_t i = 0; i < count; i++) {
+            float t = p->top[part[i] * c->heads + h];
+            top = t > top ? t : top;
+        }
+        for (int64_t i = 0; i < count; i++) {
+            int64_t place = part[i] * c->heads + h;
+            total += p->total[place] * exp2f(p->top[place] - top);
+        }
+        for (int64_t i = 0; i < count; i++) {
+            int64_t place = part[i] * c->heads + h;
+            const float *from = p->out + place * c->width;
+            float factor = exp2f(p->top[place] - top) / total;
+            for (int64_t d = 0; d < c->width; d += LANES) {
+                vf more = load_f32(from + d) * factor;
+                put_f32(out + d, i ? load_f32(out + d) + more : more);
+            }
+        }
+    }
+}

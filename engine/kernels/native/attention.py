@@ -1,91 +1,115 @@
-"""`engine.kernels.attention` in C; see attention.c."""
+"""Attention over the paged cache in C, by itself; see attention.h."""
 
-import ctypes
+import math
+import weakref
+from ctypes import byref
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.kernels.batch import AttentionBatch
-from engine.kernels.native.library import LANES, SUFFIXES, available, library
+from engine.errors import OutOfCache
+from engine.kernels.checks import expect
+from engine.kernels.native.cache import NativeCache, query_bytes
+from engine.kernels.native.library import library
+from engine.kernels.native.structs import Step
 
-_MAX_WIDTH = 256
-_MAX_ROWS = 12
-
-
-class _Shape(ctypes.Structure):
-    """``shape`` of attention.c."""
-
-    _fields_ = (
-        *(
-            (name, ctypes.c_int64)
-            for name in (
-                "heads",
-                "kv_heads",
-                "width",
-                "block_size",
-                "table_stride",
-                "query_stride",
-                "window",
-                "threads",
-                "items",
-            )
-        ),
-        ("item_sequence", ctypes.c_void_p),
-        ("item_start", ctypes.c_void_p),
-        ("scale", ctypes.c_float),
-    )
+Ints = NDArray[np.int32]
 
 
-def supports(queries: Tensor, key_cache: Tensor) -> bool:
-    """Whether `paged_attention` can do this: its device, dtype and shapes, and a built library."""
-    width = key_cache.shape[3]
-    return (
-        queries.device.type == "cpu"
-        and queries.dtype in SUFFIXES
-        and width % LANES == 0
-        and width <= _MAX_WIDTH
-        and queries.stride(2) == 1
-        and queries.stride(1) == width
-        and available()
-    )
+class PagedAttention:
+    """softmax(scale · q kᵀ) v of steps of sequences, causal, each over its own keys.
 
-
-def paged_attention(
-    queries: Tensor,
-    key_cache: Tensor,
-    value_cache: Tensor,
-    batch: AttentionBatch,
-    scale: float,
-    window: int | None,
-) -> Tensor:
-    """`engine.kernels.reference.paged_attention`, natively; ask `supports` first.
-
-    The queries' rows may stand apart (any stride over tokens), so that they can be a view of a
-    fused projection.
+    Args:
+        cache: where keys and values are kept; its first layer is used.
+        scale: usually ``head_dim ** -0.5``.
+        window: keys a query sees, its own included; ``None`` is all before it.
+        threads: CPU threads; ``None`` is torch's number.
+        share: let sequences with equal first blocks read them together.
     """
-    native = library()
-    assert native is not None, "ask supports() first"
-    tokens, heads, width = queries.shape
-    kv_heads = key_cache.shape[2]
-    out = torch.empty((tokens, heads, width), dtype=queries.dtype)
-    owners, starts = batch.query_tiles(max(1, _MAX_ROWS // (heads // kv_heads)))
-    tables = batch.block_tables
-    shape = _Shape(
-        heads=heads,
-        kv_heads=kv_heads,
-        width=width,
-        block_size=batch.block_size,
-        table_stride=tables.stride(0),
-        query_stride=queries.stride(0),
-        window=window or 0,
-        threads=torch.get_num_threads(),
-        items=owners.shape[0] * kv_heads,
-        item_sequence=owners.data_ptr(),
-        item_start=starts.data_ptr(),
-        scale=scale,
-    )
-    pointers = (queries, key_cache, value_cache, out, batch.query_start, batch.context_lens, tables)
-    getattr(native, f"paged_attention_{SUFFIXES[queries.dtype]}")(
-        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in pointers), ctypes.byref(shape)
-    )
-    return out
+
+    def __init__(
+        self,
+        cache: NativeCache,
+        scale: float,
+        window: int | None = None,
+        *,
+        threads: int | None = None,
+        share: bool = True,
+    ) -> None:
+        native = library()
+        assert native is not None, "ask whether the kernels are available first"
+        self._native, self._cache = native, cache
+        self._layer = cache.layer(0)
+        self._scale = scale
+        self.window = window
+        self._threads, self._share = threads or torch.get_num_threads(), share
+        self._plan = native.plan_new(window or 0)
+        if self._plan is None:
+            raise OutOfCache("No memory for the plan of a step.")
+        weakref.finalize(self, native.plan_free, self._plan)
+
+    def __call__(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        counts: Ints,
+        contexts: Ints,
+        tables: Ints,
+    ) -> Tensor:
+        """Store a step's keys and values, and let its queries see all of their sequences' keys.
+
+        Args:
+            queries: float32 [T, heads, head_dim], contiguous; the sequences' tokens end to end.
+            keys, values: float32 [T, kv_heads, head_dim], contiguous.
+            counts: int32 [S]; tokens of each sequence in this step.
+            contexts: int32 [S]; keys each sequence sees, this step's included.
+            tables: int32 [S, blocks]; the cache blocks of each sequence, contiguous.
+
+        Returns:
+            float32 [T, heads, head_dim].
+
+        Raises:
+            ValueError: a shape or dtype is wrong.
+            OutOfCache: there is no memory for partial results.
+        """
+        total, layer = int(counts.sum()), self._layer
+        expect("queries", queries, (total, layer.heads, layer.width), torch.float32)
+        expect("keys", keys, (total, layer.kv_heads, layer.width), torch.float32)
+        expect("values", values, tuple(keys.shape), torch.float32)
+        if not (queries.is_contiguous() and keys.is_contiguous() and values.is_contiguous()):
+            raise ValueError("queries, keys and values must be contiguous.")
+        starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        owners = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        positions = (np.arange(total) + (contexts - starts[1:])[owners]).astype(np.int32)
+        slots = np.arange(len(counts), dtype=np.int32)
+        step = Step(
+            tokens=total,
+            sequences=len(counts),
+            stride=tables.shape[1],
+            query_start=starts.ctypes.data,
+            contexts=contexts.ctypes.data,
+            slots=slots.ctypes.data,
+            tables=tables.ctypes.data,
+            positions=positions.ctypes.data,
+            owners=owners.ctypes.data,
+        )
+        if self._native.plan_step(
+            self._plan, byref(step), byref(layer), self._threads, int(self._share)
+        ):
+            raise OutOfCache("No memory for the partial results of attention.")
+        scaled = queries * (self._scale * math.log2(math.e))
+        encoded = torch.empty(
+            total, layer.heads, query_bytes(layer.width, self._cache.dtype), dtype=torch.uint8
+        )
+        out = torch.empty_like(queries)
+        self._native.attention(
+            byref(step),
+            byref(layer),
+            self._plan,
+            *(each.data_ptr() for each in (scaled, keys, values, encoded, out)),
+            self._threads,
+        )
+        return out

@@ -12,6 +12,7 @@ _FOLDER = Path(__file__).parent
 _SOURCES = tuple(sorted(_FOLDER.glob("*.c")))
 _HEADERS = tuple(sorted(_FOLDER.glob("*.h")))
 _FLAGS = (
+    "-std=gnu11",
     "-O3",
     "-march=native",
     "-ffp-contract=fast",
@@ -27,6 +28,11 @@ _SECONDS = 120
 
 class BuildFailed(Exception):
     """The native kernels could not be built; the message says why."""
+
+
+def flags() -> tuple[str, ...]:
+    """What the compiler is called with."""
+    return _FLAGS
 
 
 @cache

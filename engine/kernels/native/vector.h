@@ -1,5 +1,6 @@
 /* Vectors of 16 floats, as the compiler has them: one AVX-512 register, two of AVX2, four of NEON or
- * SSE. Included by every kernel. */
+ * SSE. Included by every kernel. What the compiler's vectors cannot say is said by intrinsics where
+ * there are some, and in plain C for every other processor. */
 
 #ifndef TIDEMILL_VECTOR_H
 #define TIDEMILL_VECTOR_H
@@ -7,57 +8,146 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline, unused))
+#define UNROLL _Pragma("GCC unroll 16")
 #define LANES 16
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint32_t vu __attribute__((vector_size(64)));
 typedef uint16_t vh __attribute__((vector_size(32)));
+typedef uint8_t vb __attribute__((vector_size(16)));
 typedef vf uvf __attribute__((aligned(4), may_alias));
+typedef vi uvi __attribute__((aligned(4), may_alias));
 typedef vh uvh __attribute__((aligned(2), may_alias));
+typedef vb uvb __attribute__((aligned(1), may_alias));
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 INLINE vf splat(float x) { return (vf){} + x; }
 INLINE vf pick(vi where, vf yes, vf no) { return (vf)(((vi)yes & where) | ((vi)no & ~where)); }
 INLINE vf larger(vf a, vf b) { return pick(a > b, a, b); }
+INLINE vf smaller(vf a, vf b) { return pick(a < b, a, b); }
+
+/* Both halves of a vector by `op`, down to one lane. */
+#define REDUCE(x, op)                                     \
+    float half[8], quarter[4];                            \
+    for (int i = 0; i < 8; i++) half[i] = op(x[i], x[i + 8]); \
+    for (int i = 0; i < 4; i++) quarter[i] = op(half[i], half[i + 4]); \
+    float a = op(quarter[0], quarter[2]), b = op(quarter[1], quarter[3]); \
+    return op(a, b);
 
 INLINE float sum(vf x) {
-    float s = 0;
-    for (int i = 0; i < LANES; i++) s += x[i];
-    return s;
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+#define ADD(a, b) ((a) + (b))
+    REDUCE(x, ADD)
+#endif
 }
 
-/* e^x for x <= 0: 2^n times a polynomial of degree 5 on [-1/2, 1/2], relative error below 3e-6. */
-INLINE vf exponential(vf x) {
-    vf t = larger(x, splat(-87.0f)) * 1.44269504f;
-    vi n = __builtin_convertvector(t - 0.5f, vi); /* rounds to nearest: t is not positive */
-    vf f = t - __builtin_convertvector(n, vf);
+INLINE float most(vf x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)x);
+#else
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+    REDUCE(x, MAX)
+#endif
+}
+
+/* To the nearest whole number, ties to even, for |x| < 2^22: the addition rounds. */
+INLINE vf rounded(vf x) { return x + 12582912.0f - 12582912.0f; }
+
+/* 2^t for t <= 0: 2^n times a polynomial of degree 5 on [-1/2, 1/2], relative error below 3e-6. */
+INLINE vf power_of_two(vf t) {
+    t = larger(t, splat(-126.0f));
+    vf n = rounded(t), f = t - n;
     vf p = f * 1.33335581e-3f + 9.61812911e-3f;
     p = p * f + 5.55041087e-2f;
     p = p * f + 2.40226507e-1f;
     p = p * f + 6.93147182e-1f;
     p = p * f + 1.0f;
-    return p * (vf)((n + 127) << 23);
+    return p * (vf)((__builtin_convertvector(n, vi) + 127) << 23);
 }
 
-/* Two element types, told apart by a suffix. */
+/* e^x for x <= 0. */
+INLINE vf exponential(vf x) { return power_of_two(x * 1.44269504f); }
+
+/* x / (1 + e^-x) (SiLU, Elfwing et al. 2017). */
+INLINE vf silu(vf x) {
+    vf e = exponential(pick(x < 0, x, -x)), one = splat(1);
+    return x * (pick(x < 0, e, one) / (one + e));
+}
+
 INLINE vf load_f32(const float *p) { return *(const uvf *)p; }
+INLINE void put_f32(float *p, vf x) { *(uvf *)p = x; }
+INLINE vi load_i32(const void *p) { return *(const uvi *)p; }
+
 INLINE vf load_bf16(const uint16_t *p) {
     return (vf)(__builtin_convertvector(*(const uvh *)p, vu) << 16);
 }
 
-INLINE float store_f32(float x) { return x; }
-INLINE uint16_t store_bf16(float x) { /* to nearest, ties to even */
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
-INLINE void put_f32(float *p, vf x) { *(uvf *)p = x; }
-INLINE void put_bf16(uint16_t *p, vf x) {
+INLINE void put_bf16(uint16_t *p, vf x) { /* to nearest, ties to even */
+#if defined(__AVX512BF16__)
+    __m256bh narrow = _mm512_cvtneps_pbh((__m512)x);
+    memcpy(p, &narrow, 32);
+#else
     vu bits = (vu)x;
     *(uvh *)p = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, vh);
+#endif
+}
+
+/* Whole numbers in floats to bytes. */
+INLINE void put_u8(uint8_t *p, vf x) {
+    vb bytes = __builtin_convertvector(__builtin_convertvector(x, vi), vb);
+    memcpy(p, &bytes, LANES);
+}
+
+/* acc += u8 x s8, four neighbouring products a lane, exactly. */
+INLINE vi dot_bytes(vi acc, vi u8, vi s8) {
+#if defined(__AVX512VNNI__)
+    return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)u8, (__m512i)s8);
+#elif defined(__AVX2__)
+    /* Widened to 16 bits, even and odd bytes apart: the products of maddubs would saturate. */
+    __m256i a[2], b[2], c[2];
+    memcpy(a, &u8, 64), memcpy(b, &s8, 64), memcpy(c, &acc, 64);
+    for (int half = 0; half < 2; half++) {
+        __m256i low = _mm256_set1_epi32(0x00ff00ff);
+        __m256i even = _mm256_madd_epi16(_mm256_and_si256(a[half], low),
+                                         _mm256_srai_epi16(_mm256_slli_epi16(b[half], 8), 8));
+        __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(a[half], 8),
+                                        _mm256_srai_epi16(b[half], 8));
+        c[half] = _mm256_add_epi32(c[half], _mm256_add_epi32(even, odd));
+    }
+    memcpy(&acc, c, 64);
+    return acc;
+#else
+    for (int i = 0; i < 4; i++) /* byte i of each lane, the first lowest */
+        acc += (vi)((vu)u8 << (24 - 8 * i) >> 24) * (s8 << (24 - 8 * i) >> 24);
+    return acc;
+#endif
+}
+
+/* acc += bf16 x bf16, two neighbouring products a lane. */
+INLINE vf dot_halves(vf acc, vi a, vi b) {
+#if defined(__AVX512BF16__)
+    return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
+#else
+    acc += (vf)(a << 16) * (vf)(b << 16);
+    return acc + (vf)(a & (int32_t)0xffff0000) * (vf)(b & (int32_t)0xffff0000);
+#endif
+}
+
+/* The four bytes at p, in every lane. */
+INLINE vi broadcast(const void *p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return (vi){} + four;
 }
 
 #endif

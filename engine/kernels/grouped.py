@@ -1,0 +1,83 @@
+"""Weights of 4 or 8 bits in groups along their inputs, and their products with 8-bit activations.
+
+One layout takes the grids of GGUF's Q4_0, Q4_1 and Q8_0, of GPTQ and of AWQ without a change, since
+each group has a scale and a value for zero in float32: w = scale · v + low. Activations are
+rounded to 8 bits, symmetrically, each group of a row to a scale of its own, so a loud channel costs
+only its neighbours (W4A8).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.kernels import reference
+from engine.kernels.checks import expect
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedWeight:
+    """A weight w = scales · values + lows.
+
+    Attributes:
+        values: uint8 [outputs, inputs], below ``2 ** bits``.
+        scales, lows: float32 [outputs, groups]; a group is ``inputs / groups`` neighbours.
+        bits: 4 or 8.
+    """
+
+    values: Tensor
+    scales: Tensor
+    lows: Tensor
+    bits: int
+
+    @property
+    def group(self) -> int:
+        """Inputs of a group."""
+        return self.values.shape[1] // self.scales.shape[1]
+
+    def dequantise(self) -> Tensor:
+        """float32 [outputs, inputs]."""
+        wide = self.values.view(*self.scales.shape, self.group).float()
+        return torch.flatten(wide * self.scales[:, :, None] + self.lows[:, :, None], 1)
+
+
+def quantise_groups(
+    weight: Tensor, group: int | None = 32, *, bits: int = 4, symmetric: bool = False
+) -> GroupedWeight:
+    """Round a weight to the nearest of each group's steps (RTN).
+
+    Args:
+        weight: [outputs, inputs], any float dtype.
+        group: inputs that share a scale; ``None`` is one group a channel.
+        bits: 4 or 8.
+        symmetric: steps lie evenly around zero. Else they span the group's least and greatest
+            value, zero among them, with a whole number for zero as in GPTQ and AWQ.
+
+    Raises:
+        ValueError: the weight is no dense matrix, or its inputs are not a multiple of the group.
+    """
+    expect("weight", weight, (None, None))
+    inputs = weight.shape[1]
+    size = inputs if group is None else group
+    if inputs % size:
+        raise ValueError(f"{inputs} inputs do not divide into groups of {size}.")
+    values, scales, lows = reference.quantise_groups(weight, size, bits, symmetric)
+    return GroupedWeight(values, scales, lows, bits)
+
+
+def grouped_linear(x: Tensor, weight: GroupedWeight) -> Tensor:
+    """x weightᵀ, with x rounded to 8 bits group by group.
+
+    Args:
+        x: [T, inputs], any float dtype.
+        weight: [outputs, inputs].
+
+    Returns:
+        float32 [T, outputs].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    expect("x", x, (None, weight.values.shape[1]))
+    values, scales = reference.quantise_row_groups(x, weight.group)
+    return reference.grouped_linear(values, scales, weight.values, weight.scales, weight.lows)

@@ -1,0 +1,138 @@
+/* See decoder.h. Every function opens one parallel region and walks its stages with all threads. */
+
+#include "decoder.h"
+
+#define LOG2_E 1.44269504f
+#define MAX_HIDDEN 16384 /* floats of a row that is kept on the stack */
+
+INLINE void normalised(const float *x, const float *weight, const rows *to, int64_t t, float eps) {
+    float row[MAX_HIDDEN];
+    rms_norm(x, weight, row, to->width, eps);
+    encode(to, t, row);
+}
+
+/* Rotate a head's halves against each other (RoFormer, Su et al. 2021). */
+INLINE void rotate(float *x, const float *cosines, const float *sines, int64_t width) {
+    int64_t half = width / 2;
+    for (int64_t d = 0; d < half; d++) {
+        float a = x[d], b = x[half + d];
+        x[d] = a * cosines[d] - b * sines[d];
+        x[half + d] = b * cosines[d] + a * sines[d];
+    }
+}
+
+INLINE void place(float *x, const float *norm, const shape *m, const cache *c, int64_t position) {
+    if (norm) rms_norm(x, norm, x, c->width, m->eps);
+    rotate(x, m->cosines + position * c->width / 2, m->sines + position * c->width / 2, c->width);
+}
+
+/* One token's row [queries | keys | values]: queries are encoded, keys and values go to the cache. */
+INLINE void deal(const shape *m, const layer *l, const step *s, const buffers *b, int64_t t) {
+    const cache *c = &l->kv;
+    int64_t width = c->width, position = s->positions[t];
+    float *query = b->wide + t * l->qkv.outputs, *key = query + c->heads * width;
+    float *value = key + c->kv_heads * width, factor = m->scale * LOG2_E;
+    uint8_t *encoded = b->queries + t * c->heads * c->query_bytes;
+    for (int64_t h = 0; h < c->heads; h++, query += width, encoded += c->query_bytes) {
+        place(query, l->query_norm, m, c, position);
+        for (int64_t d = 0; d < width; d += LANES) put_f32(query + d, load_f32(query + d) * factor);
+        encode_query(c->kind, encoded, query, width);
+    }
+    const int32_t *table = s->tables + s->slots[s->owners[t]] * s->stride;
+    for (int64_t h = 0; h < c->kv_heads; h++, key += width, value += width) {
+        place(key, l->key_norm, m, c, position);
+        store(c, area_of(c, table, position / AREA, h), position % AREA, key, value);
+    }
+}
+
+INLINE void mixed(const plan *p, const cache *c, const buffers *b, int64_t t) {
+    float row[MAX_HIDDEN];
+    merge(p, c, t, row);
+    encode(&b->mixed, t, row);
+}
+
+void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p, const buffers *b,
+                   int64_t threads) {
+    enum { QKV, ATTENTION, OUTPUT, GATE_UP, DOWN };
+    int64_t tokens = s->tokens;
+    team all = {threads, {0}};
+    product qkv = {&b->hidden, &l->qkv, tokens, END_PUT, b->wide, l->qkv.outputs, NULL};
+    product output = {&b->mixed, &l->output, tokens, END_ADD, b->residual, m->hidden, NULL};
+    product gate_up = {&b->hidden, &l->gate_up, tokens, END_GATE, b->wide, m->inner, NULL};
+    product down = {&b->inner, &l->down, tokens, END_ADD, b->residual, m->hidden, NULL};
+#pragma omp parallel num_threads((int)threads)
+    {
+        int64_t me = omp_get_thread_num();
+        FOR_SHARE(t, tokens, &all, me)
+            normalised(b->residual + t * m->hidden, l->attention_norm, &b->hidden, t, m->eps);
+        together();
+        multiply(&qkv, &all, QKV, me);
+        together();
+        FOR_SHARE(t, tokens, &all, me) deal(m, l, s, b, t);
+        together();
+        attend_step(p, s, &l->kv, b->queries, &all, ATTENTION);
+        together();
+        FOR_SHARE(t, tokens, &all, me) mixed(p, &l->kv, b, t);
+        together();
+        multiply(&output, &all, OUTPUT, me);
+        together();
+        FOR_SHARE(t, tokens, &all, me)
+            normalised(b->residual + t * m->hidden, l->feed_forward_norm, &b->hidden, t, m->eps);
+        together();
+        multiply(&gate_up, &all, GATE_UP, me);
+        together();
+        FOR_SHARE(t, tokens, &all, me) encode(&b->inner, t, b->wide + t * m->inner);
+        together();
+        multiply(&down, &all, DOWN, me);
+    }
+}
+
+/* residual = the tokens' rows of a table of floats or bf16. */
+void decoder_embed(const shape *m, const void *table, int64_t kind, const step *s, const buffers *b) {
+    for (int64_t t = 0; t < s->tokens; t++) {
+        float *to = b->residual + t * m->hidden;
+        const uint8_t *from = table;
+        from += s->token_ids[t] * m->hidden * (kind == KIND_F32 ? 4 : 2);
+        if (kind == KIND_F32)
+            memcpy(to, from, m->hidden * sizeof *to);
+        else
+            for (int64_t d = 0; d < m->hidden; d += LANES)
+                put_f32(to + d, load_bf16((const uint16_t *)from + d));
+    }
+}
+
+/* Scores of the vocabulary after some of the tokens, and each one's greatest.
+ *
+ * picked [count]: the tokens; bests [threads * count]: room; chosen [count]; logits [count, outputs],
+ * or NULL where nobody reads them. */
+void decoder_head(const shape *m, const float *norm, const weight *head, const buffers *b,
+                  const int64_t *picked, int64_t count, best *bests, int64_t *chosen, float *logits,
+                  int64_t threads) {
+    team all = {threads, {0}};
+    product scores = {&b->final, head, count, END_BEST, logits, head->outputs, bests};
+    for (int64_t i = 0; i < threads * count; i++) bests[i] = (best){-INFINITY, 0};
+#pragma omp parallel num_threads((int)threads)
+    {
+        int64_t me = omp_get_thread_num();
+        FOR_SHARE(i, count, &all, me)
+            normalised(b->residual + picked[i] * m->hidden, norm, &b->final, i, m->eps);
+        together();
+        multiply(&scores, &all, 0, me);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        best found = bests[i];
+        for (int64_t thread = 1; thread < threads; thread++) {
+            best other = bests[thread * count + i];
+            int earlier = other.value == found.value && other.channel < found.channel;
+            if (other.value > found.value || earlier) found = other;
+        }
+        chosen[i] = found.channel;
+    }
+}
+
+/* Sizes of the structs that a caller fills, so that it can tell whether it knows them. */
+void struct_sizes(int64_t *sizes) {
+    const int64_t own[] = {sizeof(rows), sizeof(weight), sizeof(cache), sizeof(step),
+                           sizeof(shape), sizeof(layer), sizeof(buffers), sizeof(best)};
+    memcpy(sizes, own, sizeof own);
+}

@@ -1,0 +1,31 @@
+/* A decoder layer, the embedding before all of them and the head after, each in one call. */
+
+#ifndef TIDEMILL_DECODER_H
+#define TIDEMILL_DECODER_H
+
+#include "attention.h"
+#include "product.h"
+
+typedef struct {
+    int64_t hidden, inner;
+    const float *cosines, *sines; /* [positions, width / 2] */
+    float eps, scale;             /* scale: of the scores */
+} shape;
+
+typedef struct {
+    const float *attention_norm, *feed_forward_norm; /* [hidden] */
+    const float *query_norm, *key_norm;              /* [width], or NULL */
+    weight qkv, output, gate_up, down;
+    cache kv;
+} layer;
+
+/* What a step is computed in, for as many tokens as a step may have. */
+typedef struct {
+    float *residual; /* [tokens, hidden] */
+    float *wide;     /* [tokens, the fused projection's outputs] and [tokens, inner] in turn */
+    uint8_t *queries;
+    rows hidden, mixed, inner; /* the inputs of qkv and gate_up, of output, and of down */
+    rows final;                /* the input of the head, of as many tokens as it is wanted for */
+} buffers;
+
+#endif

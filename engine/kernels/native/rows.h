@@ -1,0 +1,87 @@
+/* Rows of activations in the form that the next weight takes, and what makes them.
+ *
+ * A producer leaves a row of floats where it is still in the first-level cache, and `encode` turns it
+ * into what the product wants: nothing reads the floats again. */
+
+#ifndef TIDEMILL_ROWS_H
+#define TIDEMILL_ROWS_H
+
+#include "vector.h"
+
+/* Kinds of weights, and of the activations that they multiply. */
+enum { KIND_F32, KIND_BF16, KIND_INT8, KIND_GROUPED };
+
+typedef struct {
+    int64_t kind, width, group; /* a group is so many inputs with a scale of their own (GROUPED) */
+    void *values;               /* [tokens, width]: float, bf16, uint8 or int8, by kind */
+    float *scales;              /* INT8 [tokens]; GROUPED [tokens, width / group] */
+    float *sums;                /* GROUPED [tokens, width / group]: of the group's inputs */
+    int32_t *zeros;             /* INT8 [tokens] */
+} rows;
+
+/* x = scale (q - zero): the row's 256 steps span its least and greatest value, zero among them. */
+INLINE void encode_int8(const rows *to, int64_t t, const float *x) {
+    vf low = splat(0), high = splat(0);
+    for (int64_t d = 0; d < to->width; d += LANES) {
+        vf v = load_f32(x + d);
+        low = smaller(v, low);
+        high = larger(v, high);
+    }
+    float bottom = -most(-low), scale = (most(high) - bottom) / 255;
+    float inverse = scale > 0 ? 1 / scale : 0, zero = rintf(-bottom * inverse);
+    uint8_t *q = (uint8_t *)to->values + t * to->width;
+    for (int64_t d = 0; d < to->width; d += LANES) {
+        vf v = rounded(load_f32(x + d) * inverse) + zero;
+        put_u8(q + d, smaller(larger(v, splat(0)), splat(255)));
+    }
+    to->scales[t] = scale;
+    to->zeros[t] = (int32_t)zero;
+}
+
+/* x = scale q, q from -127 to 127, for each group of inputs. */
+INLINE void encode_grouped(const rows *to, int64_t t, const float *x) {
+    int64_t groups = to->width / to->group;
+    int8_t *q = (int8_t *)to->values + t * to->width;
+    for (int64_t g = 0; g < groups; g++, x += to->group, q += to->group) {
+        vf top = splat(0), total = splat(0);
+        for (int64_t d = 0; d < to->group; d += LANES) {
+            vf v = load_f32(x + d);
+            top = larger(top, larger(v, -v));
+        }
+        float scale = most(top) / 127, inverse = scale > 0 ? 1 / scale : 0;
+        for (int64_t d = 0; d < to->group; d += LANES) {
+            vf v = rounded(load_f32(x + d) * inverse);
+            total += v;
+            put_u8((uint8_t *)q + d, v);
+        }
+        to->scales[t * groups + g] = scale;
+        to->sums[t * groups + g] = scale * sum(total);
+    }
+}
+
+/* Keep the float row `x` as row `t`. */
+INLINE void encode(const rows *to, int64_t t, const float *x) {
+    switch (to->kind) {
+    case KIND_F32: memcpy((float *)to->values + t * to->width, x, to->width * sizeof *x); break;
+    case KIND_BF16:
+        for (int64_t d = 0; d < to->width; d += LANES)
+            put_bf16((uint16_t *)to->values + t * to->width + d, load_f32(x + d));
+        break;
+    case KIND_INT8: encode_int8(to, t, x); break;
+    default: encode_grouped(to, t, x);
+    }
+}
+
+/* x / sqrt(mean(x^2) + eps) * weight (RMSNorm, Zhang and Sennrich 2019). */
+INLINE void rms_norm(const float *x, const float *weight, float *out, int64_t width, float eps) {
+    vf squares = splat(0);
+    for (int64_t d = 0; d < width; d += LANES) {
+        vf v = load_f32(x + d);
+        squares += v * v;
+    }
+    float scale = 1 / sqrtf(sum(squares) / width + eps);
+    for (int64_t d = 0; d < width; d += LANES)
+        put_f32(out + d, load_f32(x + d) * scale * load_f32(weight + d));
+}
+
+#endif

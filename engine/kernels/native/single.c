@@ -1,0 +1,45 @@
+/* Kernels one at a time, for whoever has floats and wants floats: tests, and uses beside a decoder. */
+
+#include "attention.h"
+#include "product.h"
+
+/* out = x weight^T + bias, x [tokens, inputs] encoded into `room` first. */
+void linear(const float *x, const rows *room, const weight *w, int64_t tokens, int64_t end, float *out,
+            int64_t threads) {
+    team all = {threads, {0}};
+    int64_t stride = end == END_GATE ? w->outputs / 2 : w->outputs;
+    product p = {room, w, tokens, end, out, stride, NULL};
+#pragma omp parallel num_threads((int)threads)
+    {
+        int64_t me = omp_get_thread_num();
+        FOR_SHARE(t, tokens, &all, me) encode(room, t, x + t * room->width);
+        together();
+        multiply(&p, &all, 0, me);
+    }
+}
+
+/* Store a step's keys and values [tokens, kv_heads, width], then let its queries [tokens, heads,
+ * width], already scaled by log2(e) and the like, see the whole cache. `encoded`: room for them. */
+void attention(const step *s, const cache *c, const plan *p, const float *queries, const float *keys,
+               const float *values, uint8_t *encoded, float *out, int64_t threads) {
+    team all = {threads, {0}};
+#pragma omp parallel num_threads((int)threads)
+    {
+        int64_t me = omp_get_thread_num();
+        FOR_SHARE(t, s->tokens, &all, me) {
+            const int32_t *table = s->tables + s->slots[s->owners[t]] * s->stride;
+            int64_t at = s->positions[t];
+            for (int64_t h = 0; h < c->heads; h++)
+                encode_query(c->kind, encoded + (t * c->heads + h) * c->query_bytes,
+                             queries + (t * c->heads + h) * c->width, c->width);
+            for (int64_t h = 0; h < c->kv_heads; h++)
+                store(c, area_of(c, table, at / AREA, h), at % AREA,
+                      keys + (t * c->kv_heads + h) * c->width,
+                      values + (t * c->kv_heads + h) * c->width);
+        }
+        together();
+        attend_step(p, s, c, encoded, &all, 0);
+        together();
+        FOR_SHARE(t, s->tokens, &all, me) merge(p, c, t, out + t * c->heads * c->width);
+    }
+}

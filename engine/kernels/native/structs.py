@@ -1,0 +1,95 @@
+"""The structs that the kernels in C take, field by field as in rows.h, product.h, attention.h and
+decoder.h. `engine.kernels.native.library` compares their sizes when it loads the library.
+"""
+
+import ctypes
+from ctypes import c_float, c_int32, c_int64, c_void_p
+
+import torch
+
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+INT8, GROUPED = 2, 3
+# What becomes of a product: END_PUT and so on of product.h.
+PUT, ADD, GATE, BEST = range(4)
+
+
+def _fields(**kinds: str) -> list[tuple[str, type]]:
+    """Names by the type that they have: ``int64="a b", pointer="c"``, in that order."""
+    types = {"int64": c_int64, "int32": c_int32, "pointer": c_void_p, "float32": c_float}
+    return [
+        (name, types[kind.rstrip("_")]) for kind, names in kinds.items() for name in names.split()
+    ]
+
+
+class Rows(ctypes.Structure):
+    """``rows``: encoded activations."""
+
+    _fields_ = _fields(int64="kind width group", pointer="values scales sums zeros")
+
+
+class Weight(ctypes.Structure):
+    """``weight``: a packed weight."""
+
+    _fields_ = _fields(
+        int64="kind inputs outputs group bits", pointer="panels scales lows sums bias"
+    )
+
+
+class Cache(ctypes.Structure):
+    """``cache``: one layer's paged keys and values."""
+
+    _fields_ = _fields(
+        int64="kind heads kv_heads width areas area_bytes query_bytes", pointer="memory"
+    )
+
+
+class Step(ctypes.Structure):
+    """``step``: which tokens belong to which sequence, and where their keys are."""
+
+    _fields_ = _fields(
+        int64="tokens sequences stride",
+        pointer="query_start contexts slots tables token_ids positions owners",
+    )
+
+
+class Shape(ctypes.Structure):
+    """``shape``: what all layers have in common."""
+
+    _fields_ = _fields(int64="hidden inner", pointer="cosines sines", float32="eps scale")
+
+
+class Layer(ctypes.Structure):
+    """``layer``: one layer's weights and cache."""
+
+    _fields_ = [
+        *_fields(pointer="attention_norm feed_forward_norm query_norm key_norm"),
+        *((name, Weight) for name in ("qkv", "output", "gate_up", "down")),
+        ("kv", Cache),
+    ]
+
+
+class Buffers(ctypes.Structure):
+    """``buffers``: what a step is computed in."""
+
+    _fields_ = [
+        *_fields(pointer="residual wide queries"),
+        *((name, Rows) for name in ("hidden", "mixed", "inner", "final")),
+    ]
+
+
+class Best(ctypes.Structure):
+    """``best``: a row's greatest channel so far."""
+
+    _fields_ = _fields(float32="value", int32="channel")
+
+
+ALL: tuple[type[ctypes.Structure], ...] = (
+    Rows,
+    Weight,
+    Cache,
+    Step,
+    Shape,
+    Layer,
+    Buffers,
+    Best,
+)

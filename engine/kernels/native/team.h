@@ -1,0 +1,36 @@
+/* The threads of one parallel region, and how they share work. */
+
+#ifndef TIDEMILL_TEAM_H
+#define TIDEMILL_TEAM_H
+
+#include <omp.h>
+#include <stdatomic.h>
+
+#include "vector.h"
+
+#define STAGES 16 /* counters of a region: one for each `claim`ed loop in it */
+
+typedef struct {
+    int64_t threads;
+    _Alignas(64) atomic_long claimed[STAGES];
+} team;
+
+/* Every thread of the region waits here for the others. */
+INLINE void together(void) {
+#pragma omp barrier
+}
+
+/* The next unit of a stage that nobody has taken yet. */
+INLINE int64_t claim(team *all, int stage) { return atomic_fetch_add(&all->claimed[stage], 1); }
+
+/* This thread's share [begin, end) of `count` equal units. */
+INLINE int64_t share(int64_t count, int64_t threads, int64_t thread) {
+    return count * thread / threads;
+}
+
+#define FOR_SHARE(i, count, all, me)                                          \
+    for (int64_t i = share(count, (all)->threads, me),                        \
+                 i##_end = share(count, (all)->threads, (me) + 1);            \
+         i < i##_end; i++)
+
+#endif

@@ -1,0 +1,109 @@
+"""Weights in the order in which the kernels in C read them; see product.h."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.kernels.grouped import GroupedWeight
+from engine.kernels.int8 import Int8Weight
+from engine.kernels.native.structs import GROUPED, INT8, KINDS, Weight
+
+PANEL = 64  # output channels that lie together
+HALF = 32  # the same of grouped weights
+GATES = 16  # gates that stand before as many of what they multiply
+
+AnyWeight = Tensor | Int8Weight | GroupedWeight
+
+
+@dataclass(frozen=True, slots=True)
+class PackedWeight:
+    """A weight [outputs, inputs] for the kernels; ``tensors`` own what ``struct`` points to."""
+
+    struct: Weight
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) -> PackedWeight:
+    """Lay out a weight.
+
+    Args:
+        weight: [outputs, inputs], float32, bfloat16 or quantised; ``inputs`` is a multiple of 16,
+            of grouped weights also of the group.
+        bias: [outputs].
+        gated: the first half of the outputs are gates of the second (SwiGLU). They are laid out in
+            turns, as END_GATE of product.h takes them.
+    """
+    turn = _turns if gated else _as_is
+    parts: dict[str, Tensor]
+    if isinstance(weight, GroupedWeight):
+        kind, shape = GROUPED, weight.values.shape
+        parts = {
+            "panels": _halves(turn(weight.values), weight.bits),
+            "scales": _by_half(turn(weight.scales)),
+            "lows": _by_half(turn(weight.lows)),
+        }
+    elif isinstance(weight, Int8Weight):
+        values = turn(weight.values)
+        kind, shape = INT8, values.shape
+        parts = {
+            "panels": _panels(values, 4),
+            "scales": _padded(turn(weight.scales)),
+            "sums": _padded(values.sum(1, dtype=torch.int32)),
+        }
+    else:
+        kind, shape = KINDS[weight.dtype], weight.shape
+        parts = {"panels": _panels(turn(weight.detach()), 4 // weight.element_size())}
+    if bias is not None:
+        parts["bias"] = _padded(turn(bias.detach().float()))
+    struct = Weight(kind=kind, outputs=shape[0], inputs=shape[1])
+    if isinstance(weight, GroupedWeight):
+        struct.group, struct.bits = weight.group, weight.bits
+    for name, tensor in parts.items():
+        setattr(struct, name, tensor.data_ptr())
+    return PackedWeight(struct, tuple(parts.values()))
+
+
+def _as_is(rows: Tensor) -> Tensor:
+    return rows
+
+
+def _turns(rows: Tensor) -> Tensor:
+    """Rows of gates, then of the others → 16 gates, 16 others, and so on."""
+    halves = rows.view(2, -1, GATES, *rows.shape[1:])
+    return halves.transpose(0, 1).reshape(rows.shape)
+
+
+def _panels(weight: Tensor, together: int) -> Tensor:
+    """[outputs, inputs] → [panels, inputs / together, 64, together], the rest zeros."""
+    return _laid_out(weight, PANEL, together)
+
+
+def _halves(values: Tensor, bits: int) -> Tensor:
+    """uint8 [outputs, inputs] → [halves, inputs / 4, 32, 4], or two fours of inputs in one byte."""
+    laid = _laid_out(values, HALF, 4, rows=PANEL)
+    if bits == 8:
+        return laid
+    return laid[:, 0::2] | laid[:, 1::2] << 4
+
+
+def _laid_out(weight: Tensor, channels: int, together: int, rows: int | None = None) -> Tensor:
+    outputs, inputs = weight.shape
+    padded = F.pad(weight, (0, 0, 0, -outputs % (rows or channels)))
+    return padded.view(-1, channels, inputs // together, together).transpose(1, 2).contiguous()
+
+
+def _by_half(scales: Tensor) -> Tensor:
+    """[outputs, groups] → float32 [halves, groups, 32]."""
+    padded = F.pad(scales.float(), (0, 0, 0, -scales.shape[0] % PANEL))
+    return padded.view(-1, HALF, scales.shape[1]).transpose(1, 2).contiguous()
+
+
+def _padded(values: Tensor) -> Tensor:
+    return F.pad(values, (0, -values.shape[0] % PANEL)).contiguous()

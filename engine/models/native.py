@@ -1,0 +1,199 @@
+"""A decoder whose layers run in C on a CPU, made from the weights of a `Decoder`.
+
+One call a layer, with all of its passes in it: no tensor is made, intermediates stay where they are
+in the processor's cache, and threads meet nine times. `engine.models.decoder` is its reference.
+"""
+
+import weakref
+from collections.abc import Callable
+from ctypes import CDLL, byref
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.errors import OutOfCache
+from engine.kernels.native.cache import NativeCache, query_bytes
+from engine.kernels.native.library import library
+from engine.kernels.native.linear import EncodedRows
+from engine.kernels.native.structs import KINDS, Buffers, Rows, Shape, Step, Weight
+from engine.kernels.native.structs import Layer as LayerStruct
+from engine.kernels.native.weights import PackedWeight, pack
+from engine.models.decoder import Decoder, Layer, Linear
+
+
+class NativeDecoder:
+    """Layers, embedding and head of one model.
+
+    Args:
+        decoder: finished and not packed. Its projections are moved out of it, one by one, so that
+            memory holds little more than one copy.
+        cache: where keys and values are kept.
+        max_tokens: most tokens of a step.
+        max_rows: most tokens of a step whose scores are wanted.
+        threads: CPU threads.
+    """
+
+    def __init__(
+        self, decoder: Decoder, cache: NativeCache, max_tokens: int, max_rows: int, threads: int
+    ) -> None:
+        native = library()
+        assert native is not None, "ask whether the kernels are available first"
+        self._native: CDLL = native
+        self._threads = threads
+        self._held: list[Tensor | PackedWeight | EncodedRows] = []
+        self._cache = cache  # the layers point into it
+        self._config = config = decoder.config
+        self._embedding = decoder.embedding.detach()
+        self._norm = self._float(decoder.norm)
+        rotary = decoder.rotary
+        self._shape = Shape(
+            hidden=config.hidden_size,
+            inner=config.intermediate_size,
+            cosines=self._keep(rotary.cosines).data_ptr(),
+            sines=self._keep(rotary.sines).data_ptr(),
+            eps=config.rms_norm_eps,
+            scale=config.head_dim**-0.5,
+        )
+        self._head = self._pack(decoder.head)
+        self._layers = [
+            self._layer(cast(Layer, layer), cache, index)
+            for index, layer in enumerate(decoder.layers)
+        ]
+        self._buffers = self._make_buffers(max_tokens, max_rows, cache.dtype)
+        self._plans = self._make_plans()
+        self._bests = torch.empty(threads * max_rows * 2, dtype=torch.float32)
+        self._chosen: NDArray[np.int64] = np.empty(max_rows, dtype=np.int64)
+        self._logits: Tensor | None = None
+        self._max_rows = max_rows
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all projections as they are laid out."""
+        return sum(held.nbytes for held in self._held if isinstance(held, PackedWeight))
+
+    def run(self, step: Step, on_layer: Callable[[], None] | None = None) -> None:
+        """Compute a step's keys, values and hidden states, which stay inside for `head`.
+
+        Args:
+            step: its arrays must live until the call returns.
+            on_layer: called ahead of every layer.
+
+        Raises:
+            OutOfCache: there is no memory for attention's partial results.
+        """
+        native, shape, buffers = self._native, byref(self._shape), byref(self._buffers)
+        there = byref(step)
+        for plan in set(self._plans):
+            if native.plan_step(plan, there, byref(self._layers[0].kv), self._threads, 1):
+                raise OutOfCache("No memory for the partial results of attention.")
+        table = self._embedding
+        native.decoder_embed(shape, table.data_ptr(), KINDS[table.dtype], there, buffers)
+        for layer, plan in zip(self._layers, self._plans, strict=True):
+            if on_layer is not None:
+                on_layer()
+            native.decoder_layer(shape, byref(layer), there, plan, buffers, self._threads)
+
+    def head(
+        self, rows: NDArray[np.int64], *, logits: bool
+    ) -> tuple[NDArray[np.int64], Tensor | None]:
+        """Scores of the vocabulary after some tokens of the last step.
+
+        Args:
+            rows: int64 [N]; their places in the flattened batch.
+            logits: whether the scores themselves are wanted.
+
+        Returns:
+            The greatest score's token id, int64 [N], and float32 [N, vocab] or ``None``. Both are
+            overwritten by the next call.
+        """
+        count = len(rows)
+        scores = self._scores(count) if logits else None
+        self._native.decoder_head(
+            byref(self._shape),
+            self._norm,
+            byref(self._head.struct),
+            byref(self._buffers),
+            rows.ctypes.data,
+            count,
+            self._bests.data_ptr(),
+            self._chosen.ctypes.data,
+            None if scores is None else scores.data_ptr(),
+            self._threads,
+        )
+        return self._chosen[:count], scores
+
+    def _scores(self, count: int) -> Tensor:
+        if self._logits is None:
+            self._logits = torch.empty(self._max_rows, self._config.vocab_size)
+        return self._logits[:count]
+
+    # -- building ------------------------------------------------------------------------------
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        kept = tensor.detach().contiguous()
+        self._held.append(kept)
+        return kept
+
+    def _float(self, tensor: Tensor | None) -> int | None:
+        return None if tensor is None else self._keep(tensor.detach().float()).data_ptr()
+
+    def _pack(self, linear: Linear, *, gated: bool = False) -> PackedWeight:
+        weight = linear.take()
+        if isinstance(weight, Tensor):
+            # The reference's head is float32 on a CPU, which changes no value; here only its scores
+            # have to be.
+            weight = weight.to(self._embedding.dtype)
+        packed = pack(weight, linear.bias, gated=gated)
+        self._held.append(packed)
+        return packed
+
+    def _layer(self, layer: Layer, cache: NativeCache, index: int) -> LayerStruct:
+        attention, feed_forward = layer.attention, layer.feed_forward
+        return LayerStruct(
+            attention_norm=self._float(layer.attention_norm),
+            feed_forward_norm=self._float(layer.feed_forward_norm),
+            query_norm=self._float(attention.query_norm),
+            key_norm=self._float(attention.key_norm),
+            qkv=self._pack(attention.qkv).struct,
+            output=self._pack(attention.output).struct,
+            gate_up=self._pack(feed_forward.gate_up, gated=True).struct,
+            down=self._pack(feed_forward.down).struct,
+            kv=cache.layer(index),
+        )
+
+    def _make_buffers(self, tokens: int, picked: int, cache_dtype: torch.dtype) -> Buffers:
+        config, first = self._config, self._layers[0]
+        encoded = config.num_heads * query_bytes(config.head_dim, cache_dtype)
+        widest = max(first.qkv.outputs, config.intermediate_size)
+        return Buffers(
+            residual=self._room(tokens, config.hidden_size, torch.float32),
+            wide=self._room(tokens, widest, torch.float32),
+            queries=self._room(tokens, encoded, torch.uint8),
+            hidden=self._rows(tokens, first.qkv),
+            mixed=self._rows(tokens, first.output),
+            inner=self._rows(tokens, first.down),
+            final=self._rows(picked, self._head.struct),
+        )
+
+    def _rows(self, tokens: int, weight: Weight) -> Rows:
+        room = EncodedRows(tokens, weight)
+        self._held.append(room)
+        return room.struct
+
+    def _room(self, tokens: int, width: int, dtype: torch.dtype) -> int:
+        return self._keep(torch.empty(tokens, width, dtype=dtype)).data_ptr()
+
+    def _make_plans(self) -> list[int]:
+        """Each layer's plan; layers with the same window share one."""
+        windows = [self._config.window(index) or 0 for index in range(len(self._layers))]
+        plans = {}
+        for window in sorted(set(windows)):
+            plan = self._native.plan_new(window)
+            if plan is None:
+                raise OutOfCache("No memory for the plan of a step.")
+            weakref.finalize(self, self._native.plan_free, plan)
+            plans[window] = plan
+        return [plans[window] for window in windows]

@@ -1,0 +1,175 @@
+"""Whole decoders in C against the same weights in torch, for what families differ in."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.cache.kv_cache import KVCache
+from engine.config import ModelConfig, RopeConfig
+from engine.kernels.grouped import quantise_groups
+from engine.kernels.int8 import quantise_weight
+from engine.kernels.native.cache import NativeCache
+from engine.kernels.native.library import available
+from engine.kernels.native.limits import obstacle
+from engine.models.decoder import Decoder, QuantisedWeight
+from engine.models.native import NativeDecoder
+from engine.runner.executor import NativeExecutor, TorchExecutor
+from engine.runner.inputs import StepInputs
+from engine.scheduler.step import Step, Work
+
+pytestmark = pytest.mark.skipif(not available(), reason="there is no C compiler")
+
+CPU = torch.device("cpu")
+BASE = ModelConfig(
+    family="llama",
+    vocab_size=197,
+    hidden_size=96,
+    intermediate_size=160,
+    num_layers=2,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=16,
+    max_position=256,
+    rms_norm_eps=1e-5,
+    rope=RopeConfig(),
+    tie_embeddings=False,
+)
+LLAMA3 = RopeConfig(5000.0, "llama3", 8.0, 1.0, 4.0, 64)
+CONFIGS = {
+    "gqa": BASE,
+    "mha": replace(BASE, num_kv_heads=6),
+    "mqa": replace(BASE, num_kv_heads=1),
+    "tied": replace(BASE, tie_embeddings=True),
+    "nine-heads": replace(BASE, hidden_size=144, num_heads=9, num_kv_heads=3, tie_embeddings=True),
+    "wide-heads": replace(BASE, head_dim=80),
+    "biases": replace(BASE, qkv_bias=True, output_bias=True, mlp_bias=True),
+    "qk-norm": replace(BASE, qk_norm=True, head_dim=32),
+    "llama3-rope": replace(BASE, rope=LLAMA3),
+    "window": replace(BASE, sliding_window=7),
+    "window-in-one-layer": replace(BASE, sliding_window=5, sliding_layers=(1,)),
+    "odd-vocabulary": replace(BASE, vocab_size=129),
+}
+QUANTISE: dict[str, Callable[[Tensor], QuantisedWeight]] = {
+    "int8": quantise_weight,
+    "int4": partial(quantise_groups, group=32),
+    "int4-channel": partial(quantise_groups, group=None, symmetric=True),
+}
+SIZE = 16
+
+
+def make(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
+    decoder = Decoder(config)
+    generator = torch.Generator().manual_seed(7)
+    for name, parameter in decoder.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data = (1 + 0.2 * noise if "norm" in name else 0.2 * noise).to(dtype)
+    decoder.finish(CPU)
+    return decoder.eval()
+
+
+class Pair:
+    """The same decoder in C and in torch, stepped alike."""
+
+    def __init__(self, decoder: Decoder, cache: torch.dtype = torch.float32) -> None:
+        config = decoder.config
+        self.inputs = StepInputs(400, 8, 16, SIZE)
+        plain = KVCache.allocate(config, 60, SIZE, CPU, decoder.embedding.dtype)
+        self.torch = TorchExecutor(copy.deepcopy(decoder), plain)
+        native = NativeDecoder(decoder, NativeCache(config, 60, SIZE, cache), 400, 8, 2)
+        self.native = NativeExecutor(native, self.inputs)
+        self.lengths = [0] * 8
+        self.held: list[int] = [0] * 8
+        self.free = list(range(60))
+        self.random = np.random.default_rng(3)
+
+    def step(self, counts: list[int]) -> tuple[Tensor, Tensor]:
+        """Scores after the last new token of every sequence that has some: C's, torch's."""
+        works = []
+        for slot, count in enumerate(counts):
+            if not count:
+                continue
+            start = self.lengths[slot]
+            self.lengths[slot] = end = start + count
+            new = [self.free.pop() for _ in range(-(-end // SIZE) - self.held[slot])]
+            self.held[slot] += len(new)
+            vocab = self.torch._decoder.config.vocab_size
+            tokens = tuple(self.random.integers(0, vocab, count).tolist())
+            works.append(Work(slot, start, tokens, tuple(new), sample=True))
+        self.inputs.fill(Step(tuple(sorted(works, key=lambda w: len(w.token_ids) > 1))))
+        with torch.inference_mode():
+            theirs = self.torch.execute(self.inputs, logits=True).logits
+            ours = self.native.execute(self.inputs, logits=True)
+            greedy = self.native.execute(self.inputs, logits=False)
+        assert ours.logits is not None
+        assert theirs is not None
+        assert greedy.logits is None
+        assert np.array_equal(ours.greatest, ours.logits.argmax(-1).numpy())
+        assert np.array_equal(ours.greatest, greedy.greatest)
+        return ours.logits.clone(), theirs
+
+
+STEPS = ([41, 1, 5, 0], [1, 1, 30, 3], [1, 1, 1, 1], [1, 2, 1, 1], [0, 1, 1, 17])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scores_are_torchs(name: str) -> None:
+    pair = Pair(make(CONFIGS[name]))
+    for counts in STEPS:
+        ours, theirs = pair.step(counts)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("how", QUANTISE)
+@pytest.mark.parametrize("name", ["gqa", "nine-heads", "biases", "odd-vocabulary"])
+def test_quantised_scores_are_torchs(name: str, how: str) -> None:
+    config = CONFIGS[name]
+    if how == "int4" and config.hidden_size % 32:
+        config = replace(config, hidden_size=288, head_dim=32)
+    decoder = make(config)
+    decoder.quantise(QUANTISE[how])
+    pair = Pair(decoder)
+    for counts in STEPS:
+        ours, theirs = pair.step(counts)
+        # A value on the edge of two steps may fall either way, and later layers carry it on.
+        assert (ours - theirs).norm() < 0.01 * theirs.norm()
+
+
+@pytest.mark.parametrize("cache", [torch.bfloat16, torch.int8])
+def test_a_narrow_cache_stays_near(cache: torch.dtype) -> None:
+    pair = Pair(make(CONFIGS["nine-heads"]), cache)
+    for counts in STEPS:
+        ours, theirs = pair.step(counts)
+        assert 0 < (ours - theirs).norm() < 0.05 * theirs.norm()
+
+
+def test_bfloat16_stays_near_torchs() -> None:
+    pair = Pair(make(CONFIGS["biases"], torch.bfloat16), torch.bfloat16)
+    for counts in STEPS:
+        ours, theirs = pair.step(counts)
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_of_equal_scores_the_first_is_greatest() -> None:
+    decoder = make(CONFIGS["tied"])
+    decoder.embedding.data[:] = decoder.embedding.data[:1]
+    decoder.finish(CPU)
+    for _ in range(5):
+        native = NativeDecoder(
+            copy.deepcopy(decoder), NativeCache(decoder.config, 4, SIZE, torch.float32), 16, 4, 3
+        )
+        inputs = StepInputs(16, 4, 4, SIZE)
+        inputs.fill(Step((Work(0, 0, (5,), (0,), sample=True),)))
+        assert NativeExecutor(native, inputs).execute(inputs, logits=False).greatest.tolist() == [0]
+
+
+def test_what_it_cannot_run_has_a_reason() -> None:
+    assert obstacle(BASE, 16, torch.float32) is None
+    assert "head size, 12" in str(obstacle(replace(BASE, head_dim=12), 16, torch.float32))
+    assert "blocks of 8" in str(obstacle(BASE, 8, torch.float32))
+    assert "float16" in str(obstacle(BASE, 16, torch.float16))
