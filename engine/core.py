@@ -28,7 +28,7 @@ class EngineCore:
         files = resolve(config.model)
         model = load_config(files)
         self.tokenizer: Tokenizer = load_tokenizer(files)
-        self._runner = Runner(config, model, files, self.tokenizer)
+        self._runner = Runner(config, model, files)
         self._model = model
         self._end_token_ids = frozenset(model.eos_token_ids)
         self._scheduler = _make_scheduler(config, self._runner.placement)

@@ -50,8 +50,8 @@ def quantise_groups(
         weight: [outputs, inputs], any float dtype.
         group: inputs that share a scale; ``None`` is one group a channel.
         bits: 4 or 8.
-        symmetric: steps lie evenly around zero. Else they span the group's least and greatest
-            value, zero among them, with a whole number for zero as in GPTQ and AWQ.
+        symmetric: steps lie evenly around zero, as in GGUF's Q4_0. Else they span the group's least
+            and greatest value, as in its Q4_1.
 
     Raises:
         ValueError: the weight is no dense matrix, or its inputs are not a multiple of the group.

@@ -110,6 +110,19 @@ def _prefill(
     return out[0].transpose(0, 1)
 
 
+def mix(x: Tensor, count: int, apart: int, scale: float) -> Tensor:
+    """Fast Walsh-Hadamard transform of [N, width] over runs of ``count`` numbers ``apart``."""
+    runs = x.float().reshape(x.shape[0], -1, count, apart)
+    half = 1
+    while half < count:
+        pairs = runs.unflatten(2, (-1, 2, half))  # type: ignore[no-untyped-call]
+        low, high = pairs[:, :, :, 0], pairs[:, :, :, 1]
+        runs = torch.stack((low + high, low - high), 3).flatten(2, 4)
+        half *= 2
+    mixed: Tensor = runs.reshape(x.shape) * scale
+    return mixed.to(x.dtype)
+
+
 def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     """int8 values of [N, K] and float32 scales [N], symmetric by row; zero rows have scale 1."""
     wide = weight.detach().float()
@@ -147,14 +160,13 @@ def quantise_groups(
     if symmetric:
         # The middle is a step, as in GGUF's Q4_0, so one side has one step more.
         scales = wide.abs().amax(2) / (top // 2)
-        zeros = torch.full_like(scales, 2 ** (bits - 1))
+        lows = scales * -(2 ** (bits - 1))
     else:
-        least, most = wide.amin(2).clamp(max=0), wide.amax(2).clamp(min=0)
-        scales = (most - least) / top
-        zeros = (-least / torch.where(scales > 0, scales, 1.0)).round()
+        lows = wide.amin(2)
+        scales = (wide.amax(2) - lows) / top
     scales = torch.where(scales > 0, scales, 1.0)
-    values = ((wide / scales[:, :, None]).round() + zeros[:, :, None]).clamp(0, top)
-    return values.flatten(1).to(torch.uint8), scales, -zeros * scales
+    values = ((wide - lows[:, :, None]) / scales[:, :, None]).round().clamp(0, top)
+    return values.flatten(1).to(torch.uint8), scales, lows
 
 
 def quantise_row_groups(x: Tensor, group: int) -> tuple[Tensor, Tensor]:

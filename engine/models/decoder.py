@@ -13,6 +13,7 @@ from engine.kernels.batch import AttentionBatch
 from engine.kernels.grouped import GroupedWeight, grouped_linear
 from engine.kernels.int8 import Int8Weight, int8_linear, quantise_rows
 from engine.kernels.linear import linear, pack_weight
+from engine.kernels.mixing import mix
 from engine.kernels.norm import add_rms_norm_, rms_norm
 from engine.kernels.rope import RotaryRows, RotaryTable, apply_rope, rotary_frequencies
 
@@ -34,9 +35,9 @@ class Linear(nn.Module):
         self._other: Tensor | QuantisedWeight | None = None
 
     @property
-    def quantised(self) -> bool:
-        """Whether the weight is kept in few bits."""
-        return self._other is not None and not isinstance(self._other, Tensor)
+    def replaced(self) -> bool:
+        """Whether it runs on another form of the weight than the parameter."""
+        return self._other is not None
 
     def replace(self, weight: Tensor | QuantisedWeight) -> None:
         """Run on this form of the weight instead of the parameter, which is given up."""
@@ -112,10 +113,14 @@ class FeedForward(nn.Module):
         hidden, inner = config.hidden_size, config.intermediate_size
         self.gate_up = Linear(hidden, 2 * inner, bias=config.mlp_bias)
         self.down = Linear(inner, hidden, bias=config.mlp_bias)
+        self.mixed = 1  # inner activations that are mixed with each other before they are rounded
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, hidden] → [T, hidden]."""
-        projected: Tensor = self.down(silu_and_mul(self.gate_up(x)))
+        inner = silu_and_mul(self.gate_up(x))
+        if self.mixed > 1:
+            inner = mix(inner, self.mixed, unit=False)
+        projected: Tensor = self.down(inner)
         return projected
 
 
@@ -182,7 +187,7 @@ class Decoder(nn.Module):
         if frequency_factors is not None:
             frequencies = frequencies / frequency_factors
         self._rotary = RotaryTable.build(frequencies, self.config.max_position, device)
-        if self.config.tie_embeddings and not self.head.quantised:
+        if self.config.tie_embeddings and not self.head.replaced:
             self.head.weight = self.embedding
         if device.type == "cpu" and self.head.weight is not None:
             # bfloat16 scores of 16 and more are 0.125 apart, which decides near ties by chance.

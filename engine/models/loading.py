@@ -1,7 +1,10 @@
 """From a checkpoint's files to a decoder that is ready to run. Strict: nothing is guessed."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from operator import attrgetter
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,11 +14,25 @@ from engine.config import ModelConfig
 from engine.errors import CheckpointError
 from engine.kernels.grouped import GroupedWeight
 from engine.models.checkpoint import Checkpoint, GGUFCheckpoint, SafetensorsCheckpoint
-from engine.models.decoder import Decoder, Linear
+from engine.models.decoder import Decoder, Linear, QuantisedWeight
 from engine.models.names import Target, gguf_targets, huggingface_targets
 
 # llama.cpp's name for the numbers by which it divides the rotary frequencies (Llama 3 scaling).
 FREQUENCY_FACTORS = "rope_freqs.weight"
+
+
+class Preparation(Protocol):
+    """Changes weights on their way from the checkpoint into the decoder."""
+
+    def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Tensor | QuantisedWeight:
+        """What a projection is to keep instead of its weight, float32 [outputs, inputs].
+
+        Norms, biases and embedding are filled in already. ``path`` is the projection's name in the
+        decoder, as in ``layers.3.attention.qkv``.
+        """
+
+    def rest(self, decoder: Decoder) -> None:
+        """Change what else there is, once all projections are in place."""
 
 
 def load_model(
@@ -24,7 +41,7 @@ def load_model(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    pack: bool = True,
+    prepare: Preparation | None = None,
     keep_groups: bool = False,
 ) -> Decoder:
     """Build the decoder and fill it from its checkpoint.
@@ -33,11 +50,10 @@ def load_model(
         files: a Hugging Face folder or a GGUF file.
         config: as `engine.models.families.load_config` read it from the same files.
         device: where the weights go.
-        dtype: what they are cast to.
-        pack: lay the weights out for the device. Without it they can be changed, and `Decoder.pack`
-            or `Decoder.quantise` is left to the caller.
-        keep_groups: leave projections in the groups of 4 or 8 bits that a GGUF file has them in,
-            where it does.
+        dtype: what they are cast to, if they are not prepared otherwise.
+        prepare: changes projections one by one, so that no second copy of the model is in memory.
+        keep_groups: leave projections in the groups of 4 or 8 bits that a GGUF file has them in;
+            only the others are prepared.
 
     Raises:
         CheckpointError: the files are missing or damaged, or their tensors are not exactly those
@@ -55,58 +71,82 @@ def load_model(
         with torch.device("meta"):
             decoder = Decoder(config)
         decoder.to(dtype).to_empty(device=device)
-        if keep_groups:
-            targets = _fill_groups(decoder, checkpoint, targets)
-        _fill(decoder, checkpoint, targets)
+        filling = _Filling(decoder, checkpoint, targets)
+        filling.vectors()
+        filling.projections(prepare, keep_groups=keep_groups)
         factors = None
         if FREQUENCY_FACTORS in checkpoint.shapes:
             factors = checkpoint.read(FREQUENCY_FACTORS)
+    if prepare is not None:
+        prepare.rest(decoder)
     decoder.finish(device, factors)
-    if pack:
-        decoder.pack()
     return decoder.eval()
 
 
-def _fill_groups(
-    decoder: Decoder, checkpoint: Checkpoint, targets: Mapping[str, Target]
-) -> dict[str, Target]:
-    """Give projections whose every part is stored in groups those; returns what is left to fill."""
-    left = dict(targets)
-    for path, module in decoder.named_modules():
-        if not isinstance(module, Linear):
-            continue
-        tied = path == "head" and decoder.config.tie_embeddings
-        parameter = "embedding" if tied else f"{path}.weight"
-        names = [name for name, target in targets.items() if target.parameter == parameter]
-        names.sort(key=lambda name: targets[name].start)
-        parts = [checkpoint.read_groups(name) for name in names]
-        found = [part for part in parts if part is not None]
-        if len(found) < len(parts):
-            continue
-        rows = [
-            [
-                _unpermute(each, targets[name].permuted_heads)
-                if targets[name].permuted_heads
-                else each
-                for each in (part.values, part.scales, part.lows)
-            ]
-            for name, part in zip(names, found, strict=True)
-        ]
-        values, scales, lows = (torch.cat(each) for each in zip(*rows, strict=True))
-        module.replace(GroupedWeight(values, scales, lows, max(part.bits for part in found)))
-        if not tied:  # the embedding itself is filled as well
-            for name in names:
-                del left[name]
-    return left
+class _Filling:
+    """Moves a checkpoint's tensors into a decoder."""
+
+    def __init__(
+        self, decoder: Decoder, checkpoint: Checkpoint, targets: Mapping[str, Target]
+    ) -> None:
+        self._decoder = decoder
+        self._checkpoint = checkpoint
+        # The tensors of each parameter, first rows first.
+        self._parts: dict[str, list[tuple[str, Target]]] = defaultdict(list)
+        for name, target in sorted(targets.items(), key=lambda item: item[1].start):
+            self._parts[target.parameter].append((name, target))
+
+    def vectors(self) -> None:
+        """Everything but projections: norms, biases, the embedding."""
+        weights = {f"{path}.weight" for path, _ in self._linears()}
+        parameters = dict(self._decoder.named_parameters())
+        for parameter in self._parts.keys() - weights:
+            self._copy(parameter, parameters[parameter])
+
+    def projections(self, prepare: Preparation | None, *, keep_groups: bool) -> None:
+        """The projections, as they are stored, prepared or plain."""
+        for path, linear in self._linears():
+            tied = path == "head" and self._decoder.config.tie_embeddings
+            parameter = "embedding" if tied else f"{path}.weight"
+            groups = self._groups(parameter) if keep_groups else None
+            if groups is not None:
+                linear.replace(groups)
+            elif prepare is not None:
+                whole = torch.cat(list(self._read(parameter)))
+                linear.replace(prepare.projection(self._decoder, path, whole))
+            elif linear.weight is not None:
+                self._copy(parameter, linear.weight)
+
+    def _linears(self) -> list[tuple[str, Linear]]:
+        modules = self._decoder.named_modules()
+        return [(path, module) for path, module in modules if isinstance(module, Linear)]
+
+    def _copy(self, parameter: str, to: Tensor) -> None:
+        for name, target in self._parts[parameter]:
+            tensor = _in_order(self._checkpoint.read(name), target)
+            to.narrow(0, target.start, target.shape[0]).copy_(tensor)
+
+    def _read(self, parameter: str) -> Iterator[Tensor]:
+        for name, target in self._parts[parameter]:
+            yield _in_order(self._checkpoint.read(name), target).float()
+
+    def _groups(self, parameter: str) -> GroupedWeight | None:
+        """The parameter in the groups in which all of its parts are stored, if they are."""
+        parts = []
+        for name, target in self._parts[parameter]:
+            found = self._checkpoint.read_groups(name)
+            if found is None:
+                return None
+            parts.append((found, target))
+        values, scales, lows = (
+            torch.cat([_in_order(each(part), target) for part, target in parts])
+            for each in (attrgetter("values"), attrgetter("scales"), attrgetter("lows"))
+        )
+        return GroupedWeight(values, scales, lows, max(part.bits for part, _ in parts))
 
 
-def _fill(decoder: Decoder, checkpoint: Checkpoint, targets: Mapping[str, Target]) -> None:
-    parameters = dict(decoder.named_parameters())
-    for name, target in targets.items():
-        tensor = checkpoint.read(name)
-        if target.permuted_heads:
-            tensor = _unpermute(tensor, target.permuted_heads)
-        parameters[target.parameter].narrow(0, target.start, target.shape[0]).copy_(tensor)
+def _in_order(rows: Tensor, target: Target) -> Tensor:
+    return _unpermute(rows, target.permuted_heads) if target.permuted_heads else rows
 
 
 def _unpermute(rows: Tensor, heads: int) -> Tensor:

@@ -52,6 +52,7 @@ class NativeDecoder:
         self._shape = Shape(
             hidden=config.hidden_size,
             inner=config.intermediate_size,
+            mixed=cast(Layer, decoder.layers[0]).feed_forward.mixed,
             cosines=self._keep(rotary.cosines).data_ptr(),
             sines=self._keep(rotary.sines).data_ptr(),
             eps=config.rms_norm_eps,
@@ -67,7 +68,7 @@ class NativeDecoder:
         self._bests = torch.empty(threads * max_rows * 2, dtype=torch.float32)
         self._chosen: NDArray[np.int64] = np.empty(max_rows, dtype=np.int64)
         self._logits: Tensor | None = None
-        self._max_rows = max_rows
+        self.max_rows = max_rows
 
     @property
     def weight_bytes(self) -> int:
@@ -127,7 +128,7 @@ class NativeDecoder:
 
     def _scores(self, count: int) -> Tensor:
         if self._logits is None:
-            self._logits = torch.empty(self._max_rows, self._config.vocab_size)
+            self._logits = torch.empty(self.max_rows, self._config.vocab_size)
         return self._logits[:count]
 
     # -- building ------------------------------------------------------------------------------

@@ -1,24 +1,20 @@
 """From a configuration to a model that is ready to execute steps."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
-from engine.kernels.grouped import quantise_groups
-from engine.kernels.int8 import quantise_weight
 from engine.kernels.native.cache import NativeCache
 from engine.models.decoder import Decoder
-from engine.models.loading import load_model
+from engine.models.loading import Preparation, load_model
 from engine.models.native import NativeDecoder
-from engine.quantise.smooth import calibration_prompts, smooth
+from engine.quantise.weights import Int4Weights, Int8Weights
 from engine.runner.executor import Executor, NativeExecutor, TorchExecutor
 from engine.runner.inputs import StepInputs
 from engine.runner.machine import Choice, Placement, choose, place
-from engine.tokenizer import Tokenizer
 
 _WHOLE_CHANNEL = -1
 _DEFAULT_GROUP = 32
@@ -33,9 +29,7 @@ class Built:
     inputs: StepInputs
 
 
-def build(
-    config: EngineConfig, model: ModelConfig, files: ModelFiles, tokenizer: Tokenizer
-) -> Built:
+def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
     """Choose for this machine, load the weights, and take memory for the cache.
 
     Raises:
@@ -43,7 +37,7 @@ def build(
     """
     choice = choose(config, model)
     torch.set_num_threads(choice.threads)
-    decoder = _load(config, model, files, tokenizer, choice)
+    decoder = _load(config, model, files, choice)
     placement = place(config, model, choice)
     # A prompt that is not cut into chunks is one step.
     whole = 0 if config.chunked_prefill else placement.max_model_len
@@ -74,26 +68,19 @@ def build(
     return Built(placement, executor, inputs)
 
 
-def _load(
-    config: EngineConfig,
-    model: ModelConfig,
-    files: ModelFiles,
-    tokenizer: Tokenizer,
-    choice: Choice,
-) -> Decoder:
-    decoder = load_model(
+def _load(config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice) -> Decoder:
+    prepare: Preparation | None = None
+    if choice.quantization == "int8":
+        prepare = Int8Weights(model)
+    elif choice.quantization == "int4":
+        size = config.group_size or _DEFAULT_GROUP
+        group = None if size == _WHOLE_CHANNEL else size
+        prepare = Int4Weights(group, symmetric=config.symmetric)
+    return load_model(
         files,
         model,
         device=choice.device,
         dtype=choice.dtype,
-        pack=False,
+        prepare=prepare,
         keep_groups=choice.quantization == "int4" and config.group_size is None,
     )
-    if choice.quantization == "int8":
-        smooth(decoder, calibration_prompts(tokenizer))
-        decoder.quantise(quantise_weight)
-    elif choice.quantization == "int4":
-        size = config.group_size or _DEFAULT_GROUP
-        group = None if size == _WHOLE_CHANNEL else size
-        decoder.quantise(partial(quantise_groups, group=group, symmetric=config.symmetric))
-    return decoder

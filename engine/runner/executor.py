@@ -34,6 +34,12 @@ class Executor(Protocol):
     def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """Compute a step's keys and values, and the scores of its sampled sequences."""
 
+    def score(self, inputs: StepInputs) -> Tensor:
+        """Compute a step, and the scores after every token of it: float32 [T, vocab], a new tensor.
+
+        For measuring a model; nothing is sampled.
+        """
+
     def on_layer(self, call: Callable[[], None]) -> None:
         """Have ``call`` called ahead of every layer of every step, where a step may be long."""
 
@@ -52,16 +58,24 @@ class TorchExecutor:
             for layer in self._decoder.layers:
                 layer.register_forward_pre_hook(lambda module, arguments: call())
 
-    def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
-        """See `Executor`."""
+    def _hidden(self, inputs: StepInputs) -> Tensor:
         total = inputs.num_tokens
         positions = inputs.positions[:total].astype(np.int64)
-        hidden = self._decoder(
+        hidden: Tensor = self._decoder(
             self._put(inputs.token_ids[:total].astype(np.int64)),
             self._put(positions),
             self._batch(inputs, positions),
             self._cache,
         )
+        return hidden
+
+    def score(self, inputs: StepInputs) -> Tensor:
+        """See `Executor`."""
+        return self._decoder.logits(self._hidden(inputs))
+
+    def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
+        """See `Executor`."""
+        hidden = self._hidden(inputs)
         if not inputs.sampled:
             return Scores(np.empty(0, dtype=np.int64), None)
         scores = self._decoder.logits(hidden[self._put(inputs.sampled_rows)])
@@ -113,10 +127,25 @@ class NativeExecutor:
         """See `Executor`."""
         self._on_layer = call
 
-    def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
+    def score(self, inputs: StepInputs) -> Tensor:
         """See `Executor`."""
+        self._run(inputs)
+        rows, most = np.arange(inputs.num_tokens), self._decoder.max_rows
+        parts = [rows[start : start + most] for start in range(0, len(rows), most)]
+        out = []
+        for part in parts:
+            scores = self._decoder.head(part, logits=True)[1]
+            assert scores is not None
+            out.append(scores.clone())
+        return torch.cat(out)
+
+    def _run(self, inputs: StepInputs) -> None:
         self._step.tokens, self._step.sequences = inputs.num_tokens, inputs.num_sequences
         self._decoder.run(self._step, self._on_layer)
+
+    def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
+        """See `Executor`."""
+        self._run(inputs)
         if not inputs.sampled:
             return Scores(np.empty(0, dtype=np.int64), None)
         return Scores(*self._decoder.head(inputs.sampled_rows, logits=logits))

@@ -10,7 +10,6 @@ from engine.runner.building import build
 from engine.runner.inputs import StepInputs
 from engine.runner.sampler import Sampler
 from engine.scheduler.step import SampledToken, Step
-from engine.tokenizer import Tokenizer
 
 
 class Runner:
@@ -24,10 +23,8 @@ class Runner:
             and taking memory for the cache.
     """
 
-    def __init__(
-        self, config: EngineConfig, model: ModelConfig, files: ModelFiles, tokenizer: Tokenizer
-    ) -> None:
-        built = build(config, model, files, tokenizer)
+    def __init__(self, config: EngineConfig, model: ModelConfig, files: ModelFiles) -> None:
+        built = build(config, model, files)
         self.placement = built.placement
         self._executor = built.executor
         self._inputs: StepInputs = built.inputs

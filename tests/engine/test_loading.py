@@ -110,7 +110,10 @@ def test_one_file_or_several_of_any_plain_dtype(
 def test_weights_are_cast_to_the_dtype_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
     make(transformers.LlamaConfig(**TINY)).save_pretrained(tmp_path)
     decoder = load_folder(tmp_path, dtype)
-    assert {parameter.dtype for parameter in decoder.parameters()} == {dtype}
+    # The head of a CPU is float32, so that its scores are.
+    kinds = {name: parameter.dtype for name, parameter in decoder.named_parameters()}
+    assert kinds.pop("head.weight") == torch.float32
+    assert set(kinds.values()) == {dtype}
     near = torch.nn.functional.cosine_similarity(
         logits(decoder), logits(load_folder(tmp_path)), dim=-1
     )
@@ -314,6 +317,7 @@ def test_a_gguf_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
 def test_packing_keeps_no_second_copy_of_the_weights() -> None:
     files = resolve("smollm2")
     decoder = load_model(files, load_config(files), device=CPU, dtype=torch.bfloat16)
+    decoder.pack()
     held = sum(parameter.numel() for parameter in decoder.parameters())
     # Packed or not, nothing but the embedding, norms, and what could not be packed stays.
     assert held in (49_152 * 576 + 61 * 576, 134_515_008)

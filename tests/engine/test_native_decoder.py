@@ -137,7 +137,7 @@ def test_quantised_scores_are_torchs(name: str, how: str) -> None:
     for counts in STEPS:
         ours, theirs = pair.step(counts)
         # A value on the edge of two steps may fall either way, and later layers carry it on.
-        assert (ours - theirs).norm() < 0.01 * theirs.norm()
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
 
 
 @pytest.mark.parametrize("cache", [torch.bfloat16, torch.int8])

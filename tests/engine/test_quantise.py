@@ -1,17 +1,28 @@
-"""Eight bits for a whole model: smoothing changes no product, and the rounding costs little."""
+"""Few bits for a whole model: rotations change no product, and the rounding costs little."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from engine import LLM, SamplingParams
+from engine.cache.kv_cache import KVCache
+from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig, RopeConfig
 from engine.errors import InvalidConfig
+from engine.gguf import GGUFFile, dequantise, has_groups, read_groups
 from engine.kernels.int8 import quantise_weight
-from engine.models.decoder import Decoder, Layer
-from engine.quantise.smooth import _run, smooth
+from engine.kernels.mixing import mix, mix_count
+from engine.models.decoder import Decoder, Layer, Linear
+from engine.models.families import load_config
+from engine.models.loading import Preparation, load_model
+from engine.quantise.rotate import RotatedWeights, Rotation
+from engine.quantise.weights import Int8Weights
+from engine.runner.executor import TorchExecutor
+from engine.runner.inputs import StepInputs
+from engine.scheduler.step import Step, Work
 
 CONFIG = ModelConfig(
     family="llama",
@@ -27,6 +38,7 @@ CONFIG = ModelConfig(
     rope=RopeConfig(),
     tie_embeddings=True,
 )
+UNTIED = replace(CONFIG, tie_embeddings=False)
 BIASED = replace(CONFIG, qkv_bias=True, output_bias=True, mlp_bias=True, tie_embeddings=False)
 TEXTS = [[5, 17, 3, 88, 41, 2], [9, 9, 30, 71]]
 
@@ -45,41 +57,109 @@ def make(config: ModelConfig, *, loud_channel: float = 1.0) -> Decoder:
     return decoder.eval()
 
 
-@torch.inference_mode()
 def logits(decoder: Decoder) -> Tensor:
-    return torch.cat([decoder.logits(_run(decoder, text)) for text in TEXTS])
+    cache = KVCache.allocate(decoder.config, 16, 16, torch.device("cpu"), torch.float32)
+    executor, inputs = TorchExecutor(decoder, cache), StepInputs(32, 2, 4, 16)
+    works = (Work(i, 0, tuple(text), (i,), sample=False) for i, text in enumerate(TEXTS))
+    inputs.fill(Step(tuple(works)))
+    with torch.inference_mode():
+        return executor.score(inputs)
+
+
+def prepare(decoder: Decoder, preparation: Preparation) -> Decoder:
+    """What `load_model` does, to a decoder that is there already."""
+    for path, module in decoder.named_modules():
+        if isinstance(module, Linear):
+            assert module.weight is not None
+            module.replace(preparation.projection(decoder, path, module.weight.detach().float()))
+    preparation.rest(decoder)
+    return decoder
+
+
+@pytest.mark.parametrize("width", [16, 96, 576, 720, 4096])
+def test_a_rotation_keeps_lengths_and_spreads_what_is_loud(width: int) -> None:
+    rotation = Rotation(width)
+    x = torch.randn(5, width, generator=torch.Generator().manual_seed(1))
+    x[:, 3] = 500
+    turned = rotation.rows(x)
+    torch.testing.assert_close(turned.norm(dim=1), x.norm(dim=1))
+    torch.testing.assert_close(turned @ turned.T, x @ x.T, rtol=1e-4, atol=1)
+    assert turned.abs().max() < 500
+    assert torch.equal(Rotation(width).rows(x), turned), "it is the same in every process"
+
+
+@pytest.mark.parametrize(("width", "count"), [(1536, 32), (80, 1), (96, 2), (64, 4), (24, 1)])
+def test_mixing_twice_is_nothing(width: int, count: int) -> None:
+    assert mix_count(width) == count
+    x = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(mix(mix(x, count), count), x)
+    torch.testing.assert_close(mix(mix(x, count, unit=False), count, unit=False) / count, x)
+    if count > 1:
+        assert not torch.allclose(mix(x, count), x)
+    with pytest.raises(ValueError, match="runs of"):
+        mix(x, 64)
 
 
 @pytest.mark.parametrize("config", [CONFIG, BIASED], ids=["tied", "biased"])
-def test_smoothing_changes_nothing_by_itself(config: ModelConfig) -> None:
-    decoder = make(config, loud_channel=40.0)
-    before = logits(decoder)
-    weight = decoder.layers[0].feed_forward.gate_up.weight.clone()
-    smooth(decoder, TEXTS)
-    assert not torch.equal(weight, decoder.layers[0].feed_forward.gate_up.weight)
-    torch.testing.assert_close(logits(decoder), before, rtol=1e-4, atol=1e-4)
+def test_a_rotated_decoder_is_the_same(config: ModelConfig) -> None:
+    before = logits(make(config, loud_channel=40.0))
+    rotated = prepare(make(config, loud_channel=40.0), RotatedWeights(config))
+    torch.testing.assert_close(logits(rotated), before, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("config", [CONFIG, BIASED], ids=["tied", "biased"])
 def test_eight_bits_are_close(config: ModelConfig) -> None:
     exact = logits(make(config))
-    decoder = make(config)
-    smooth(decoder, TEXTS)
-    decoder.quantise(quantise_weight)
-    error = (logits(decoder) - exact).norm() / exact.norm()
-    assert 0 < error < 0.05
+    error = logits(prepare(make(config), Int8Weights(config))) - exact
+    assert 0 < error.norm() < 0.05 * exact.norm()
 
 
-def test_smoothing_helps_where_a_channel_is_loud() -> None:
-    exact = logits(make(CONFIG, loud_channel=100.0))
-    errors = []
-    for smoothed in (False, True):
-        decoder = make(CONFIG, loud_channel=100.0)
-        if smoothed:
-            smooth(decoder, TEXTS)
-        decoder.quantise(quantise_weight)
-        errors.append(float((logits(decoder) - exact).norm() / exact.norm()))
-    assert errors[1] < 0.7 * errors[0]
+def test_rotating_helps_where_a_channel_is_loud() -> None:
+    def loud() -> Decoder:
+        """Every token says the same in one channel, loudly, and nobody listens much."""
+        decoder = make(UNTIED)
+        decoder.embedding.data[:, 3] = 60
+        for module in decoder.modules():
+            if isinstance(module, Linear) and module.inputs == 64 and module.weight is not None:
+                module.weight.data[:, 3] /= 60
+        return decoder
+
+    exact = logits(loud())
+    plain = loud()
+    plain.quantise(quantise_weight)
+    rotated = prepare(loud(), Int8Weights(UNTIED))
+    errors = [float((logits(decoder) - exact).norm()) for decoder in (plain, rotated)]
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_a_files_own_groups_are_read_without_a_loss() -> None:
+    files = resolve("smollm2")
+    assert files.gguf is not None
+    kinds = set()
+    with GGUFFile(files.gguf) as gguf:
+        for name in ("token_embd.weight", "blk.0.attn_q.weight", "blk.7.ffn_down.weight"):
+            tensor = gguf.tensors[name]
+            assert has_groups(tensor.type)
+            rows, columns = tensor.shape
+            found = read_groups(gguf.raw(name), tensor.type, (rows, columns))
+            wide = found.values.reshape(*found.scales.shape, 32).astype(np.float32)
+            again = wide * found.scales[:, :, None] + found.lows[:, :, None]
+            exact = dequantise(gguf.raw(name), tensor.type, tensor.shape)
+            np.testing.assert_allclose(again.reshape(exact.shape), exact, rtol=0, atol=1e-6)
+            kinds.add(tensor.type.name)
+    assert kinds == {"Q4_1", "Q8_0"}
+
+
+def test_projections_in_a_files_groups_are_the_plain_ones() -> None:
+    files = resolve("smollm2")
+    config = load_config(files)
+    device = torch.device("cpu")
+    plain = load_model(files, config, device=device, dtype=torch.float32)
+    kept = load_model(files, config, device=device, dtype=torch.float32, keep_groups=True)
+    for path in ("layers.3.attention.qkv", "layers.9.feed_forward.down", "head"):
+        wide = plain.get_submodule(path).take()  # type: ignore[operator]
+        narrow = kept.get_submodule(path).take()  # type: ignore[operator]
+        torch.testing.assert_close(narrow.dequantise(), wide, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

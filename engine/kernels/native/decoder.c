@@ -81,7 +81,10 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p,
         together();
         multiply(&gate_up, &all, GATE_UP, me);
         together();
-        FOR_SHARE(t, tokens, &all, me) encode(&b->inner, t, b->wide + t * m->inner);
+        FOR_SHARE(t, tokens, &all, me) {
+            mix(b->wide + t * m->inner, m->inner, m->mixed);
+            encode(&b->inner, t, b->wide + t * m->inner);
+        }
         together();
         multiply(&down, &all, DOWN, me);
     }

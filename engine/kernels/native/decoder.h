@@ -7,7 +7,7 @@
 #include "product.h"
 
 typedef struct {
-    int64_t hidden, inner;
+    int64_t hidden, inner, mixed; /* mixed: inner activations that `mix` runs over, 1 for none */
     const float *cosines, *sines; /* [positions, width / 2] */
     float eps, scale;             /* scale: of the scores */
 } shape;

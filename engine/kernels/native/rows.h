@@ -72,6 +72,17 @@ INLINE void encode(const rows *to, int64_t t, const float *x) {
     }
 }
 
+/* Fast Walsh-Hadamard transform over runs of `count` vectors, not scaled; see mixing.py. */
+INLINE void mix(float *x, int64_t width, int64_t count) {
+    for (int64_t half = 1; half < count; half *= 2)
+        for (int64_t run = 0; run < width / LANES; run += 2 * half)
+            for (int64_t i = run; i < run + half; i++) {
+                vf low = load_f32(x + i * LANES), high = load_f32(x + (i + half) * LANES);
+                put_f32(x + i * LANES, low + high);
+                put_f32(x + (i + half) * LANES, low - high);
+            }
+}
+
 /* x / sqrt(mean(x^2) + eps) * weight (RMSNorm, Zhang and Sennrich 2019). */
 INLINE void rms_norm(const float *x, const float *weight, float *out, int64_t width, float eps) {
     vf squares = splat(0);

@@ -55,7 +55,7 @@ class Step(ctypes.Structure):
 class Shape(ctypes.Structure):
     """``shape``: what all layers have in common."""
 
-    _fields_ = _fields(int64="hidden inner", pointer="cosines sines", float32="eps scale")
+    _fields_ = _fields(int64="hidden inner mixed", pointer="cosines sines", float32="eps scale")
 
 
 class Layer(ctypes.Structure):

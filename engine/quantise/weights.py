@@ -1,0 +1,38 @@
+"""How a checkpoint's weights become weights of few bits while they are loaded."""
+
+from torch import Tensor
+
+from engine.config import ModelConfig
+from engine.kernels.grouped import GroupedWeight, quantise_groups
+from engine.kernels.int8 import Int8Weight, quantise_weight
+from engine.models.decoder import Decoder
+from engine.quantise.rotate import RotatedWeights
+
+
+class Int8Weights:
+    """8 bits, each output channel with a scale, in a rotated basis."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._rotated = RotatedWeights(config)
+
+    def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Int8Weight:
+        """See `engine.models.loading.Preparation`."""
+        return quantise_weight(self._rotated.projection(decoder, path, weight))
+
+    def rest(self, decoder: Decoder) -> None:
+        """See `engine.models.loading.Preparation`."""
+        self._rotated.rest(decoder)
+
+
+class Int4Weights:
+    """4 bits in groups along the inputs, rounded to nearest."""
+
+    def __init__(self, group: int | None, *, symmetric: bool) -> None:
+        self._group, self._symmetric = group, symmetric
+
+    def projection(self, decoder: Decoder, path: str, weight: Tensor) -> GroupedWeight:
+        """See `engine.models.loading.Preparation`."""
+        return quantise_groups(weight, self._group, symmetric=self._symmetric)
+
+    def rest(self, decoder: Decoder) -> None:
+        """Nothing else changes."""
