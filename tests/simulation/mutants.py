@@ -148,7 +148,7 @@ MORE = (
     ),
     _mutant(
         "lost-answer-taken-for-success",
-        "I2 I4 I5 I8",
+        "told",
         Edit(
             "storage.chunks",
             "known.state == ChunkState.DONE and known.part_key == part_key",

@@ -49,6 +49,7 @@ and when a chunk or a job ends (`results`). Its names are those of the protocol'
 - I7 what was created is there
 - I8 once faults stop, every job becomes terminal
 - claim: nothing is claimed of a job that is stopped, paused or not running, or before its time
+- told: whoever says that it has committed a chunk has
 - crash: product code raised what nobody expects
 """
 
@@ -159,6 +160,11 @@ class World:
         """A log event of the product."""
         if level == "exception":
             self.fail(CRASH, f"{event}: {values['error']}")
+        chunk = self.rows.chunks.get(str(values.get("chunk")))
+        if event == "chunk_done" and chunk is not None:
+            mine = chunk["state"] == "done" and chunk["attempt"] == values["attempt"]
+            if not mine:
+                self.fail("told", f"{values['chunk']} is said to be done, and is {chunk['state']}")
         job = self.rows.jobs.get(str(values.get("job")))
         broken = event == "results_broken" or values.get("reason") in BROKEN
         if broken and job is not None and job["state"] not in ENDED:
