@@ -44,7 +44,8 @@ INLINE void prefetch(const cache *c, const int32_t *table, int64_t area, int64_t
 
 /* `rows` rows of `a` over areas [first, last) of a table. */
 INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2][SHARED],
-                   attending *a, int rows, const cache *c, const segment *s, int64_t head) {
+                   attending *a, int rows, const cache *c, const segment *s, int64_t head,
+                   const segment *next, int64_t next_head) {
     int64_t width = c->width, whole = width / LANES / 4 * 4;
     for (int r = 0; r < rows; r++) {
         a->top[r] = NOTHING, a->total[r] = 0;
@@ -55,7 +56,10 @@ INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2
         int count = least(s->last - at, AREAS);
         for (int j = 0; j < AREAS; j++) /* past the end the last stands in, hidden by `high` */
             area[j] = area_of(c, s->table, at + (j < count ? j : count - 1), head);
-        prefetch(c, s->table, at + AREAS, least(at + 2 * AREAS, s->last), head);
+        if (at + AREAS < s->last)
+            prefetch(c, s->table, at + AREAS, least(at + 2 * AREAS, s->last), head);
+        else if (next)
+            prefetch(c, next->table, next->first, least(next->first + AREAS, next->last), next_head);
         for (int r = 0; r < rows; r += SHARED)
             scorers[least(rows - r, SHARED) - 1](a, r, area, width);
         for (int r = 0; r < rows; r++) soften(kind, a, r, at * AREA, area, width);
@@ -71,7 +75,8 @@ INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2
 /* The rows of some of a segment's members: the query heads of one key head. */
 static void attend_members(const plan *p, const step *s, const cache *c, const uint8_t *queries,
                            const segment *seg, int64_t member, int64_t count, int64_t first_head,
-                           int64_t num_heads, int64_t kv_head, attending *a) {
+                           int64_t num_heads, int64_t kv_head, const segment *next,
+                           int64_t next_head, attending *a) {
     int rows = 0;
     for (int64_t m = member; m < member + count; m++) {
         int64_t token = p->members[m], high = s->positions[token] + 1;
@@ -84,9 +89,9 @@ static void attend_members(const plan *p, const step *s, const cache *c, const u
         }
     }
     switch (c->kind) {
-    case KIND_F32: attend(KIND_F32, f32_scorers, f32_mixers, a, rows, c, seg, kv_head); break;
-    case KIND_BF16: attend(KIND_BF16, bf16_scorers, bf16_mixers, a, rows, c, seg, kv_head); break;
-    default: attend(KIND_INT8, int8_scorers, int8_mixers, a, rows, c, seg, kv_head);
+    case KIND_F32: attend(KIND_F32, f32_scorers, f32_mixers, a, rows, c, seg, kv_head, next, next_head); break;
+    case KIND_BF16: attend(KIND_BF16, bf16_scorers, bf16_mixers, a, rows, c, seg, kv_head, next, next_head); break;
+    default: attend(KIND_INT8, int8_scorers, int8_mixers, a, rows, c, seg, kv_head, next, next_head);
     }
     rows = 0;
     for (int64_t m = member; m < member + count; m++)
@@ -100,13 +105,17 @@ void attend_step(const plan *p, const step *s, const cache *c, const uint8_t *qu
                  int stage) {
     int64_t group = c->heads / c->kv_heads;
     attending a;
-    for (int64_t unit; (unit = claim(all, stage)) < p->num_segments * c->kv_heads;) {
+    int64_t units = p->num_segments * c->kv_heads;
+    for (int64_t unit = claim(all, stage), next; unit < units; unit = next) {
+        next = claim(all, stage);
+        const segment *after = next < units ? p->segments + next / c->kv_heads : NULL;
         const segment *seg = p->segments + unit / c->kv_heads;
         int64_t kv_head = unit % c->kv_heads, tokens = group < MAX_ROWS ? MAX_ROWS / group : 1;
         for (int64_t i = 0; i < seg->count; i += tokens)
             for (int64_t h = 0; h < group; h += MAX_ROWS)
                 attend_members(p, s, c, queries, seg, seg->member + i, least(tokens, seg->count - i),
-                               kv_head * group + h, least(group - h, MAX_ROWS), kv_head, &a);
+                               kv_head * group + h, least(group - h, MAX_ROWS), kv_head,
+                               after, next % c->kv_heads, &a);
     }
 }
 

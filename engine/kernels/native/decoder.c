@@ -13,8 +13,14 @@ INLINE void normalised(const float *x, const float *weight, const rows *to, int6
 
 /* Rotate a head's halves against each other (RoFormer, Su et al. 2021). */
 INLINE void rotate(float *x, const float *cosines, const float *sines, int64_t width) {
-    int64_t half = width / 2;
-    for (int64_t d = 0; d < half; d++) {
+    int64_t half = width / 2, d = 0;
+    for (; d + LANES <= half; d += LANES) {
+        vf a = load_f32(x + d), b = load_f32(x + half + d);
+        vf c = load_f32(cosines + d), s = load_f32(sines + d);
+        put_f32(x + d, a * c - b * s);
+        put_f32(x + half + d, b * c + a * s);
+    }
+    for (; d < half; d++) {
         float a = x[d], b = x[half + d];
         x[d] = a * cosines[d] - b * sines[d];
         x[half + d] = b * cosines[d] + a * sines[d];
@@ -24,6 +30,10 @@ INLINE void rotate(float *x, const float *cosines, const float *sines, int64_t w
 INLINE void place(float *x, const float *norm, const shape *m, const cache *c, int64_t position) {
     if (norm) rms_norm(x, norm, x, c->width, m->eps);
     rotate(x, m->cosines + position * c->width / 2, m->sines + position * c->width / 2, c->width);
+}
+
+INLINE const int32_t *table_of(const step *s, int64_t t) {
+    return s->tables + s->slots[s->owners[t]] * s->stride;
 }
 
 /* One token's row [queries | keys | values]: queries are encoded, keys and values go to the cache. */
@@ -38,7 +48,7 @@ INLINE void deal(const shape *m, const layer *l, const step *s, const buffers *b
         for (int64_t d = 0; d < width; d += LANES) put_f32(query + d, load_f32(query + d) * factor);
         encode_query(c->kind, encoded, query, width);
     }
-    const int32_t *table = s->tables + s->slots[s->owners[t]] * s->stride;
+    const int32_t *table = table_of(s, t);
     for (int64_t h = 0; h < c->kv_heads; h++, key += width, value += width) {
         place(key, l->key_norm, m, c, position);
         store(c, area_of(c, table, position / AREA, h), position % AREA, key, value);
@@ -51,42 +61,52 @@ INLINE void mixed(const plan *p, const cache *c, const buffers *b, int64_t t) {
     encode(&b->mixed, t, row);
 }
 
+/* All threads are done with a pass; the first one notes how long it took. */
+INLINE void done(const buffers *b, int pass, int64_t me, double *since) {
+    together();
+    if (me) return;
+    double now = omp_get_wtime();
+    b->seconds[pass] += now - *since;
+    *since = now;
+}
+
 void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p, const buffers *b,
                    int64_t threads) {
-    enum { QKV, ATTENTION, OUTPUT, GATE_UP, DOWN };
     int64_t tokens = s->tokens;
     team all = {threads, {0}};
     product qkv = {&b->hidden, &l->qkv, tokens, END_PUT, b->wide, l->qkv.outputs, NULL};
     product output = {&b->mixed, &l->output, tokens, END_ADD, b->residual, m->hidden, NULL};
     product gate_up = {&b->hidden, &l->gate_up, tokens, END_GATE, b->wide, m->inner, NULL};
     product down = {&b->inner, &l->down, tokens, END_ADD, b->residual, m->hidden, NULL};
+    double since = omp_get_wtime();
 #pragma omp parallel num_threads((int)threads)
     {
         int64_t me = omp_get_thread_num();
         FOR_SHARE(t, tokens, &all, me)
             normalised(b->residual + t * m->hidden, l->attention_norm, &b->hidden, t, m->eps);
-        together();
+        done(b, NORM, me, &since);
         multiply(&qkv, &all, QKV, me);
-        together();
+        done(b, QKV, me, &since);
         FOR_SHARE(t, tokens, &all, me) deal(m, l, s, b, t);
-        together();
+        done(b, CACHE, me, &since);
         attend_step(p, s, &l->kv, b->queries, &all, ATTENTION);
-        together();
+        done(b, ATTENTION, me, &since);
         FOR_SHARE(t, tokens, &all, me) mixed(p, &l->kv, b, t);
-        together();
+        done(b, MERGE, me, &since);
         multiply(&output, &all, OUTPUT, me);
-        together();
+        done(b, OUTPUT, me, &since);
         FOR_SHARE(t, tokens, &all, me)
             normalised(b->residual + t * m->hidden, l->feed_forward_norm, &b->hidden, t, m->eps);
-        together();
+        done(b, NORM_2, me, &since);
         multiply(&gate_up, &all, GATE_UP, me);
-        together();
+        done(b, GATE_UP, me, &since);
         FOR_SHARE(t, tokens, &all, me) {
             mix(b->wide + t * m->inner, m->inner, m->mixed);
             encode(&b->inner, t, b->wide + t * m->inner);
         }
-        together();
+        done(b, MIX, me, &since);
         multiply(&down, &all, DOWN, me);
+        done(b, DOWN, me, &since);
     }
 }
 
@@ -113,6 +133,7 @@ void decoder_head(const shape *m, const float *norm, const weight *head, const b
                   int64_t threads) {
     team all = {threads, {0}};
     product scores = {&b->final, head, count, END_BEST, logits, head->outputs, bests};
+    double since = omp_get_wtime();
     for (int64_t i = 0; i < threads * count; i++) bests[i] = (best){-INFINITY, 0};
 #pragma omp parallel num_threads((int)threads)
     {
@@ -120,7 +141,8 @@ void decoder_head(const shape *m, const float *norm, const weight *head, const b
         FOR_SHARE(i, count, &all, me)
             normalised(b->residual + picked[i] * m->hidden, norm, &b->final, i, m->eps);
         together();
-        multiply(&scores, &all, 0, me);
+        multiply(&scores, &all, HEAD, me);
+        done(b, HEAD, me, &since);
     }
     for (int64_t i = 0; i < count; i++) {
         best found = bests[i];

@@ -19,6 +19,9 @@ typedef struct {
     cache kv;
 } layer;
 
+/* What a layer does, in this order, and the head. Between them all threads meet. */
+enum { NORM, QKV, CACHE, ATTENTION, MERGE, OUTPUT, NORM_2, GATE_UP, MIX, DOWN, HEAD, PASSES };
+
 /* What a step is computed in, for as many tokens as a step may have. */
 typedef struct {
     float *residual; /* [tokens, hidden] */
@@ -26,6 +29,7 @@ typedef struct {
     uint8_t *queries;
     rows hidden, mixed, inner; /* the inputs of qkv and gate_up, of output, and of down */
     rows final;                /* the input of the head, of as many tokens as it is wanted for */
+    double *seconds;           /* [PASSES]: spent so far, as the first thread saw it */
 } buffers;
 
 #endif

@@ -10,6 +10,20 @@ import torch
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 INT8, GROUPED = 2, 3
 # What becomes of a product: END_PUT and so on of product.h.
+# What a layer does, in this order, and the head: NORM and so on of decoder.h.
+PASSES = (
+    "norm",
+    "qkv",
+    "cache",
+    "attention",
+    "merge",
+    "output",
+    "norm 2",
+    "gate and up",
+    "mix",
+    "down",
+    "head",
+)
 PUT, ADD, GATE, BEST = range(4)
 
 
@@ -74,6 +88,7 @@ class Buffers(ctypes.Structure):
     _fields_ = [
         *_fields(pointer="residual wide queries"),
         *((name, Rows) for name in ("hidden", "mixed", "inner", "final")),
+        *_fields(pointer="seconds"),
     ]
 
 
