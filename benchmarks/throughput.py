@@ -106,7 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--quantization", choices=("none", "int8"), default="none")
+    parser.add_argument("--quantization", choices=("auto", "none", "int8", "int4"), default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--max-num-seqs", type=int)
     parser.add_argument("--max-batch-tokens", type=int)

@@ -18,7 +18,7 @@ from engine.errors import OutOfCache
 from engine.kernels.native.cache import NativeCache, query_bytes
 from engine.kernels.native.library import library
 from engine.kernels.native.linear import EncodedRows
-from engine.kernels.native.structs import KINDS, Buffers, Rows, Shape, Step, Weight
+from engine.kernels.native.structs import KINDS, PASSES, Buffers, Rows, Shape, Step, Weight
 from engine.kernels.native.structs import Layer as LayerStruct
 from engine.kernels.native.weights import PackedWeight, pack
 from engine.models.decoder import Decoder, Layer, Linear
@@ -63,6 +63,7 @@ class NativeDecoder:
             self._layer(cast(Layer, layer), cache, index)
             for index, layer in enumerate(decoder.layers)
         ]
+        self._seconds: NDArray[np.float64] = np.zeros(len(PASSES))
         self._buffers = self._make_buffers(max_tokens, max_rows, cache.dtype)
         self._plans = self._make_plans()
         self._bests = torch.empty(threads * max_rows * 2, dtype=torch.float32)
@@ -74,6 +75,11 @@ class NativeDecoder:
     def weight_bytes(self) -> int:
         """Bytes of all projections as they are laid out."""
         return sum(held.nbytes for held in self._held if isinstance(held, PackedWeight))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in each pass so far, over all layers and steps."""
+        return dict(zip(PASSES, self._seconds.tolist(), strict=True))
 
     def run(self, step: Step, on_layer: Callable[[], None] | None = None) -> None:
         """Compute a step's keys, values and hidden states, which stay inside for `head`.
@@ -177,6 +183,7 @@ class NativeDecoder:
             mixed=self._rows(tokens, first.output),
             inner=self._rows(tokens, first.down),
             final=self._rows(picked, self._head.struct),
+            seconds=self._seconds.ctypes.data,
         )
 
     def _rows(self, tokens: int, weight: Weight) -> Rows:
