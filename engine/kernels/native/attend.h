@@ -13,18 +13,20 @@
 #define KEYS 64     /* of a tile */
 #define AREAS 4     /* of a tile */
 #define MAX_ROWS 24 /* query rows of a call */
+#define ROOM 32     /* the same in whole vectors */
 #define SHARED 6    /* rows that go through registers together */
 #define HIDDEN -1e30f
 #define NOTHING -1e20f /* the greatest score of a row that has seen no key */
 
 typedef struct {
-    const uint8_t *query[MAX_ROWS];          /* encoded, scaled by log2(e) / sqrt(width) or the like */
-    int64_t low[MAX_ROWS], high[MAX_ROWS];   /* keys that a row sees */
-    float top[MAX_ROWS], total[MAX_ROWS];    /* greatest score, and the weights' sum relative to it */
-    float *out[MAX_ROWS];                    /* [width]: weighted sum of values, not divided yet */
+    float top[ROOM], total[MAX_ROWS][LANES];  /* greatest score; weights' sums relative to it */
+    float peak[ROOM], shrink[ROOM];           /* greatest score of the tile; factor of what was */
+    float unit[ROOM];                         /* what a weight of 1 stands for, of bytes */
     float scores[MAX_ROWS][KEYS];
-    uint8_t weights[MAX_ROWS][4 * KEYS];     /* as the values' kind multiplies them */
-    float unit[MAX_ROWS], shrink[MAX_ROWS];  /* what a weight of 1 stands for; factor of the old sum */
+    uint8_t weights[MAX_ROWS][4 * KEYS];      /* as the values' kind multiplies them */
+    const uint8_t *query[MAX_ROWS];           /* encoded, scaled by log2(e) / sqrt(width) or so */
+    float *out[MAX_ROWS];                     /* [width]: weighted sum of values, not divided yet */
+    int64_t low[MAX_ROWS], high[MAX_ROWS];    /* keys that a row sees */
 } __attribute__((aligned(64))) attending;
 
 /* Queries, encoded. Of bytes: values, their scale, and KEY_ZERO times their sum. */
@@ -97,46 +99,67 @@ INLINE void scores_int8(const int R, attending *a, int r, uint8_t *const *area, 
     }
 }
 
-/* Scores to weights, of one row. `start`: position of the tile's first key. */
-INLINE void soften(const int kind, attending *a, int r, int64_t start, uint8_t *const *area,
-                   int64_t width) {
-    vf s[AREAS], peak = splat(NOTHING);
-    UNROLL for (int j = 0; j < AREAS; j++) s[j] = load_f32(a->scores[r] + AREA * j);
-    if (start < a->low[r] || start + KEYS > a->high[r]) {
-        const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        int32_t low = a->low[r] - start > 0 ? least(a->low[r] - start, KEYS) : 0;
-        int32_t high = a->high[r] - start > 0 ? least(a->high[r] - start, KEYS) : 0;
-        UNROLL for (int j = 0; j < AREAS; j++)
-            s[j] = pick((lane + AREA * j >= low) & (lane + AREA * j < high), s[j], splat(HIDDEN));
-    }
-    UNROLL for (int j = 0; j < AREAS; j++) peak = larger(peak, s[j]);
-    float now = most(peak), shrink = 1;
-    if (now > a->top[r]) {
-        float old = a->top[r] - now;
-        shrink = old < -126 ? 0 : exp2f(old);
-        a->top[r] = now;
-    }
-    vf total = splat(0);
+/* The tile's scores of one row, minus infinity (or so) where it does not see the key. */
+INLINE void hide(attending *a, int r, int64_t start) {
+    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    int32_t low = a->low[r] - start > 0 ? least(a->low[r] - start, KEYS) : 0;
+    int32_t high = a->high[r] - start > 0 ? least(a->high[r] - start, KEYS) : 0;
     UNROLL for (int j = 0; j < AREAS; j++) {
-        s[j] = power_of_two(s[j] - a->top[r]);
-        total += s[j];
+        vf s = load_f32(a->scores[r] + AREA * j);
+        vi seen = (lane + AREA * j >= low) & (lane + AREA * j < high);
+        put_f32(a->scores[r] + AREA * j, pick(seen, s, splat(HIDDEN)));
     }
-    a->total[r] = a->total[r] * shrink + sum(total);
-    a->shrink[r] = shrink;
-    if (kind == KIND_F32) {
-        UNROLL for (int j = 0; j < AREAS; j++) put_f32((float *)a->weights[r] + AREA * j, s[j]);
-    } else if (kind == KIND_BF16) {
-        UNROLL for (int j = 0; j < AREAS; j++) put_bf16((uint16_t *)a->weights[r] + AREA * j, s[j]);
-    } else { /* to bytes, with the values' scales among them */
-        vf greatest = splat(1e-30f);
-        UNROLL for (int j = 0; j < AREAS; j++) {
-            s[j] *= load_f32((const float *)(area[j] + 2 * AREA * width) + AREA);
-            greatest = larger(greatest, s[j]);
-        }
-        float unit = most(greatest) / 255, inverse = 1 / unit;
+}
+
+/* The scales of a tile's values, stretched so that the greatest is 255; returns what 1 stands for. */
+INLINE float stretch(uint8_t *const *area, int64_t width, vf *scales) {
+    vf greatest = splat(1e-30f);
+    UNROLL for (int j = 0; j < AREAS; j++) {
+        scales[j] = load_f32((const float *)(area[j] + 2 * AREA * width) + AREA);
+        greatest = larger(greatest, scales[j]);
+    }
+    float unit = most(greatest) / 255;
+    UNROLL for (int j = 0; j < AREAS; j++) scales[j] *= 1 / unit;
+    return unit;
+}
+
+/* Scores to weights, of all rows. `start`: position of the tile's first key.
+ *
+ * Weights are relative to each row's greatest score so far; of bytes, to that of the tile, and with
+ * the values' scales among them, so that they use all of their 256 steps. */
+INLINE void soften(const int kind, attending *a, int rows, int64_t start, uint8_t *const *area,
+                   int64_t width) {
+    const int degree = kind == KIND_F32 ? 5 : kind == KIND_BF16 ? 4 : 3;
+    vf scales[AREAS];
+    float unit = kind == KIND_INT8 ? stretch(area, width, scales) : 0;
+    for (int r = 0; r < rows; r++) {
+        if (start < a->low[r] || start + KEYS > a->high[r]) hide(a, r, start);
+        vf peak = splat(NOTHING);
         UNROLL for (int j = 0; j < AREAS; j++)
-            put_u8(a->weights[r] + AREA * j, rounded(s[j] * inverse));
-        a->unit[r] = unit;
+            peak = larger(peak, load_f32(a->scores[r] + AREA * j));
+        a->peak[r] = most(peak);
+    }
+    for (int r = 0; r < rows; r += LANES) {
+        vf peak = load_f32(a->peak + r), old = load_f32(a->top + r), top = larger(old, peak);
+        put_f32(a->shrink + r, power_of_two(5, old - top));
+        put_f32(a->unit + r, power_of_two(5, peak - top) * unit);
+        put_f32(a->top + r, top);
+    }
+    for (int r = 0; r < rows; r++) {
+        float base = kind == KIND_INT8 ? a->peak[r] : a->top[r];
+        float weigh = kind == KIND_INT8 ? a->unit[r] / unit : 1;
+        vf sum = splat(0);
+        UNROLL for (int j = 0; j < AREAS; j++) {
+            vf w = power_of_two(degree, load_f32(a->scores[r] + AREA * j) - base);
+            sum += w;
+            if (kind == KIND_F32)
+                put_f32((float *)a->weights[r] + AREA * j, w);
+            else if (kind == KIND_BF16)
+                put_bf16((uint16_t *)a->weights[r] + AREA * j, w);
+            else
+                put_rounded_u8(a->weights[r] + AREA * j, w * scales[j]);
+        }
+        put_f32(a->total[r], load_f32(a->total[r]) * a->shrink[r] + sum * weigh);
     }
 }
 

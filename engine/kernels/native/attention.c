@@ -48,7 +48,8 @@ INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2
                    const segment *next, int64_t next_head) {
     int64_t width = c->width, whole = width / LANES / 4 * 4;
     for (int r = 0; r < rows; r++) {
-        a->top[r] = NOTHING, a->total[r] = 0;
+        a->top[r] = NOTHING;
+        put_f32(a->total[r], splat(0));
         memset(a->out[r], 0, width * sizeof(float));
     }
     for (int64_t at = s->first; at < s->last; at += AREAS) {
@@ -62,7 +63,7 @@ INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2
             prefetch(c, next->table, next->first, least(next->first + AREAS, next->last), next_head);
         for (int r = 0; r < rows; r += SHARED)
             scorers[least(rows - r, SHARED) - 1](a, r, area, width);
-        for (int r = 0; r < rows; r++) soften(kind, a, r, at * AREA, area, width);
+        soften(kind, a, rows, at * AREA, area, width);
         for (int r = 0; r < rows; r += SHARED) {
             int64_t n = least(rows - r, SHARED) - 1;
             int64_t v = 0;
@@ -97,7 +98,7 @@ static void attend_members(const plan *p, const step *s, const cache *c, const u
     for (int64_t m = member; m < member + count; m++)
         for (int64_t h = first_head; h < first_head + num_heads; h++, rows++) {
             p->top[m * c->heads + h] = a->top[rows];
-            p->total[m * c->heads + h] = a->total[rows];
+            p->total[m * c->heads + h] = sum(load_f32(a->total[rows]));
         }
 }
 
