@@ -168,7 +168,12 @@ class EngineCore:
 
 
 def _make_scheduler(config: EngineConfig, placement: Placement) -> Scheduler:
-    pool = BlockPool(placement.num_blocks, config.block_size, caching=config.prefix_caching)
+    pool = BlockPool(
+        placement.num_blocks,
+        config.block_size,
+        caching=config.prefix_caching,
+        warm_blocks=placement.warm_blocks,
+    )
     limits = Limits(
         max_num_seqs=placement.max_num_seqs,
         max_batch_tokens=placement.max_batch_tokens,

@@ -27,21 +27,38 @@ class BlockPool:
     A block is *held* (reference count above zero) or *free*. A free block that still has a name is
     *cached*: a later request with the same prefix takes it back. Free blocks are reused least
     recently used first, blocks without a name before any cached one.
+
+    Args:
+        num_blocks: how many there are.
+        block_size: tokens of each.
+        caching: whether contents are remembered at all.
+        warm_blocks: how many may be used for the first time while cached ones could be reused
+            instead; more only where live sequences need them. Memory that is touched for the first
+            time costs the system a zeroed page. ``None`` is all.
     """
 
-    def __init__(self, num_blocks: int, block_size: int, *, caching: bool = True) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        *,
+        caching: bool = True,
+        warm_blocks: int | None = None,
+    ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self._warm = num_blocks if warm_blocks is None else warm_blocks
+        self._used = 0  # blocks from here on were never taken
         self._caching = caching
         self._refs = [0] * num_blocks
         self._names: list[bytes | None] = [None] * num_blocks
         self._by_name: dict[bytes, int] = {}
-        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
+        self._free: OrderedDict[int, None] = OrderedDict()
 
     @property
     def num_free(self) -> int:
         """Blocks that can be allocated now, cached ones included."""
-        return len(self._free)
+        return len(self._free) + self.num_blocks - self._used
 
     def match(self, names: Iterable[bytes]) -> list[int]:
         """The cached or held blocks of the longest known prefix of ``names``; takes nothing."""
@@ -72,15 +89,23 @@ class BlockPool:
         Raises:
             IndexError: fewer are free; the caller looks at `num_free` first.
         """
-        if count > len(self._free):
-            raise IndexError(f"{count} blocks wanted, {len(self._free)} free")
-        blocks = []
-        for _ in range(count):
-            block, _none = self._free.popitem(last=False)
-            self._forget(block)
+        if count > self.num_free:
+            raise IndexError(f"{count} blocks wanted, {self.num_free} free")
+        blocks = [self._take() for _ in range(count)]
+        for block in blocks:
             self._refs[block] = 1
-            blocks.append(block)
         return blocks
+
+    def _take(self) -> int:
+        oldest = next(iter(self._free), None)
+        if oldest is None or (self._names[oldest] is not None and self._used < self._warm):
+            if self._used < self.num_blocks:
+                self._used += 1
+                return self._used - 1
+            assert oldest is not None, "the caller has counted"
+        del self._free[oldest]
+        self._forget(oldest)
+        return oldest
 
     def publish(self, block: int, name: bytes) -> None:
         """Say what a held block contains. The first block of a name stays the known one."""
@@ -124,7 +149,8 @@ class BlockPool:
                 counted[block] += 1
         if counted != self._refs:
             raise AssertionError("reference counts differ from what the sequences hold")
-        if set(self._free) != {b for b, refs in enumerate(self._refs) if refs == 0}:
+        free = {*self._free, *range(self._used, self.num_blocks)}
+        if free != {b for b, refs in enumerate(self._refs) if refs == 0}:
             raise AssertionError("the free list is not the set of blocks without references")
         named = {b: name for b, name in enumerate(self._names) if name is not None}
         if {name: b for b, name in named.items()} != self._by_name:

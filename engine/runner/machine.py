@@ -15,6 +15,10 @@ from engine.kernels.native.limits import obstacle
 
 GIB = 1024**3
 
+# Of the KV cache, on a CPU: pages beyond are touched only where live sequences need them. Zeroing
+# them was 4% of the time of short runs, and most would only hold what nobody asks for again.
+_WARM_BYTES = GIB // 2
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -47,6 +51,7 @@ class Placement:
         max_num_seqs, max_batch_tokens: bounds of one step.
         max_model_len: longest context, in tokens.
         num_blocks: blocks of the KV cache.
+        warm_blocks: how many of them are used before cached ones are reused; see `BlockPool`.
     """
 
     choice: Choice
@@ -54,6 +59,7 @@ class Placement:
     max_batch_tokens: int
     max_model_len: int
     num_blocks: int
+    warm_blocks: int
 
     @property
     def device(self) -> torch.device:
@@ -159,6 +165,7 @@ def place(config: EngineConfig, model: ModelConfig, choice: Choice) -> Placement
         # One whole context must fit, or a lone request could never be finished.
         max_model_len=min(context, num_blocks * config.block_size),
         num_blocks=num_blocks,
+        warm_blocks=num_blocks if on_gpu or config.kv_cache_bytes else _WARM_BYTES // block_bytes,
     )
 
 

@@ -49,6 +49,24 @@ def test_the_tail_of_an_old_prefix_is_evicted_before_its_head_and_uncached_block
     assert pool.match(names) == blocks[:1]
 
 
+def test_cached_blocks_are_reused_before_memory_grows_beyond_what_is_warm() -> None:
+    pool = BlockPool(6, 2, warm_blocks=3)
+    names = chain([1, 2], [3, 4], [5, 6])
+    blocks = pool.allocate(2)
+    for block, name in zip(blocks, names, strict=False):
+        pool.publish(block, name)
+    pool.release(blocks)
+    third = pool.allocate(1)
+    assert third == [2], "there is room for more, so nothing is forgotten"
+    assert pool.match(names) == blocks
+    assert pool.allocate(1) == [blocks[1]], "now the oldest is"
+    assert pool.match(names) == blocks[:1]
+    assert sorted(pool.allocate(4)) == [0, 3, 4, 5], "what is live may take all"
+    assert pool.num_free == 0
+    with pytest.raises(IndexError):
+        pool.allocate(1)
+
+
 def test_without_caching_nothing_is_ever_matched() -> None:
     pool = BlockPool(2, 2, caching=False)
     (block,) = pool.allocate(1)
@@ -77,9 +95,11 @@ def test_check_notices_a_lost_and_a_doubled_block() -> None:
 class Pool(RuleBasedStateMachine):
     """Holders take prefixes from a small world of token blocks, so that they collide often."""
 
+    warm_blocks: int | None = None
+
     def __init__(self) -> None:
         super().__init__()
-        self.pool = BlockPool(12, 2)
+        self.pool = BlockPool(12, 2, warm_blocks=self.warm_blocks)
         self.holders: list[list[int]] = []
         self.contents: dict[int, bytes] = {}
 
@@ -113,3 +133,13 @@ class Pool(RuleBasedStateMachine):
 
 TestPool = Pool.TestCase
 TestPool.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+
+
+class CoolPool(Pool):
+    """The same with few warm blocks."""
+
+    warm_blocks = 4
+
+
+TestCoolPool = CoolPool.TestCase
+TestCoolPool.settings = TestPool.settings

@@ -1,7 +1,7 @@
 /* The paged KV cache of one layer, in the order in which attention multiplies it.
  *
- * Memory is [block][key head][area]. An area holds 16 tokens: their keys, their values, and, of
- * bytes, their scales. As many dimensions (of keys) or tokens (of values) lie side by side as one
+ * Memory is [block][layer][area of the block][key head], so that a block is one piece of memory. An
+ * area holds 16 tokens of a head: their keys, their values, and, of bytes, their scales. As many dimensions (of keys) or tokens (of values) lie side by side as one
  * instruction multiplies, n = 1, 2 and 4 for float, bf16 and bytes:
  *     keys [width / n][token][n], values [token / n][width][n], scales of keys [16], of values [16].
  * So a key's products with a query need no sum across a vector. A block of 16 m tokens is m areas. */
@@ -18,13 +18,13 @@
 typedef struct {
     int64_t kind; /* of its elements: KIND_F32, KIND_BF16 or KIND_INT8 */
     int64_t heads, kv_heads, width, areas; /* areas: of a block */
-    int64_t area_bytes, query_bytes;
-    uint8_t *memory;
+    int64_t area_bytes, block_bytes, query_bytes; /* block_bytes: from block to block */
+    uint8_t *memory;                              /* this layer's part of the first block */
 } cache;
 
 INLINE uint8_t *area_of(const cache *c, const int32_t *table, int64_t area, int64_t kv_head) {
-    int64_t block = table[area / c->areas] * c->areas + area % c->areas;
-    return c->memory + (block * c->kv_heads + kv_head) * c->area_bytes;
+    return c->memory + table[area / c->areas] * c->block_bytes +
+           (area % c->areas * c->kv_heads + kv_head) * c->area_bytes;
 }
 
 INLINE float *key_scales(const cache *c, uint8_t *area) {

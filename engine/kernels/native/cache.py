@@ -44,10 +44,13 @@ class NativeCache:
         self.dtype = dtype
         self._model = model
         self._areas = block_size // AREA
-        self._layer_bytes = (
-            num_blocks * self._areas * model.num_kv_heads * area_bytes(model.head_dim, dtype)
-        )
-        self._memory = _zeros(model.num_layers * self._layer_bytes)
+        self._layer_bytes = self._areas * model.num_kv_heads * area_bytes(model.head_dim, dtype)
+        self._memory = _zeros(num_blocks * self.block_bytes)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block, over all layers."""
+        return self._model.num_layers * self._layer_bytes
 
     @property
     def nbytes(self) -> int:
@@ -64,6 +67,7 @@ class NativeCache:
             width=model.head_dim,
             areas=self._areas,
             area_bytes=area_bytes(model.head_dim, self.dtype),
+            block_bytes=self.block_bytes,
             query_bytes=query_bytes(model.head_dim, self.dtype),
             memory=self._memory.data_ptr() + index * self._layer_bytes,
         )

@@ -53,7 +53,7 @@ class Cache(ctypes.Structure):
     """``cache``: one layer's paged keys and values."""
 
     _fields_ = _fields(
-        int64="kind heads kv_heads width areas area_bytes query_bytes", pointer="memory"
+        int64="kind heads kv_heads width areas area_bytes block_bytes query_bytes", pointer="memory"
     )
 
 
