@@ -110,6 +110,42 @@ def _prefill(
     return out[0].transpose(0, 1)
 
 
+def draw(
+    logits: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    min_p: Tensor,
+    uniform: Tensor,
+) -> Tensor:
+    """int64 [rows] from float32 [rows, vocab] and parameters [rows, 1]; see `draws.draw`."""
+    cold = temperature == 0
+    probs = torch.softmax(logits / torch.where(cold, 1.0, temperature), dim=-1)
+    filtered = ((top_k > 0) | (top_p < 1))[:, 0].nonzero()[:, 0]
+    allowed = probs >= min_p * probs.amax(dim=-1, keepdim=True)
+    if len(filtered):
+        allowed[filtered] &= _head(probs[filtered], top_k[filtered], top_p[filtered])
+    sums = probs.masked_fill(~allowed, 0).cumsum(dim=-1)
+    total = sums[:, -1:]
+    # The product may round up to the total itself, which no cumulative weight passes.
+    wanted = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
+    drawn = torch.searchsorted(sums, wanted, right=True)
+    # Where everything is banned there is nothing to draw, and some token must be taken.
+    sure = cold | ~(total > 0)
+    return torch.where(sure, logits.argmax(dim=-1, keepdim=True), drawn)[:, 0]
+
+
+def _head(probs: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """bool [rows, vocab]: what top-k and then top-p keep."""
+    ranked, ids = probs.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(probs.shape[1], device=probs.device)
+    ranked = ranked.masked_fill((top_k > 0) & (rank >= top_k), 0)
+    before = ranked.cumsum(dim=-1) - ranked
+    mass = top_p * ranked.sum(dim=-1, keepdim=True)
+    keep = (ranked > 0) & ((before < mass) | (top_p >= 1))
+    return torch.zeros_like(keep).scatter_(1, ids, keep)
+
+
 def mix(x: Tensor, count: int, apart: int, scale: float) -> Tensor:
     """Fast Walsh-Hadamard transform of [N, width] over runs of ``count`` numbers ``apart``."""
     runs = x.float().reshape(x.shape[0], -1, count, apart)

@@ -1,13 +1,19 @@
 """From a configuration to a model that is ready to execute steps."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
+from engine.kernels.draws import Draws, draw
 from engine.kernels.native.cache import NativeCache
+from engine.kernels.native.sampling import Drawing
 from engine.models.decoder import Decoder
 from engine.models.loading import Preparation, load_model
 from engine.models.native import NativeDecoder
@@ -22,11 +28,12 @@ _DEFAULT_GROUP = 32
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A model with its cache, and the arrays that its steps are handed over in."""
+    """A model with its cache, the arrays that steps are handed over in, and who draws tokens."""
 
     placement: Placement
     executor: Executor
     inputs: StepInputs
+    drawing: Callable[[Tensor, Draws], NDArray[np.int64]]
 
 
 def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
@@ -65,7 +72,8 @@ def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
             model, placement.num_blocks, config.block_size, choice.device, choice.dtype
         )
         executor = TorchExecutor(decoder, kv)
-    return Built(placement, executor, inputs)
+    drawing = Drawing(model.vocab_size, choice.threads) if choice.native else draw
+    return Built(placement, executor, inputs, drawing)
 
 
 def _load(config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice) -> Decoder:

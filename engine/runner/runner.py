@@ -34,6 +34,7 @@ class Runner:
             model.eos_token_ids,
             self.placement.device,
             config.seed,
+            built.drawing,
         )
 
     def on_layer(self, call: Callable[[], None]) -> None:

@@ -2,39 +2,34 @@
 
 Order of the passes, as in vLLM: log-probabilities are of the raw logits; then logit bias,
 repetition (CTRL, Keskar et al. 2019), presence and frequency penalties, the ban on end tokens below
-``min_tokens``; then temperature, top-k, top-p (Holtzman et al. 2020) and min-p. A draw inverts the
-cumulative distribution at one uniform number a row (inverse transform sampling, Devroye 1986,
-section II.2), which costs a sum over the vocabulary where noise for every token would cost forty
-times that.
+``min_tokens``; then temperature, top-k, top-p, min-p and the draw (`engine.kernels.draws`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from engine.kernels.draws import DRAW, Draws, draw
 from engine.params import SamplingParams
 from engine.scheduler.step import Admission, SampledToken
-
-# How many of the most probable tokens top-k and top-p look at before the whole vocabulary.
-_CANDIDATES = 256
 
 
 @dataclass(slots=True)
 class RowState:
-    """What sampling remembers of one slot.
+    """What sampling remembers of a slot whose logits are not used as they are.
 
     ``prompt_ids`` (int64, distinct) are kept only where the repetition penalty asks for them, and
     ``counts`` (token id → times in the answer) only where any penalty does.
     """
 
     params: SamplingParams
-    index: int
-    position: int
     num_output: int
-    prompt_ids: torch.Tensor | None
+    prompt_ids: Tensor | None
     counts: dict[int, int] | None
 
     @property
@@ -46,16 +41,6 @@ class RowState:
             and self.num_output >= self.params.min_tokens
         )
 
-    @property
-    def greatest(self) -> bool:
-        """Whether the token is the one with the greatest logit, and nothing else is asked for."""
-        return self.params.greedy and self.params.logprobs is None and self.plain
-
-    @property
-    def filtered(self) -> bool:
-        """Whether only the most probable tokens may be drawn."""
-        return self.params.top_k > 0 or self.params.top_p < 1
-
 
 class Sampler:
     """Chooses the next token of each sampled row.
@@ -65,7 +50,8 @@ class Sampler:
         max_num_seqs: number of slots.
         end_token_ids: the model's end-of-sequence ids.
         device: where logits live.
-        seed: seeds the draws of requests without a seed of their own.
+        seed: seeds the draws of requests without a seed of their own; ``None`` is random.
+        drawing: draws from rows of logits, as `engine.kernels.draws.draw`, which is the default.
     """
 
     def __init__(
@@ -75,19 +61,38 @@ class Sampler:
         end_token_ids: Sequence[int],
         device: torch.device,
         seed: int | None,
+        drawing: Callable[[Tensor, Draws], NDArray[np.int64]] = draw,
     ) -> None:
         self._vocab_size = vocab_size
         self._end_token_ids = tuple(end_token_ids)
         self._device = device
-        self._rows: list[RowState | None] = [None] * max_num_seqs
-        self._generator = torch.Generator(device)
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
+        self._drawing = drawing
+        self._random = np.random.default_rng(seed)
+        # By slot. Most rows are described by numbers alone; the others have a `RowState` as well.
+        self._draws: Draws = np.zeros(max_num_seqs, dtype=DRAW)
+        self._seeds = np.zeros(max_num_seqs, dtype=np.uint64)
+        self._seeded = np.zeros(max_num_seqs, dtype=bool)
+        self._positions = np.zeros(max_num_seqs, dtype=np.uint64)
+        self._logprobs = np.full(max_num_seqs, -1)
+        self._simple = np.zeros(max_num_seqs, dtype=bool)
+        self._rows: dict[int, RowState] = {}
 
     def admit(self, slot: int, admission: Admission) -> None:
         """Prepare a slot for a sequence that begins, or comes back after a preemption."""
+        params, outputs = admission.params, admission.output_ids
+        temperature = 0.0 if params.greedy else params.temperature
+        self._draws[slot] = (temperature, params.top_p, params.min_p, 0.0, params.top_k, 0)
+        self._seeded[slot] = params.seed is not None
+        self._seeds[slot] = _mixed(params.seed or 0, admission.index)
+        self._positions[slot] = len(admission.prompt) + len(outputs)
+        self._logprobs[slot] = -1 if params.logprobs is None else params.logprobs
+        row = self._row(admission)
+        self._rows.pop(slot, None)
+        if not row.plain:
+            self._rows[slot] = row
+        self._simple[slot] = row.plain and params.logprobs is None and params.greedy
+
+    def _row(self, admission: Admission) -> RowState:
         params, outputs = admission.params, admission.output_ids
         repeats = params.repetition_penalty != 1
         counts = prompt_ids = None
@@ -95,62 +100,43 @@ class Sampler:
             counts = dict(Counter(outputs))
         if repeats:
             prompt_ids = self._tensor(sorted(set(admission.prompt)))
-        self._rows[slot] = RowState(
-            params=params,
-            index=admission.index,
-            position=len(admission.prompt) + len(outputs),
-            num_output=len(outputs),
-            prompt_ids=prompt_ids,
-            counts=counts,
-        )
+        return RowState(params, len(outputs), prompt_ids, counts)
 
     def reads_logits(self, slots: Sequence[int]) -> bool:
         """Whether any of these slots needs more than the token with the greatest logit."""
-        return not all(self._row(slot).greatest for slot in slots)
+        return not self._simple[slots].all()
 
     def choose(self, token_ids: list[int], slots: Sequence[int]) -> list[SampledToken]:
         """Take the tokens with the greatest logits, where `reads_logits` is false."""
-        for slot in slots:
-            self._row(slot).num_output += 1
+        self._positions[slots] += np.uint64(1)
         return [SampledToken(token_id) for token_id in token_ids]
 
-    def sample(self, logits: torch.Tensor, slots: Sequence[int]) -> list[SampledToken]:
+    def sample(self, logits: Tensor, slots: Sequence[int]) -> list[SampledToken]:
         """Choose one token a row.
 
         Args:
             logits: float32 [rows, vocab]; changed in place.
             slots: the slot of each row.
         """
-        rows = [self._row(slot) for slot in slots]
-        wanted = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
-        raw = torch.log_softmax(logits[wanted], dim=-1) if wanted else None
-        for i, row in enumerate(rows):
-            if not row.plain:
-                self._adjust(logits[i], row)
-        drawn = [i for i, row in enumerate(rows) if not row.params.greedy]
-        chosen = logits.argmax(dim=-1)
-        if len(drawn) == len(rows):
-            chosen = self._draw(logits, rows)
-        elif drawn:
-            chosen[drawn] = self._draw(logits[drawn], [rows[i] for i in drawn])
-        token_ids: list[int] = chosen.tolist()
-        for row, token_id in zip(rows, token_ids, strict=True):
-            self._remember(row, token_id)
-        sampled = [SampledToken(token_id) for token_id in token_ids]
+        reported = np.flatnonzero(self._logprobs[slots] >= 0).tolist()
+        raw = torch.log_softmax(logits[reported], dim=-1) if reported else None
+        changed = [i for i, slot in enumerate(slots) if slot in self._rows]
+        for i in changed:
+            self._adjust(logits[i], self._rows[slots[i]])
+        draws = self._draws[slots]
+        draws["uniform"] = self._uniform(slots)
+        token_ids: list[int] = self._drawing(logits, draws).tolist()
+        for i in changed:
+            self._remember(slots[i], token_ids[i])
+        sampled = self.choose(token_ids, slots)
         if raw is not None:
-            self._report(sampled, raw, wanted, rows)
+            self._report(sampled, raw, reported, slots)
         return sampled
 
-    def _row(self, slot: int) -> RowState:
-        row = self._rows[slot]
-        if row is None:
-            raise KeyError(f"slot {slot} was never admitted")
-        return row
-
-    def _tensor(self, token_ids: Iterable[int]) -> torch.Tensor:
+    def _tensor(self, token_ids: Iterable[int]) -> Tensor:
         return torch.tensor(list(token_ids), dtype=torch.int64, device=self._device)
 
-    def _adjust(self, logits: torch.Tensor, row: RowState) -> None:
+    def _adjust(self, logits: Tensor, row: RowState) -> None:
         """Bias, penalties and bans of one row, in place; touches only the tokens concerned."""
         params = row.params
         if params.logit_bias:
@@ -161,7 +147,7 @@ class Sampler:
         if row.num_output < params.min_tokens:
             logits[self._tensor((*self._end_token_ids, *params.stop_token_ids))] = -torch.inf
 
-    def _penalise(self, logits: torch.Tensor, row: RowState, counts: dict[int, int]) -> None:
+    def _penalise(self, logits: Tensor, row: RowState, counts: dict[int, int]) -> None:
         params, answered = row.params, self._tensor(counts)
         if row.prompt_ids is not None:
             seen = torch.unique(torch.cat((row.prompt_ids, answered)))
@@ -171,122 +157,48 @@ class Sampler:
             times = torch.tensor(list(counts.values()), device=self._device)
             logits[answered] -= params.frequency_penalty * times + params.presence_penalty
 
-    def _draw(self, logits: torch.Tensor, rows: list[RowState]) -> torch.Tensor:
-        """Sample each row of ``logits`` float32 [rows, vocab] by its own parameters."""
-        probs = torch.softmax(logits / self._column([r.params.temperature for r in rows]), dim=-1)
-        uniform = self._uniform(rows)
-        chosen = torch.empty(len(rows), dtype=torch.int64, device=self._device)
-        # Rows of a kind go together, so that no row's result depends on its company's parameters.
-        free = [i for i, row in enumerate(rows) if not row.filtered]
-        if free:
-            among = _pick(_keep_min_p(probs[free], self._min_p(rows, free)), uniform[free])
-            chosen[free] = among
-        few = [i for i, row in enumerate(rows) if row.filtered and row.params.top_k <= _CANDIDATES]
-        many = [i for i, row in enumerate(rows) if row.params.top_k > _CANDIDATES]
-        if few:
-            many += self._draw_filtered(probs, rows, few, _CANDIDATES, uniform, chosen)
-        if many:
-            self._draw_filtered(probs, rows, sorted(many), self._vocab_size, uniform, chosen)
-        return chosen
-
-    def _draw_filtered(
-        self,
-        probs: torch.Tensor,
-        rows: list[RowState],
-        which: list[int],
-        count: int,
-        uniform: torch.Tensor,
-        chosen: torch.Tensor,
-    ) -> list[int]:
-        """Draw the rows ``which`` among their ``count`` most probable tokens, into ``chosen``.
-
-        Returns:
-            The rows for which so many do not reach their top-p: their draw does not count.
-        """
-        values, ids = probs[which].topk(min(count, self._vocab_size), dim=-1)
-        top_k = self._column([rows[i].params.top_k or self._vocab_size for i in which])
-        top_p = self._column([rows[i].params.top_p for i in which])
-        limited = top_k <= values.shape[1]
-        rank = torch.arange(values.shape[1], device=self._device)
-        values = values.masked_fill(rank >= top_k, 0)
-        total = values.sum(dim=-1, keepdim=True)
-        # Without top-k the share is one of the whole distribution, not of the candidates alone.
-        mass = top_p * torch.where(limited, total, probs[which].sum(dim=-1, keepdim=True))
-        before = values.cumsum(dim=-1) - values
-        kept = values.masked_fill((before >= mass) & (top_p < 1), 0)
-        kept = _keep_min_p(kept, self._min_p(rows, which))
-        among = _pick(kept, uniform[which])
-        chosen[which] = ids.gather(1, among.unsqueeze(1)).squeeze(1)
-        if values.shape[1] == self._vocab_size:
-            return []
-        short = (~limited & (total < mass)).squeeze(1).tolist()
-        return [i for i, is_short in zip(which, short, strict=True) if is_short]
-
-    def _column(self, values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self._device).unsqueeze(1)
-
-    def _min_p(self, rows: list[RowState], which: list[int]) -> torch.Tensor | None:
-        values = [rows[i].params.min_p for i in which]
-        return self._column(values) if any(values) else None
-
-    def _uniform(self, rows: list[RowState]) -> torch.Tensor:
+    def _uniform(self, slots: Sequence[int]) -> NDArray[np.float32]:
         """float32 [rows] in [0, 1); a seeded row's from its seed, answer index and position."""
-        uniform = torch.rand(len(rows), generator=self._generator, device=self._device)
-        seeded = [i for i, row in enumerate(rows) if row.params.seed is not None]
-        if seeded:
-            own = [_seeded_uniform(rows[i]) for i in seeded]
-            uniform[seeded] = torch.tensor(own, device=self._device)
+        uniform = self._random.random(len(slots), dtype=np.float32)
+        seeded = self._seeded[slots]
+        if seeded.any():
+            own = _hash(self._seeds[slots] + _hash(self._positions[slots]))
+            uniform[seeded] = ((own >> np.uint64(40)) / np.float32(2**24))[seeded]
         return uniform
 
-    def _remember(self, row: RowState, token_id: int) -> None:
-        row.position += 1
+    def _remember(self, slot: int, token_id: int) -> None:
+        row = self._rows[slot]
         row.num_output += 1
         if row.counts is not None:
             row.counts[token_id] = row.counts.get(token_id, 0) + 1
+        if row.plain:  # past its min_tokens
+            del self._rows[slot]
+            self._simple[slot] = row.params.logprobs is None and row.params.greedy
 
     def _report(
-        self,
-        sampled: list[SampledToken],
-        raw: torch.Tensor,
-        wanted: list[int],
-        rows: list[RowState],
+        self, sampled: list[SampledToken], raw: Tensor, reported: list[int], slots: Sequence[int]
     ) -> None:
-        """Fill in log-probabilities of the ``wanted`` rows from ``raw`` [wanted, vocab]."""
-        ids = torch.tensor([sampled[i].token_id for i in wanted], device=self._device)
+        """Fill in log-probabilities of the ``reported`` rows from ``raw`` [reported, vocab]."""
+        ids = torch.tensor([sampled[i].token_id for i in reported], device=self._device)
         chosen = raw.gather(1, ids.unsqueeze(1)).squeeze(1).tolist()
-        most = max(rows[i].params.logprobs or 0 for i in wanted)
-        values, top_ids = (t.tolist() for t in raw.topk(min(most, self._vocab_size), dim=-1))
-        for n, i in enumerate(wanted):
-            count = rows[i].params.logprobs or 0
-            top = tuple(zip(top_ids[n][:count], values[n][:count], strict=True))
+        counts = [int(self._logprobs[slots[i]]) for i in reported]
+        values, top_ids = (t.tolist() for t in raw.topk(min(max(counts), self._vocab_size), dim=-1))
+        for n, i in enumerate(reported):
+            top = tuple(zip(top_ids[n][: counts[n]], values[n][: counts[n]], strict=True))
             sampled[i] = SampledToken(sampled[i].token_id, chosen[n], top)
 
 
-def _seeded_uniform(row: RowState) -> float:
-    """One number in [0, 1), with the 24 bits that float32 holds exactly."""
-    name = f"{row.params.seed}/{row.index}/{row.position}".encode()
-    return (int.from_bytes(blake2b(name, digest_size=8).digest(), "big") >> 40) / 2**24
+def _hash(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """64 well-mixed bits of each number (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
-def _pick(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """The index at which the cumulative weights pass ``uniform`` times their sum.
-
-    Args:
-        weights: float32 [rows, n], not negative, not all zero. A zero is never picked.
-        uniform: float32 [rows] in [0, 1).
-
-    Returns:
-        int64 [rows].
-    """
-    sums = weights.cumsum(dim=-1)
-    total = sums[:, -1:]
-    # The product may round up to the total itself, which no cumulative weight passes.
-    wanted = torch.minimum(uniform.unsqueeze(1) * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(sums, wanted, right=True).squeeze(1)
-
-
-def _keep_min_p(probs: torch.Tensor, min_p: torch.Tensor | None) -> torch.Tensor:
-    """Zero what is less probable than min_p [rows, 1] times the most probable."""
-    if min_p is None:
-        return probs
-    return probs.masked_fill(probs < min_p * probs.amax(dim=-1, keepdim=True), 0)
+def _mixed(seed: int, index: int) -> np.uint64:
+    """A seed, which may be of any size and sign, and the answer's index, in 64 bits."""
+    words = np.array([seed % 2**64, (seed >> 64) % 2**64, index], dtype=np.uint64)
+    first, second, third = _hash(words)
+    mixed: np.uint64 = _hash(np.array([first ^ (second << np.uint64(1)) ^ third]))[0]
+    return mixed

@@ -1,0 +1,210 @@
+/* Draws a token from each row of logits. Called through `sampling.py`.
+ *
+ * A row's weights are e^((logit - greatest) / temperature). Top-k and top-p (nucleus, Holtzman et al.
+ * 2020) keep a head of the row, sorted by weight and, of equal ones, by token: it is found by its
+ * last member, through a histogram, without sorting. A draw inverts the cumulative sum of what is kept,
+ * in the order of tokens, at one uniform number (Devroye 1986, section II.2). */
+
+#include <stdlib.h>
+
+#include "team.h"
+
+#define BUCKETS 0x3f81 /* upper halves of the floats from 0 to 1 */
+#define BLOCK 1024     /* tokens summed in one go; a multiple of LANES */
+
+typedef struct {
+    float temperature, top_p, min_p, uniform; /* temperature 0: the greatest */
+    int32_t top_k;                            /* 0: all */
+    int32_t unused;
+} draw;
+
+typedef struct {
+    float value;
+    int32_t token;
+} candidate;
+
+/* Room for one thread's row. */
+typedef struct {
+    float *weights;                /* [vocab], filled up to whole blocks with zeros */
+    candidate *boundary;           /* [vocab] */
+    int32_t counts[BUCKETS];
+    double masses[BUCKETS];
+} room;
+
+/* The last that is kept, and the lower bound of min-p. */
+typedef struct {
+    candidate last;
+    float least;
+} keep;
+
+static int64_t greatest(const float *x, int64_t count) {
+    int64_t best = 0;
+    vf top = splat(-INFINITY);
+    int64_t whole = count / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES) top = larger(top, load_f32(x + i));
+    float value = most(top);
+    for (int64_t i = whole; i < count; i++) value = x[i] > value ? x[i] : value;
+    while (best + 1 < count && x[best] != value) best++;
+    return best;
+}
+
+/* Weights of a row into `w`, zeros behind them; returns their sum. */
+static double weigh(const float *logits, int64_t vocab, float temperature, float *w) {
+    float peak = logits[greatest(logits, vocab)], factor = 1.44269504f / temperature;
+    int64_t padded = ceiling(vocab, BLOCK) * BLOCK;
+    memcpy(w, logits, vocab * sizeof *w);
+    for (int64_t i = vocab; i < padded; i++) w[i] = -INFINITY;
+    double total = 0;
+    for (int64_t start = 0; start < padded; start += BLOCK) {
+        vf sums = splat(0);
+        for (int64_t i = start; i < start + BLOCK; i += LANES) {
+            vf t = (load_f32(w + i) - peak) * factor;
+            vf e = pick(t > -126.0f, power_of_two(5, larger(t, splat(-126.0f))), splat(0));
+            put_f32(w + i, e);
+            sums += e;
+        }
+        total += sum(sums);
+    }
+    return total;
+}
+
+static int bucket_of(float weight) {
+    uint32_t bits;
+    memcpy(&bits, &weight, 4);
+    return bits >> 16;
+}
+
+static int before(const void *a, const void *b) {
+    const candidate *x = a, *y = b;
+    if (x->value != y->value) return x->value > y->value ? -1 : 1;
+    return x->token - y->token;
+}
+
+/* Count the weights from `least` on by bucket; fewer tokens are looked at where it is high. */
+static void count(room *r, int64_t vocab, float least) {
+    memset(r->counts, 0, sizeof r->counts);
+    memset(r->masses, 0, sizeof r->masses);
+    for (int64_t i = 0; i < vocab; i += LANES) {
+        if (most(load_f32(r->weights + i)) < least) continue;
+        for (int64_t j = i; j < i + LANES && j < vocab; j++)
+            if (r->weights[j] >= least) {
+                int b = bucket_of(r->weights[j]);
+                r->counts[b]++;
+                r->masses[b] += r->weights[j];
+            }
+    }
+}
+
+/* Walk the counted weights from the greatest down, until `most_tokens` are passed or a mass of
+ * `most_mass` is reached. Returns whether that was so, then with the last token and the mass so far. */
+static int walk(room *r, int64_t vocab, int64_t most_tokens, double most_mass, candidate *last,
+                double *mass) {
+    int64_t tokens = 0;
+    int b = BUCKETS - 1;
+    *mass = 0;
+    for (; b >= 0; b--) {
+        if (tokens + r->counts[b] >= most_tokens || *mass + r->masses[b] >= most_mass) break;
+        tokens += r->counts[b];
+        *mass += r->masses[b];
+    }
+    if (b < 0) return 0;
+    int64_t found = 0;
+    for (int64_t i = 0; i < vocab; i += LANES)
+        if (bucket_of(most(load_f32(r->weights + i))) >= b)
+            for (int64_t j = i; j < i + LANES && j < vocab; j++)
+                if (bucket_of(r->weights[j]) == b)
+                    r->boundary[found++] = (candidate){r->weights[j], j};
+    qsort(r->boundary, found, sizeof(candidate), before);
+    for (int64_t i = 0; i < found; i++) {
+        *last = r->boundary[i];
+        *mass += last->value;
+        if (++tokens >= most_tokens || *mass >= most_mass) return 1;
+    }
+    return 0;
+}
+
+/* What top-k and top-p keep of a row whose weights sum up to `total`. */
+static candidate filter(room *r, int64_t vocab, const draw *d, double total) {
+    /* The tokens within 2^-12 of the greatest are nearly always enough, and there are few. */
+    static const float bounds[] = {0x1p-12f, 0};
+    candidate last = {0, INT32_MAX};
+    int64_t tokens = d->top_k > 0 && d->top_k < vocab ? d->top_k : INT64_MAX;
+    for (int i = 0; i < 2; i++) {
+        double mass;
+        count(r, vocab, bounds[i]);
+        if (tokens != INT64_MAX) {
+            if (!walk(r, vocab, tokens, INFINITY, &last, &mass)) continue;
+            if (d->top_p >= 1) return last;
+            total = mass;
+        }
+        if (walk(r, vocab, tokens, d->top_p * total, &last, &mass)) return last;
+    }
+    return (candidate){0, INT32_MAX}; /* rounding: all are needed */
+}
+
+INLINE vi kept(const keep *k, vf w, int64_t first) {
+    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vi equal = (w == k->last.value) & (lane + (int32_t)first <= k->last.token);
+    return ((w > k->last.value) | equal) & (w >= k->least) & (w > 0);
+}
+
+/* The first token at which the cumulative weights that are kept pass `uniform` times their sum. */
+static int64_t invert(const float *w, int64_t vocab, const keep *k, float uniform) {
+    int64_t padded = ceiling(vocab, BLOCK) * BLOCK, found = 0;
+    double total = 0, sum_before = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t start = 0; start < padded; start += BLOCK) {
+            vf sums = splat(0);
+            for (int64_t i = start; i < start + BLOCK; i += LANES) {
+                vf x = load_f32(w + i);
+                sums += pick(kept(k, x, i), x, splat(0));
+            }
+            double more = sum(sums);
+            if (pass == 0) {
+                total += more;
+                continue;
+            }
+            if (sum_before + more <= uniform * total) {
+                sum_before += more;
+                continue;
+            }
+            for (int64_t i = start; i < least(start + BLOCK, vocab); i++) {
+                vi yes = kept(k, splat(w[i]), i);
+                if (!yes[0]) continue;
+                found = i; /* of all that rounding may leave, the last is taken */
+                sum_before += w[i];
+                if (sum_before > uniform * total) return i;
+            }
+            return found;
+        }
+    return found;
+}
+
+static int64_t draw_row(const float *logits, int64_t vocab, const draw *d, room *r) {
+    if (d->temperature == 0) return greatest(logits, vocab);
+    double total = weigh(logits, vocab, d->temperature, r->weights);
+    keep k = {{0, INT32_MAX}, d->min_p};
+    if (d->top_k > 0 || d->top_p < 1) k.last = filter(r, vocab, d, total);
+    int64_t found = invert(r->weights, vocab, &k, d->uniform);
+    return logits[found] > -INFINITY ? found : greatest(logits, vocab);
+}
+
+/* Bytes of room that one thread needs; a multiple of a cache line. */
+int64_t sample_room(int64_t vocab) {
+    int64_t weights = ceiling(vocab, BLOCK) * BLOCK * sizeof(float);
+    return ceiling(sizeof(room) + weights + vocab * sizeof(candidate), 64) * 64;
+}
+
+/* A token [rows] from each row of logits [rows, vocab]. `space`: room for every thread. */
+void sample(const float *logits, int64_t rows, int64_t vocab, const draw *draws, uint8_t *space,
+            int64_t *tokens, int64_t threads) {
+    team all = {threads, {0}};
+#pragma omp parallel num_threads((int)threads)
+    {
+        room *r = (room *)(space + omp_get_thread_num() * sample_room(vocab));
+        r->weights = (float *)(r + 1);
+        r->boundary = (candidate *)(r->weights + ceiling(vocab, BLOCK) * BLOCK);
+        for (int64_t row; (row = claim(&all, 0)) < rows;)
+            tokens[row] = draw_row(logits + row * vocab, vocab, draws + row, r);
+    }
+}
