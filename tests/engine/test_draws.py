@@ -22,7 +22,7 @@ parameters = st.tuples(
     st.sampled_from([0, 0, 1, 3, 40, 500, 100_000]),
     st.just(0),
 )
-KINDS = ("normal", "peaked", "flat", "ties", "banned", "one")
+KINDS = ("normal", "peaked", "flat", "ties", "banned", "one", "few")
 
 
 def make(kind: str, rows: int, vocab: int, seed: int) -> Tensor:
@@ -40,6 +40,8 @@ def make(kind: str, rows: int, vocab: int, seed: int) -> Tensor:
         case "one":
             logits[:] = -torch.inf
             logits[:, vocab // 2] = 1.0
+        case "few":
+            logits[:, 7:] = -torch.inf
     return logits
 
 

@@ -38,12 +38,16 @@ typedef struct {
 } keep;
 
 static int64_t greatest(const float *x, int64_t count) {
-    int64_t best = 0;
     vf top = splat(-INFINITY);
     int64_t whole = count / LANES * LANES;
     for (int64_t i = 0; i < whole; i += LANES) top = larger(top, load_f32(x + i));
     float value = most(top);
     for (int64_t i = whole; i < count; i++) value = x[i] > value ? x[i] : value;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        uint32_t bits = bits_of(load_f32(x + i) == value);
+        if (bits) return i + __builtin_ctz(bits);
+    }
+    int64_t best = whole < count ? whole : 0;
     while (best + 1 < count && x[best] != value) best++;
     return best;
 }
@@ -80,18 +84,31 @@ static int before(const void *a, const void *b) {
     return x->token - y->token;
 }
 
-/* Count the weights from `least` on by bucket; fewer tokens are looked at where it is high. */
+/* How many weights are at least `least`, and their sum. */
+static int64_t above(const float *w, int64_t vocab, float least, double *mass) {
+    int64_t tokens = 0;
+    vf sums = splat(0);
+    for (int64_t i = 0; i < vocab; i += LANES) {
+        vf x = load_f32(w + i);
+        tokens += __builtin_popcount(bits_of(x >= least));
+        sums += pick(x >= least, x, splat(0));
+    }
+    *mass = sum(sums);
+    return tokens;
+}
+
+/* Count the weights that are at least `least`, and not 0, by bucket. */
 static void count(room *r, int64_t vocab, float least) {
     memset(r->counts, 0, sizeof r->counts);
     memset(r->masses, 0, sizeof r->masses);
     for (int64_t i = 0; i < vocab; i += LANES) {
-        if (most(load_f32(r->weights + i)) < least) continue;
-        for (int64_t j = i; j < i + LANES && j < vocab; j++)
-            if (r->weights[j] >= least) {
-                int b = bucket_of(r->weights[j]);
-                r->counts[b]++;
-                r->masses[b] += r->weights[j];
-            }
+        vf x = load_f32(r->weights + i);
+        for (uint32_t bits = bits_of((x >= least) & (x > 0)); bits; bits &= bits - 1) {
+            float weight = r->weights[i + __builtin_ctz(bits)];
+            int b = bucket_of(weight);
+            r->counts[b]++;
+            r->masses[b] += weight;
+        }
     }
 }
 
@@ -110,10 +127,10 @@ static int walk(room *r, int64_t vocab, int64_t most_tokens, double most_mass, c
     if (b < 0) return 0;
     int64_t found = 0;
     for (int64_t i = 0; i < vocab; i += LANES)
-        if (bucket_of(most(load_f32(r->weights + i))) >= b)
-            for (int64_t j = i; j < i + LANES && j < vocab; j++)
-                if (bucket_of(r->weights[j]) == b)
-                    r->boundary[found++] = (candidate){r->weights[j], j};
+        for (uint32_t bits = bits_of((load_i32(r->weights + i) >> 16) == b); bits; bits &= bits - 1) {
+            int64_t j = i + __builtin_ctz(bits);
+            r->boundary[found++] = (candidate){r->weights[j], j};
+        }
     qsort(r->boundary, found, sizeof(candidate), before);
     for (int64_t i = 0; i < found; i++) {
         *last = r->boundary[i];
@@ -125,21 +142,24 @@ static int walk(room *r, int64_t vocab, int64_t most_tokens, double most_mass, c
 
 /* What top-k and top-p keep of a row whose weights sum up to `total`. */
 static candidate filter(room *r, int64_t vocab, const draw *d, double total) {
-    /* The tokens within 2^-12 of the greatest are nearly always enough, and there are few. */
-    static const float bounds[] = {0x1p-12f, 0};
+    /* Counting is slow, so as few of the greatest are counted as are sure to be enough. */
+    static const float bounds[] = {0x1p-6f, 0x1p-10f, 0x1p-14f, 0x1p-18f, 0};
     candidate last = {0, INT32_MAX};
     int64_t tokens = d->top_k > 0 && d->top_k < vocab ? d->top_k : INT64_MAX;
-    for (int i = 0; i < 2; i++) {
-        double mass;
+    double mass = tokens == INT64_MAX ? d->top_p * total : INFINITY, reached;
+    for (int i = 0; i < 5; i++) {
+        double there;
+        if (above(r->weights, vocab, bounds[i], &there) < tokens && there < mass && bounds[i] > 0)
+            continue;
         count(r, vocab, bounds[i]);
-        if (tokens != INT64_MAX) {
-            if (!walk(r, vocab, tokens, INFINITY, &last, &mass)) continue;
-            if (d->top_p >= 1) return last;
-            total = mass;
-        }
-        if (walk(r, vocab, tokens, d->top_p * total, &last, &mass)) return last;
+        if (!walk(r, vocab, tokens, mass, &last, &reached)) continue;
+        if (tokens == INT64_MAX || d->top_p >= 1) return last;
+        if (walk(r, vocab, tokens, d->top_p * reached, &last, &reached)) return last;
     }
-    return (candidate){0, INT32_MAX}; /* rounding: all are needed */
+    if (tokens == INT64_MAX || d->top_p >= 1) return (candidate){0, INT32_MAX}; /* all */
+    draw wider = *d; /* fewer than top-k have any weight */
+    wider.top_k = 0;
+    return filter(r, vocab, &wider, total);
 }
 
 INLINE vi kept(const keep *k, vf w, int64_t first) {

@@ -60,6 +60,17 @@ INLINE float most(vf x) {
 #endif
 }
 
+/* One bit a lane. */
+INLINE uint32_t bits_of(vi where) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)where, (__m512i)where);
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < LANES; i++) bits |= (uint32_t)(where[i] != 0) << i;
+    return bits;
+#endif
+}
+
 /* To the nearest whole number, ties to even, for |x| < 2^22: the addition rounds. */
 INLINE vf rounded(vf x) { return x + 12582912.0f - 12582912.0f; }
 
