@@ -16,7 +16,7 @@ needs_compiler = pytest.mark.skipif(not available(), reason="there is no C compi
 unit = st.floats(0, 1, exclude_max=True, width=32)
 parameters = st.tuples(
     st.sampled_from([0.0, 0.05, 0.7, 1.0, 2.0]),
-    st.sampled_from([1.0, 1.0, 0.999, 0.9, 0.5, 0.01]),
+    st.sampled_from([1.0, 1.0, 0.9991, 0.9003, 0.5017, 0.0101]),  # no sums of equal weights
     st.sampled_from([0.0, 0.0, 0.05, 0.9]),
     unit,
     st.sampled_from([0, 0, 1, 3, 40, 500, 100_000]),
