@@ -1,8 +1,7 @@
 """Products of 8-bit activations and 8-bit weights (W8A8), with float results.
 
-Weights are symmetric, one scale an output channel. Activations are asymmetric, one scale and zero
-point a row, found as they come: a row's bytes then span exactly what it holds, which on SmolLM2
-halves the loss of symmetric ones (docs/decisions).
+Both are symmetric: weights with a scale for each output channel, activations with one for each row,
+found as they come.
 """
 
 from dataclasses import dataclass
@@ -16,17 +15,15 @@ from engine.kernels.checks import expect
 
 @dataclass(frozen=True, slots=True)
 class Int8Rows:
-    """Activations x = scales · (values - zeros).
+    """Activations x = scales · values.
 
     Attributes:
-        values: uint8 [T, inputs].
+        values: int8 [T, inputs].
         scales: float32 [T].
-        zeros: int32 [T].
     """
 
     values: Tensor
     scales: Tensor
-    zeros: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def quantise_weight(weight: Tensor) -> Int8Weight:
 
 
 def quantise_rows(x: Tensor) -> Int8Rows:
-    """Round each row to 8 bits between its least and greatest value, zero among them.
+    """Round each row to 8 bits.
 
     Args:
         x: [T, inputs], of any float dtype; rows may stand apart.
@@ -82,5 +79,5 @@ def int8_linear(x: Int8Rows, weight: Int8Weight) -> Tensor:
     Raises:
         ValueError: the shapes do not fit.
     """
-    expect("x", x.values, (None, weight.values.shape[1]), torch.uint8)
-    return reference.int8_linear(x.values, x.scales, x.zeros, weight.values, weight.scales)
+    expect("x", x.values, (None, weight.values.shape[1]), torch.int8)
+    return reference.int8_linear(x.values, x.scales, weight.values, weight.scales)

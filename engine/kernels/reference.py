@@ -167,23 +167,17 @@ def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (wide / scales[:, None]).round().to(torch.int8), scales
 
 
-def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 values of [T, K], float32 scales [T] and int32 zeros [T]: 256 steps across each row."""
-    wide = x.float()
-    least, most = wide.amin(1).clamp(max=0), wide.amax(1).clamp(min=0)
-    scales = (most - least) / 255
+def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values of [T, K] and float32 scales [T], symmetric by row."""
+    scales = x.float().abs().amax(1) / 127
     inverse = torch.where(scales > 0, 1 / scales, 0.0)
-    zeros = (-least * inverse).round()
-    values = (wide * inverse[:, None] + (zeros[:, None] + 0.5)).floor().clamp(0, 255)
-    return values.to(torch.uint8), scales, zeros.int()
+    return (x.float() * inverse[:, None]).round().to(torch.int8), scales
 
 
-def int8_linear(
-    values: Tensor, scales: Tensor, zeros: Tensor, weight: Tensor, weight_scales: Tensor
-) -> Tensor:
+def int8_linear(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
     """The product of `quantise_rows` and `quantise_channels`, in float32."""
     # float64 holds every int32 exactly, and has a fast product everywhere.
-    exact = (values.double() - zeros[:, None].double()) @ weight.double().T
+    exact = values.double() @ weight.double().T
     return exact.float() * (weight_scales * scales[:, None])
 
 

@@ -28,7 +28,6 @@ class EncodedRows:
             "values": torch.empty(tokens, width * ITEM_BYTES[kind], dtype=torch.uint8),
             "scales": torch.empty(tokens, groups),
             "sums": torch.empty(tokens, groups),
-            "zeros": torch.empty(tokens, dtype=torch.int32),
         }
         places = {name: tensor.data_ptr() for name, tensor in self._tensors.items()}
         self.struct = Rows(kind=kind, width=width, group=group, **places)

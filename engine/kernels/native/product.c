@@ -7,68 +7,73 @@
 
 #include "product.h"
 
-typedef float line[ROWS][PANEL];
+/* Where a tile's results go: `to` and from row to row `stride` floats on; added to what is there? */
+typedef struct {
+    float *to;
+    int64_t stride;
+    int add;
+} place;
 
-INLINE void tile_f32(const int n, const product *p, int64_t t, int64_t panel, line out) {
+INLINE void leave(const place *out, int i, int64_t channel, const float *bias, vf y) {
+    float *to = out->to + i * out->stride + channel % PANEL;
+    if (bias) y += load_f32(bias + channel);
+    if (out->add) y += load_f32(to);
+    put_f32(to, y);
+}
+
+#define EACH_SUM UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 4; j++)
+#define LEAVE_ALL(y) \
+    EACH_SUM leave(&out, i, panel * PANEL + LANES * j, p->w->bias, y)
+
+INLINE void tile_f32(const int n, const product *p, int64_t t, int64_t panel, place out) {
     int64_t inputs = p->w->inputs;
     const float *w = (const float *)p->w->panels + panel * PANEL * inputs;
     const float *x = (const float *)p->x->values + t * inputs;
     vf acc[ROWS][4];
-    UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 4; j++) acc[i][j] = splat(0);
+    EACH_SUM acc[i][j] = splat(0);
     for (int64_t k = 0; k < inputs; k++, w += PANEL)
-        UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 4; j++)
-            acc[i][j] += x[i * inputs + k] * load_f32(w + LANES * j);
-    UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 4; j++)
-        put_f32(out[i] + LANES * j, acc[i][j]);
+        EACH_SUM acc[i][j] += x[i * inputs + k] * load_f32(w + LANES * j);
+    LEAVE_ALL(acc[i][j]);
 }
 
-INLINE void tile_bf16(const int n, const product *p, int64_t t, int64_t panel, line out) {
+INLINE void tile_bf16(const int n, const product *p, int64_t t, int64_t panel, place out) {
     int64_t inputs = p->w->inputs;
     const uint16_t *w = (const uint16_t *)p->w->panels + panel * PANEL * inputs;
     const uint16_t *x = (const uint16_t *)p->x->values + t * inputs;
     vf acc[ROWS][4];
-    UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 4; j++) acc[i][j] = splat(0);
+    EACH_SUM acc[i][j] = splat(0);
     for (int64_t k = 0; k < inputs; k += 2, w += 2 * PANEL)
         UNROLL for (int i = 0; i < n; i++) {
             vi pair = broadcast(x + i * inputs + k);
             UNROLL for (int j = 0; j < 4; j++)
                 acc[i][j] = dot_halves(acc[i][j], load_i32(w + 2 * LANES * j), pair);
         }
-    UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 4; j++)
-        put_f32(out[i] + LANES * j, acc[i][j]);
+    LEAVE_ALL(acc[i][j]);
 }
 
-/* With x = scale_x (q - zero) and w = scale_w v, each sum is
- *     sum x w = scale_x scale_w (sum q v - zero sum v),  the last known beforehand. */
-INLINE void tile_int8(const int n, const product *p, int64_t t, int64_t panel, line out) {
+/* With x = scale_x (q - 128) and w = scale_w v, each sum is
+ *     sum x w = scale_x scale_w (sum q v - 128 sum v),  the last known beforehand: it begins with it. */
+INLINE void tile_int8(const int n, const product *p, int64_t t, int64_t panel, place out) {
     int64_t inputs = p->w->inputs;
     const int8_t *w = (const int8_t *)p->w->panels + panel * PANEL * inputs;
     const uint8_t *x = (const uint8_t *)p->x->values + t * inputs;
+    const float *scales = p->w->scales + panel * PANEL, *scale_x = p->x->scales + t;
     vi acc[ROWS][4];
-    UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 4; j++) acc[i][j] = (vi){};
+    EACH_SUM acc[i][j] = load_i32(p->w->starts + panel * PANEL + LANES * j);
     for (int64_t k = 0; k < inputs; k += 4, w += 4 * PANEL)
         UNROLL for (int i = 0; i < n; i++) {
             vi four = broadcast(x + i * inputs + k);
             UNROLL for (int j = 0; j < 4; j++)
                 acc[i][j] = dot_bytes(acc[i][j], four, load_i32(w + 4 * LANES * j));
         }
-    UNROLL for (int j = 0; j < 4; j++) {
-        int64_t channel = panel * PANEL + LANES * j;
-        vi sums = load_i32(p->w->sums + channel);
-        vf scale = load_f32(p->w->scales + channel);
-        UNROLL for (int i = 0; i < n; i++) {
-            vi exact = acc[i][j] - p->x->zeros[t + i] * sums;
-            put_f32(out[i] + LANES * j,
-                    __builtin_convertvector(exact, vf) * (scale * p->x->scales[t + i]));
-        }
-    }
+    LEAVE_ALL(__builtin_convertvector(acc[i][j], vf) * (load_f32(scales + LANES * j) * scale_x[i]));
 }
 
 /* With x = scale_x q and w = scale_w v + low in each group, the group's sum is
  *     sum x w = scale_x scale_w sum q v + low scale_x sum q,  the last factor the row's own.
  * Half a panel at a time, since each tile needs whole sums beside the group's. */
 INLINE void tile_grouped(const int n, const int bits, const product *p, int64_t t, int64_t panel,
-                         line out) {
+                         place out) {
     int64_t inputs = p->w->inputs, group = p->w->group, groups = inputs / group;
     const float *scale_x = p->x->scales + t * groups, *sum_x = p->x->sums + t * groups;
     for (int64_t half = 2 * panel; half < 2 * panel + 2; half++) {
@@ -107,15 +112,15 @@ INLINE void tile_grouped(const int n, const int bits, const product *p, int64_t 
             }
         }
         UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 2; j++)
-            put_f32(out[i] + half % 2 * HALF + LANES * j, y[i][j]);
+            leave(&out, i, half * HALF + LANES * j, p->w->bias, y[i][j]);
     }
 }
 
 /* Functions of their own: inlined into one, the compiler keeps the sums in memory. */
-typedef void tile(const product *, int64_t, int64_t, line);
+typedef void tile(const product *, int64_t, int64_t, place);
 #define TILE(name, n, call)                                                                       \
     static __attribute__((noinline)) void name##_##n(const product *p, int64_t t, int64_t panel, \
-                                                     line out) {                                 \
+                                                     place out) {                                \
         call;                                                                                    \
     }
 #define TILES(name, call)                                                            \
@@ -150,11 +155,8 @@ INLINE void remember(best *known, const float *y, int64_t first, int64_t count) 
 }
 
 /* A row of a tile, y [PANEL], to where it belongs; the last panel may stand out over the edge. */
-INLINE void finish(const product *p, int64_t t, int64_t panel, float *y, int64_t me) {
+INLINE void finish(const product *p, int64_t t, int64_t panel, const float *y, int64_t me) {
     int64_t first = panel * PANEL, count = least(p->w->outputs - first, PANEL);
-    if (p->w->bias)
-        for (int64_t c = 0; c < PANEL; c += LANES)
-            put_f32(y + c, load_f32(y + c) + load_f32(p->w->bias + first + c));
     float *out = p->out ? p->out + t * p->stride : NULL;
     switch (p->end) {
     case END_PUT: memcpy(out + first, y, count * sizeof *y); break;
@@ -162,8 +164,11 @@ INLINE void finish(const product *p, int64_t t, int64_t panel, float *y, int64_t
         for (int64_t c = 0; c < count; c++) out[first + c] += y[c];
         break;
     case END_GATE:
-        for (int64_t c = 0; c < count; c += 2 * LANES)
-            put_f32(out + (first + c) / 2, silu(load_f32(y + c)) * load_f32(y + c + LANES));
+        for (int64_t c = 0; c < count; c += 2 * LANES) {
+            vf gate = load_f32(y + c), other = load_f32(y + c + LANES);
+            vf made = p->w->kind == KIND_F32 ? silu(0, gate) : silu(1, gate);
+            put_f32(out + (first + c) / 2, made * other);
+        }
         break;
     case END_BEST:
         if (out) memcpy(out + first, y, count * sizeof *y);
@@ -183,14 +188,19 @@ void multiply(const product *p, team *all, int stage, int64_t me) {
     while (panels * blocks % all->threads && p->tokens / (blocks + 1) >= 2 * ROWS) blocks++;
     int64_t block = ceiling(ceiling(p->tokens, blocks), ROWS) * ROWS;
     blocks = ceiling(p->tokens, block);
-    line y;
+    float y[ROWS * PANEL];
     for (int64_t unit; (unit = claim(all, stage)) < panels * blocks;) {
         int64_t panel = unit / blocks, t = unit % blocks * block;
         int64_t end = least(t + block, p->tokens);
+        int whole = (panel + 1) * PANEL <= p->w->outputs;
+        int direct = whole && (p->end == END_PUT || p->end == END_ADD);
         for (; t < end; t += ROWS) {
             int64_t n = least(end - t, ROWS);
-            tiles[n - 1](p, t, panel, y);
-            for (int64_t i = 0; i < n; i++) finish(p, t + i, panel, y[i], me);
+            place out = {y, PANEL, 0};
+            if (direct) out = (place){p->out + t * p->stride + panel * PANEL, p->stride, p->end == END_ADD};
+            tiles[n - 1](p, t, panel, out);
+            if (!direct)
+                for (int64_t i = 0; i < n; i++) finish(p, t + i, panel, y + i * PANEL, me);
         }
     }
 }

@@ -20,7 +20,7 @@ typedef struct {
     const void *panels;
     const float *scales; /* INT8 [outputs]; GROUPED [panel][half][group][32]; padded to panels */
     const float *lows;   /* GROUPED, as `scales`: what a stored 0 stands for */
-    const int32_t *sums; /* INT8 [outputs]: of each channel's values */
+    const int32_t *starts; /* INT8 [outputs]: -128 times the sum of each channel's values */
     const float *bias;   /* [outputs], padded, or NULL */
 } weight;
 

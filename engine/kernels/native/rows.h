@@ -16,26 +16,24 @@ typedef struct {
     void *values;               /* [tokens, width]: float, bf16, uint8 or int8, by kind */
     float *scales;              /* INT8 [tokens]; GROUPED [tokens, width / group] */
     float *sums;                /* GROUPED [tokens, width / group]: of the group's inputs */
-    int32_t *zeros;             /* INT8 [tokens] */
 } rows;
 
-/* x = scale (q - zero): the row's 256 steps span its least and greatest value, zero among them. */
-INLINE void encode_int8(const rows *to, int64_t t, const float *x) {
-    vf low = splat(0), high = splat(0);
-    for (int64_t d = 0; d < to->width; d += LANES) {
+INLINE float greatest_of(const float *x, int64_t width) {
+    vf top = splat(0);
+    for (int64_t d = 0; d < width; d += LANES) {
         vf v = load_f32(x + d);
-        low = smaller(v, low);
-        high = larger(v, high);
+        top = larger(top, larger(v, -v));
     }
-    float bottom = -most(-low), scale = (most(high) - bottom) / 255;
-    float inverse = scale > 0 ? 1 / scale : 0, zero = rintf(-bottom * inverse);
+    return most(top);
+}
+
+/* x = scale (q - 128), q from 1 to 255: unsigned bytes are what VNNI multiplies with signed ones. */
+INLINE void encode_int8(const rows *to, int64_t t, const float *x) {
+    float scale = greatest_of(x, to->width) / 127, inverse = scale > 0 ? 1 / scale : 0;
     uint8_t *q = (uint8_t *)to->values + t * to->width;
-    for (int64_t d = 0; d < to->width; d += LANES) {
-        vf v = rounded(load_f32(x + d) * inverse) + zero;
-        put_u8(q + d, smaller(larger(v, splat(0)), splat(255)));
-    }
+    for (int64_t d = 0; d < to->width; d += LANES)
+        put_rounded_u8(q + d, load_f32(x + d) * inverse + 128);
     to->scales[t] = scale;
-    to->zeros[t] = (int32_t)zero;
 }
 
 /* x = scale q, q from -127 to 127, for each group of inputs. */
@@ -43,12 +41,8 @@ INLINE void encode_grouped(const rows *to, int64_t t, const float *x) {
     int64_t groups = to->width / to->group;
     int8_t *q = (int8_t *)to->values + t * to->width;
     for (int64_t g = 0; g < groups; g++, x += to->group, q += to->group) {
-        vf top = splat(0), total = splat(0);
-        for (int64_t d = 0; d < to->group; d += LANES) {
-            vf v = load_f32(x + d);
-            top = larger(top, larger(v, -v));
-        }
-        float scale = most(top) / 127, inverse = scale > 0 ? 1 / scale : 0;
+        vf total = splat(0);
+        float scale = greatest_of(x, to->group) / 127, inverse = scale > 0 ? 1 / scale : 0;
         for (int64_t d = 0; d < to->group; d += LANES) {
             vf v = rounded(load_f32(x + d) * inverse);
             total += v;

@@ -38,14 +38,14 @@ def _fields(**kinds: str) -> list[tuple[str, type]]:
 class Rows(ctypes.Structure):
     """``rows``: encoded activations."""
 
-    _fields_ = _fields(int64="kind width group", pointer="values scales sums zeros")
+    _fields_ = _fields(int64="kind width group", pointer="values scales sums")
 
 
 class Weight(ctypes.Structure):
     """``weight``: a packed weight."""
 
     _fields_ = _fields(
-        int64="kind inputs outputs group bits", pointer="panels scales lows sums bias"
+        int64="kind inputs outputs group bits", pointer="panels scales lows starts bias"
     )
 
 

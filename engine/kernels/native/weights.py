@@ -55,7 +55,7 @@ def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) 
         parts = {
             "panels": _panels(values, 4),
             "scales": _padded(turn(weight.scales)),
-            "sums": _padded(values.sum(1, dtype=torch.int32)),
+            "starts": _padded(values.sum(1, dtype=torch.int32) * -128),
         }
     else:
         kind, shape = KINDS[weight.dtype], weight.shape
