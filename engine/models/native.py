@@ -81,49 +81,82 @@ class NativeDecoder:
         """Seconds spent in each pass so far, over all layers and steps."""
         return dict(zip(PASSES, self._seconds.tolist(), strict=True))
 
-    def run(self, step: Step, on_layer: Callable[[], None] | None = None) -> None:
-        """Compute a step's keys, values and hidden states, which stay inside for `head`.
+    def run(
+        self,
+        step: Step,
+        picked: NDArray[np.int32],
+        tokens: NDArray[np.int64],
+        on_layer: Callable[[], None] | None = None,
+    ) -> None:
+        """Compute a step's keys and values, and what `head` needs, which stays inside.
 
         Args:
             step: its arrays must live until the call returns.
+            picked: int32; the sequences whose last token's scores are wanted.
+            tokens: int64; the places of those tokens in the step. No other token goes through more
+                of the last layer than its keys and values.
             on_layer: called ahead of every layer.
 
         Raises:
             OutOfCache: there is no memory for attention's partial results.
         """
+        self._run(step, tokens, picked, on_layer)
+
+    def run_all(self, step: Step) -> None:
+        """Compute a step, and what `head` needs for every one of its tokens."""
+        self._run(step, np.arange(step.tokens), None, None)
+
+    def _run(
+        self,
+        step: Step,
+        tokens: NDArray[np.int64],
+        picked: NDArray[np.int32] | None,
+        on_layer: Callable[[], None] | None,
+    ) -> None:
         native, shape, buffers = self._native, byref(self._shape), byref(self._buffers)
-        there = byref(step)
-        for plan in set(self._plans):
-            if native.plan_step(plan, there, byref(self._layers[0].kv), self._threads, 1):
-                raise OutOfCache("No memory for the partial results of attention.")
-        table = self._embedding
+        there, threads, table = byref(step), self._threads, self._embedding
+        for plan in set(self._plans[:-1]):
+            self._cut(plan, step, None)
         native.decoder_embed(shape, table.data_ptr(), KINDS[table.dtype], there, buffers)
-        for layer, plan in zip(self._layers, self._plans, strict=True):
+        for layer, plan in zip(self._layers[:-1], self._plans[:-1], strict=True):
             if on_layer is not None:
                 on_layer()
-            native.decoder_layer(shape, byref(layer), there, plan, buffers, self._threads)
+            native.decoder_layer(shape, layer, there, plan, buffers, None, 0, threads)
+        self._cut(self._plans[-1], step, picked)
+        last, places = self._layers[-1], tokens.ctypes.data
+        native.decoder_layer(
+            shape, last, there, self._plans[-1], buffers, places, len(tokens), threads
+        )
+
+    def _cut(self, plan: int, step: Step, picked: NDArray[np.int32] | None) -> None:
+        """Cut a step into what attention works on."""
+        only = None if picked is None else picked.ctypes.data
+        count = 0 if picked is None else len(picked)
+        layer = byref(self._layers[0].kv)
+        if self._native.plan_step(plan, byref(step), layer, only, count, 1, self._threads):
+            raise OutOfCache("No memory for the partial results of attention.")
 
     def head(
-        self, rows: NDArray[np.int64], *, logits: bool
+        self, count: int, *, first: int = 0, logits: bool
     ) -> tuple[NDArray[np.int64], Tensor | None]:
-        """Scores of the vocabulary after some tokens of the last step.
+        """Scores of the vocabulary after ``count`` of the picked tokens, from the ``first`` on.
 
         Args:
-            rows: int64 [N]; their places in the flattened batch.
+            count: at most `max_rows`.
+            first: the first one's place among them.
             logits: whether the scores themselves are wanted.
 
         Returns:
-            The greatest score's token id, int64 [N], and float32 [N, vocab] or ``None``. Both are
-            overwritten by the next call.
+            The greatest score's token id, int64 [count], and float32 [count, vocab] or ``None``.
+            Both are overwritten by the next call.
         """
-        count = len(rows)
         scores = self._scores(count) if logits else None
         self._native.decoder_head(
             byref(self._shape),
             self._norm,
             byref(self._head.struct),
             byref(self._buffers),
-            rows.ctypes.data,
+            first,
             count,
             self._bests.data_ptr(),
             self._chosen.ctypes.data,
@@ -177,6 +210,7 @@ class NativeDecoder:
         widest = max(first.qkv.outputs, config.intermediate_size)
         return Buffers(
             residual=self._room(tokens, config.hidden_size, torch.float32),
+            last=self._room(tokens, config.hidden_size, torch.float32),
             wide=self._room(tokens, widest, torch.float32),
             queries=self._room(tokens, encoded, torch.uint8),
             hidden=self._rows(tokens, first.qkv),
@@ -195,13 +229,14 @@ class NativeDecoder:
         return self._keep(torch.empty(tokens, width, dtype=dtype)).data_ptr()
 
     def _make_plans(self) -> list[int]:
-        """Each layer's plan; layers with the same window share one."""
+        """Each layer's plan. Layers with the same window share one, but for the last layer."""
         windows = [self._config.window(index) or 0 for index in range(len(self._layers))]
-        plans = {}
-        for window in sorted(set(windows)):
-            plan = self._native.plan_new(window)
-            if plan is None:
-                raise OutOfCache("No memory for the plan of a step.")
-            weakref.finalize(self, self._native.plan_free, plan)
-            plans[window] = plan
-        return [plans[window] for window in windows]
+        plans = {window: self._plan(window) for window in sorted(set(windows[:-1]))}
+        return [*(plans[window] for window in windows[:-1]), self._plan(windows[-1])]
+
+    def _plan(self, window: int) -> int:
+        plan: int | None = self._native.plan_new(window)
+        if plan is None:
+            raise OutOfCache("No memory for the plan of a step.")
+        weakref.finalize(self, self._native.plan_free, plan)
+        return plan

@@ -129,23 +129,23 @@ class NativeExecutor:
 
     def score(self, inputs: StepInputs) -> Tensor:
         """See `Executor`."""
-        self._run(inputs)
-        rows, most = np.arange(inputs.num_tokens), self._decoder.max_rows
-        parts = [rows[start : start + most] for start in range(0, len(rows), most)]
-        out = []
-        for part in parts:
-            scores = self._decoder.head(part, logits=True)[1]
+        self._decoder.run_all(self._filled(inputs))
+        parts = []
+        for first in range(0, inputs.num_tokens, self._decoder.max_rows):
+            count = min(self._decoder.max_rows, inputs.num_tokens - first)
+            _, scores = self._decoder.head(count, first=first, logits=True)
             assert scores is not None
-            out.append(scores.clone())
-        return torch.cat(out)
-
-    def _run(self, inputs: StepInputs) -> None:
-        self._step.tokens, self._step.sequences = inputs.num_tokens, inputs.num_sequences
-        self._decoder.run(self._step, self._on_layer)
+            parts.append(scores.clone())
+        return torch.cat(parts)
 
     def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """See `Executor`."""
-        self._run(inputs)
+        picked = np.array(inputs.sampled, dtype=np.int32)
+        self._decoder.run(self._filled(inputs), picked, inputs.sampled_rows, self._on_layer)
         if not inputs.sampled:
             return Scores(np.empty(0, dtype=np.int64), None)
-        return Scores(*self._decoder.head(inputs.sampled_rows, logits=logits))
+        return Scores(*self._decoder.head(len(picked), logits=logits))
+
+    def _filled(self, inputs: StepInputs) -> Step:
+        self._step.tokens, self._step.sequences = inputs.num_tokens, inputs.num_sequences
+        return self._step

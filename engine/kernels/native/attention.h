@@ -46,8 +46,12 @@ typedef struct {
 plan *plan_new(int64_t window);
 void plan_free(plan *p);
 
-/* Cut a step into segments. 0, or -1 where there is no memory. */
-int plan_step(plan *p, const step *s, const cache *c, int64_t threads, int64_t share);
+/* Cut a step into segments. 0, or -1 where there is no memory.
+ *
+ * picked [count]: sequences of which only the last token looks at the keys, and no others do; NULL where
+ * all tokens do. share: whether sequences share segments. */
+int plan_step(plan *p, const step *s, const cache *c, const int32_t *picked, int64_t count,
+              int64_t share, int64_t threads);
 
 /* All threads of a region: fill the partial results. */
 void attend_step(const plan *p, const step *s, const cache *c, const uint8_t *queries, team *all,

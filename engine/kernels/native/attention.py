@@ -97,7 +97,7 @@ class PagedAttention:
             owners=owners.ctypes.data,
         )
         if self._native.plan_step(
-            self._plan, byref(step), byref(layer), self._threads, int(self._share)
+            self._plan, byref(step), byref(layer), None, 0, int(self._share), self._threads
         ):
             raise OutOfCache("No memory for the partial results of attention.")
         scaled = queries * (self._scale * math.log2(math.e))

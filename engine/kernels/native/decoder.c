@@ -5,8 +5,8 @@
 #define LOG2_E 1.44269504f
 #define MAX_HIDDEN 16384 /* floats of a row that is kept on the stack */
 
-INLINE void normalised(const float *x, const float *weight, const rows *to, int64_t t, float eps) {
-    float row[MAX_HIDDEN];
+INLINE void normalised(const float *x, const float *weight, const rows *to, int64_t t, float eps,
+                       float *row) {
     rms_norm(x, weight, row, to->width, eps);
     encode(to, t, row);
 }
@@ -55,12 +55,6 @@ INLINE void deal(const shape *m, const layer *l, const step *s, const buffers *b
     }
 }
 
-INLINE void mixed(const plan *p, const cache *c, const buffers *b, int64_t t) {
-    float row[MAX_HIDDEN];
-    merge(p, c, t, row);
-    encode(&b->mixed, t, row);
-}
-
 /* All threads are done with a pass; the first one notes how long it took. */
 INLINE void done(const buffers *b, int pass, int64_t me, double *since) {
     together();
@@ -70,20 +64,24 @@ INLINE void done(const buffers *b, int pass, int64_t me, double *since) {
     *since = now;
 }
 
+/* One layer. picked [count]: the tokens that go on after it, whose rows move to `last`; NULL where all
+ * do. A prompt's tokens but its last are done with once their keys and values of the last layer are. */
 void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p, const buffers *b,
-                   int64_t threads) {
-    int64_t tokens = s->tokens;
+                   const int64_t *picked, int64_t count, int64_t threads) {
+    int64_t tokens = s->tokens, hidden = m->hidden, left = picked ? count : tokens;
+    float *residual = picked ? b->last : b->residual;
     team all = {threads, {0}};
     product qkv = {&b->hidden, &l->qkv, tokens, END_PUT, b->wide, l->qkv.outputs, NULL};
-    product output = {&b->mixed, &l->output, tokens, END_ADD, b->residual, m->hidden, NULL};
-    product gate_up = {&b->hidden, &l->gate_up, tokens, END_GATE, b->wide, m->inner, NULL};
-    product down = {&b->inner, &l->down, tokens, END_ADD, b->residual, m->hidden, NULL};
+    product output = {&b->mixed, &l->output, left, END_ADD, residual, hidden, NULL};
+    product gate_up = {&b->hidden, &l->gate_up, left, END_GATE, b->wide, m->inner, NULL};
+    product down = {&b->inner, &l->down, left, END_ADD, residual, hidden, NULL};
     double since = omp_get_wtime();
 #pragma omp parallel num_threads((int)threads)
     {
+        float row[MAX_HIDDEN];
         int64_t me = omp_get_thread_num();
         FOR_SHARE(t, tokens, &all, me)
-            normalised(b->residual + t * m->hidden, l->attention_norm, &b->hidden, t, m->eps);
+            normalised(b->residual + t * hidden, l->attention_norm, &b->hidden, t, m->eps, row);
         done(b, NORM, me, &since);
         multiply(&qkv, &all, QKV, me);
         done(b, QKV, me, &since);
@@ -91,16 +89,21 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p,
         done(b, CACHE, me, &since);
         attend_step(p, s, &l->kv, b->queries, &all, ATTENTION);
         done(b, ATTENTION, me, &since);
-        FOR_SHARE(t, tokens, &all, me) mixed(p, &l->kv, b, t);
+        FOR_SHARE(i, left, &all, me) {
+            int64_t t = picked ? picked[i] : i;
+            if (picked) memcpy(b->last + i * hidden, b->residual + t * hidden, hidden * sizeof *row);
+            merge(p, &l->kv, t, row);
+            encode(&b->mixed, i, row);
+        }
         done(b, MERGE, me, &since);
         multiply(&output, &all, OUTPUT, me);
         done(b, OUTPUT, me, &since);
-        FOR_SHARE(t, tokens, &all, me)
-            normalised(b->residual + t * m->hidden, l->feed_forward_norm, &b->hidden, t, m->eps);
+        FOR_SHARE(t, left, &all, me)
+            normalised(residual + t * hidden, l->feed_forward_norm, &b->hidden, t, m->eps, row);
         done(b, NORM_2, me, &since);
         multiply(&gate_up, &all, GATE_UP, me);
         done(b, GATE_UP, me, &since);
-        FOR_SHARE(t, tokens, &all, me) {
+        FOR_SHARE(t, left, &all, me) {
             mix(b->wide + t * m->inner, m->inner, m->mixed);
             encode(&b->inner, t, b->wide + t * m->inner);
         }
@@ -124,22 +127,22 @@ void decoder_embed(const shape *m, const void *table, int64_t kind, const step *
     }
 }
 
-/* Scores of the vocabulary after some of the tokens, and each one's greatest.
+/* Scores of the vocabulary after some of the last layer's rows, and each one's greatest.
  *
- * picked [count]: the tokens; bests [threads * count]: room; chosen [count]; logits [count, outputs],
+ * first, count: rows of `last`; bests [threads * count]: room; chosen [count]; logits [count, outputs],
  * or NULL where nobody reads them. */
-void decoder_head(const shape *m, const float *norm, const weight *head, const buffers *b,
-                  const int64_t *picked, int64_t count, best *bests, int64_t *chosen, float *logits,
-                  int64_t threads) {
+void decoder_head(const shape *m, const float *norm, const weight *head, const buffers *b, int64_t first,
+                  int64_t count, best *bests, int64_t *chosen, float *logits, int64_t threads) {
     team all = {threads, {0}};
     product scores = {&b->final, head, count, END_BEST, logits, head->outputs, bests};
     double since = omp_get_wtime();
     for (int64_t i = 0; i < threads * count; i++) bests[i] = (best){-INFINITY, 0};
 #pragma omp parallel num_threads((int)threads)
     {
+        float row[MAX_HIDDEN];
         int64_t me = omp_get_thread_num();
         FOR_SHARE(i, count, &all, me)
-            normalised(b->residual + picked[i] * m->hidden, norm, &b->final, i, m->eps);
+            normalised(b->last + (first + i) * m->hidden, norm, &b->final, i, m->eps, row);
         together();
         multiply(&scores, &all, HEAD, me);
         done(b, HEAD, me, &since);

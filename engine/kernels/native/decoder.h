@@ -25,6 +25,7 @@ enum { NORM, QKV, CACHE, ATTENTION, MERGE, OUTPUT, NORM_2, GATE_UP, MIX, DOWN, H
 /* What a step is computed in, for as many tokens as a step may have. */
 typedef struct {
     float *residual; /* [tokens, hidden] */
+    float *last;     /* the same of the tokens whose scores are wanted, from the last layer on */
     float *wide;     /* [tokens, the fused projection's outputs] and [tokens, inner] in turn */
     uint8_t *queries;
     rows hidden, mixed, inner; /* the inputs of qkv and gate_up, of output, and of down */

@@ -30,12 +30,15 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "struct_sizes": (None, (c_void_p,)),
     "plan_new": (c_void_p, (c_int64,)),
     "plan_free": (None, (_PLAN,)),
-    "plan_step": (c_int, (_PLAN, _STEP, _CACHE, c_int64, c_int64)),
+    "plan_step": (c_int, (_PLAN, _STEP, _CACHE, c_void_p, *(c_int64,) * 3)),
     "decoder_embed": (None, (_SHAPE, c_void_p, c_int64, _STEP, _BUFFERS)),
-    "decoder_layer": (None, (_SHAPE, _LAYER, _STEP, _PLAN, _BUFFERS, c_int64)),
+    "decoder_layer": (
+        None,
+        (_SHAPE, _LAYER, _STEP, _PLAN, _BUFFERS, c_void_p, c_int64, c_int64),
+    ),
     "decoder_head": (
         None,
-        (_SHAPE, c_void_p, _WEIGHT, _BUFFERS, c_void_p, c_int64, *(c_void_p,) * 3, c_int64),
+        (_SHAPE, c_void_p, _WEIGHT, _BUFFERS, c_int64, c_int64, *(c_void_p,) * 3, c_int64),
     ),
     "sample_room": (c_int64, (c_int64,)),
     "sample": (None, (c_void_p, c_int64, c_int64, *(c_void_p,) * 3, c_int64)),

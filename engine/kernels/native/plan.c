@@ -24,11 +24,20 @@ typedef struct {
     plan *p;
     const step *s;
     const cache *c;
+    int last_only; /* whether each sequence's last token is the only one */
     int64_t piece_work; /* areas times tokens that one segment should not exceed by far */
 } planning;
 
 static const int32_t *table_of(const step *s, int64_t sequence) {
     return s->tables + s->slots[sequence] * s->stride;
+}
+
+static int64_t first_token(const planning *w, int64_t sequence) {
+    return w->last_only ? w->s->query_start[sequence + 1] - 1 : w->s->query_start[sequence];
+}
+
+static int64_t num_tokens(const planning *w, int64_t sequence) {
+    return w->s->query_start[sequence + 1] - first_token(w, sequence);
 }
 
 /* One or more segments for tokens that see all areas [first, last), or those that they see of it. */
@@ -49,7 +58,7 @@ static void add(planning *w, int64_t sequence, int64_t first, int64_t last, cons
             table_of(w->s, sequence), first + areas * i / pieces, first + areas * (i + 1) / pieces,
             p->num_members, count};
         for (int64_t m = 0; m < count; m++)
-            p->members[p->num_members++] = tokens ? w->s->query_start[tokens[m]] : token + m;
+            p->members[p->num_members++] = tokens ? first_token(w, tokens[m]) : token + m;
     }
 }
 
@@ -58,7 +67,7 @@ static void add_tiles(planning *w, int64_t sequence) {
     const step *s = w->s;
     int64_t group = w->c->heads / w->c->kv_heads, tile = group < MAX_ROWS ? MAX_ROWS / group : 1;
     int64_t end = s->query_start[sequence + 1];
-    for (int64_t t = s->query_start[sequence]; t < end; t += tile) {
+    for (int64_t t = first_token(w, sequence); t < end; t += tile) {
         int64_t count = least(tile, end - t);
         int64_t before = s->positions[t] + 1 - w->p->window;
         int64_t first = w->p->window && before > 0 ? before / AREA : 0;
@@ -104,7 +113,7 @@ static void add_tree(planning *w, int64_t low, int64_t high, int64_t depth) {
     if (high - low == 1) {
         int64_t sequence = p->order[low];
         add(w, sequence, depth, ceiling(w->s->contexts[sequence], AREA), NULL,
-            w->s->query_start[sequence], 1);
+            first_token(w, sequence), 1);
         return;
     }
     int32_t shared = p->common[low + 1];
@@ -152,24 +161,28 @@ static int place_parts(plan *p, const step *s, const cache *c) {
     return 1;
 }
 
-int plan_step(plan *p, const step *s, const cache *c, int64_t threads, int64_t share) {
-    planning w = {p, s, c, 0};
+int plan_step(plan *p, const step *s, const cache *c, const int32_t *picked, int64_t count,
+              int64_t share, int64_t threads) {
+    planning w = {p, s, c, picked != NULL, 0};
     int64_t lone = 0, work = 0, units = ceiling(UNITS_A_THREAD * threads, c->kv_heads);
-    int64_t orders = p->order_room;
+    int64_t sequences = picked ? count : s->sequences, orders = p->order_room;
     p->num_segments = p->num_members = p->failed = 0;
-    if (!grow(&p->order, &orders, 2 * s->sequences, sizeof(int32_t)) ||
-        !grow(&p->common, &p->order_room, 2 * s->sequences, sizeof(int32_t)))
+    if (!grow(&p->order, &orders, 2 * sequences, sizeof(int32_t)) ||
+        !grow(&p->common, &p->order_room, 2 * sequences, sizeof(int32_t)))
         return -1;
-    for (int64_t q = 0; q < s->sequences; q++)
-        work += ceiling(s->contexts[q], AREA) * (s->query_start[q + 1] - s->query_start[q]);
+    for (int64_t i = 0; i < sequences; i++) {
+        int64_t q = picked ? picked[i] : i;
+        work += ceiling(s->contexts[q], AREA) * num_tokens(&w, q);
+    }
     w.piece_work = work / units;
-    for (int64_t q = 0; q < s->sequences; q++) {
-        if (share && !p->window && s->query_start[q + 1] - s->query_start[q] == 1)
+    for (int64_t i = 0; i < sequences; i++) {
+        int64_t q = picked ? picked[i] : i;
+        if (share && !p->window && num_tokens(&w, q) == 1)
             p->order[lone++] = q;
         else
             add_tiles(&w, q);
     }
-    sort(&w, p->order, p->order + s->sequences, lone);
+    sort(&w, p->order, p->order + sequences, lone);
     for (int64_t i = 1; i < lone; i++)
         p->common[i] = areas_in_common(&w, p->order[i - 1], p->order[i]);
     if (lone) add_tree(&w, 0, lone, 0);

@@ -86,7 +86,7 @@ class Buffers(ctypes.Structure):
     """``buffers``: what a step is computed in."""
 
     _fields_ = [
-        *_fields(pointer="residual wide queries"),
+        *_fields(pointer="residual last wide queries"),
         *((name, Rows) for name in ("hidden", "mixed", "inner", "final")),
         *_fields(pointer="seconds"),
     ]
