@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from time import sleep
 from typing import Any
 
+import numpy as np
+
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import InvalidRequest
 from engine.info import EngineInfo
 from engine.params import SamplingParams
+from engine.planning import depth_first, pack_tokens
 from engine.requests import Completion, EngineStats, Request
 from engine.tokenizer import Tokenizer
 
@@ -89,6 +92,9 @@ class LLM:
     ) -> list[Completion]:
         """Run prompts to their ends and return their completions in the same order.
 
+        They are computed in another one, in which shared prefixes are computed once and long
+        answers begin early.
+
         Args:
             prompts: one prompt or several; each is a text, a list of chat messages
                 (``{"role", "content"}``) or a list of token ids.
@@ -110,16 +116,29 @@ class LLM:
                 f"There are {len(batch)} prompts and {len(params)} params.", param="params"
             )
         encoded = [self._encode(prompt) for prompt in batch]  # all of them, before any is queued
-        ids = [self._add(p, s) for p, s in zip(encoded, params, strict=True)]
+        ids = dict.fromkeys(range(len(batch)), "")
+        for index in self._plan(encoded, params):
+            ids[index] = self._add(encoded[index], params[index])
         self._core.flush()
         done: dict[str, Completion] = {}
         try:
-            for completion in self._drain(set(ids), progress):
+            for completion in self._drain(set(ids.values()), progress):
                 done[completion.request_id] = completion
         except BaseException:
-            self._core.cancel(ids)
+            self._core.cancel(ids.values())
             raise
-        return [done[request_id] for request_id in ids]
+        return [done[request_id] for request_id in ids.values()]
+
+    def _plan(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
+    ) -> list[int]:
+        """The order in which prompts are queued: see `engine.planning`."""
+        limit = self.info.context_length
+        return depth_first(
+            [pack_tokens(np.clip(prompt, 0, 2**32 - 1)) for prompt in prompts],
+            [each.n * (each.max_tokens or limit) for each in params],
+            self.info.block_size,
+        )
 
     def _drain(self, ids: set[str], progress: bool) -> Iterator[Completion]:
         """Step until all of ``ids`` have come; they are yielded, the others kept for `step`."""

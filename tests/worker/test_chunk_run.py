@@ -30,7 +30,7 @@ def make_run() -> Iterator[Callable[..., ChunkRun]]:
         for line, tokens in [(1, [7, 8]), (2, [5]), (3, [7, 8]), (4, [7, 8])]
     ]
     header = PlanHeader(0, "/v1/completions", "m", "tenant")
-    plan = PlanFile(encode_groups(header, arrange(rows)))
+    plan = PlanFile(encode_groups(header, arrange(rows, 16)))
     runs: list[ChunkRun] = []
 
     def make(a: int = 0, b: int = 4) -> ChunkRun:

@@ -60,7 +60,7 @@ class PlanBuilder:
         Raises:
             StorageError: a plan file could not be written.
         """
-        groups = arrange(window.lines)
+        groups = arrange(window.lines, self.cache_block)
         self._shared_tokens += shared_tokens(groups, self.cache_block)
         for chunk in cut(groups, self.limits):
             self._add_groups(chunk)
@@ -109,8 +109,9 @@ class PlanBuilder:
         """The whole plan, once every window is added.
 
         The summary counts lines and tokens: ``prompt_tokens`` over all lines,
-        ``unique_prompt_tokens`` without duplicates, ``expected_cached_tokens`` the share of those
-        that the prefix cache should save, ``max_output_tokens`` what the answers may take at most.
+        ``unique_prompt_tokens`` without duplicates, ``expected_cached_tokens`` what of the former
+        need not be computed, as a line repeats another or begins like one (the batch's usage has
+        what was saved in the end), ``max_output_tokens`` what the answers may take at most.
         """
         return Plan(
             n_lines=self._at,
@@ -123,7 +124,9 @@ class PlanBuilder:
                 "duplicate_lines": self._duplicates,
                 "prompt_tokens": self._prompt_tokens,
                 "unique_prompt_tokens": self._unique_tokens,
-                "expected_cached_tokens": self._shared_tokens,
+                "expected_cached_tokens": self._shared_tokens
+                + self._prompt_tokens
+                - self._unique_tokens,
                 "max_output_tokens": self._output_limit,
                 "chunks": len(self._chunks),
                 "models": dict(self._models),

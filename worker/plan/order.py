@@ -1,14 +1,14 @@
-"""The order of a plan: prefix order, exact duplicates together, cut into chunks.
+"""The order of a plan: a walk of the prefix tree, equals together, cut into chunks.
 
-Sorting the prompts' token ids lexicographically walks their prefix tree depth first, so requests
-that share a prefix run next to each other and the engine's prefix cache meets each prefix while it
-is hot. Pure functions over one window of the input.
+Pure functions over one window of the input; `engine.planning` has the walk.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 
+from engine.planning import common_prefix, depth_first, saved_tokens
 from worker.plan.rows import Group, PlannedLine
 
 
@@ -24,45 +24,97 @@ class ChunkLimits:
     requests: int
 
 
-def arrange(lines: Iterable[PlannedLine]) -> list[Group]:
-    """Group equal deterministic lines, in prefix order within each model."""
-    ordered = sorted(lines, key=lambda row: (row.model, row.tokens, row.params, row.line))
-    groups: list[Group] = []
-    for _, same in groupby(ordered, key=lambda row: (row.model, row.tokens, row.params)):
-        equal = tuple(same)
-        if equal[0].deterministic:
-            groups.append(Group(equal))
-        else:
-            groups.extend(Group((row,)) for row in equal)
-    return groups
+def arrange(lines: Iterable[PlannedLine], block: int) -> list[Group]:
+    """Group equal deterministic lines, and walk each model's prefix tree.
+
+    Args:
+        block: tokens of a block of the engine's prefix cache.
+    """
+    arranged: list[Group] = []
+    ordered = sorted(lines, key=attrgetter("model", "line"))
+    for _, of_model in groupby(ordered, key=attrgetter("model")):
+        groups = _grouped(of_model)
+        prompts = [group.leader.tokens for group in groups]
+        outputs = [group.leader.budget - group.leader.prompt_tokens for group in groups]
+        arranged.extend(groups[index] for index in depth_first(prompts, outputs, block))
+    return arranged
+
+
+def _grouped(lines: Iterable[PlannedLine]) -> list[Group]:
+    equal: dict[tuple[bytes, str], list[PlannedLine]] = {}
+    groups: list[list[PlannedLine]] = []
+    for row in lines:
+        known = equal.get((row.tokens, row.params)) if row.deterministic else None
+        if known is not None:
+            known.append(row)
+            continue
+        groups.append([row])
+        if row.deterministic:
+            equal[row.tokens, row.params] = groups[-1]
+    return [Group(tuple(rows)) for rows in groups]
 
 
 def cut(groups: Iterable[Group], limits: ChunkLimits) -> Iterator[list[Group]]:
     """Cut groups, in order, into chunks of one model each.
 
     A group is never cut, as its answer is computed in one place; a request larger than the budget
-    gets a chunk of its own.
+    gets a chunk of its own. Chunks go to different workers, and each of them computes the prefix
+    that goes on beyond a cut. So a full chunk is cut in its second half, where neighbours have
+    least in common, and its rest begins the next one.
     """
-    chunk: list[Group] = []
-    params: set[str] = set()
-    tokens = 0
+    chunk = _Filling(limits)
     for group in groups:
-        leader = group.leader
-        size = _size(group, params)
-        full = chunk and (
-            len(chunk) >= limits.requests
-            or tokens + size > limits.tokens
-            or leader.model != chunk[0].leader.model
+        while not chunk.takes(group):
+            yield chunk.cut(group)
+        chunk.add(group)
+    if chunk.groups:
+        yield chunk.groups
+
+
+class _Filling:
+    """A chunk that is being filled."""
+
+    def __init__(self, limits: ChunkLimits) -> None:
+        self._limits = limits
+        self._start([])
+
+    def _start(self, groups: list[Group]) -> None:
+        self.groups: list[Group] = []
+        self._params: set[str] = set()
+        self._tokens = 0
+        for group in groups:
+            self.add(group)
+
+    def takes(self, group: Group) -> bool:
+        """Whether a group of lines fits, or must be taken, as there are no others."""
+        if not self.groups:
+            return True
+        return (
+            len(self.groups) < self._limits.requests
+            and self._tokens + _size(group, self._params) <= self._limits.tokens
+            and group.leader.model == self.groups[0].leader.model
         )
-        if full:
-            yield chunk
-            chunk, params, tokens = [], set(), 0
-            size = _size(group, params)
-        chunk.append(group)
-        tokens += size
-        params.add(leader.params)
-    if chunk:
-        yield chunk
+
+    def add(self, group: Group) -> None:
+        self._tokens += _size(group, self._params)
+        self._params.add(group.leader.params)
+        self.groups.append(group)
+
+    def cut(self, following: Group) -> list[Group]:
+        """End the chunk ahead of ``following`` or earlier; what comes after the cut stays."""
+        groups = [*self.groups, following]
+        if following.leader.model != groups[0].leader.model:
+            self._start([])
+            return groups[:-1]
+        first = max(1, len(self.groups) // 2)
+        common = [
+            common_prefix(groups[i - 1].leader.tokens, groups[i].leader.tokens)
+            for i in range(first, len(groups))
+        ]
+        # The last of equally good places: chunks are as full as they can be.
+        at = max(range(len(common)), key=lambda i: (-common[i], i)) + first
+        self._start(groups[at:-1])
+        return groups[:at]
 
 
 def _size(group: Group, known: Collection[str]) -> int:
@@ -72,26 +124,9 @@ def _size(group: Group, known: Collection[str]) -> int:
     return leader.budget + beside + sum(len(row.custom_id) // 4 for row in group.lines[1:])
 
 
-def shared_tokens(groups: Iterable[Group], block_size: int) -> int:
-    """Prompt tokens that a prefix cache is expected to save, in whole blocks.
-
-    Each prompt in prefix order shares with the one before it the longest prefix it shares with any
-    earlier one. The last token of a prompt is always computed, as its logits are needed.
-    """
-    saved = 0
-    before: PlannedLine | None = None
-    for group in groups:
-        row = group.leader
-        if before is not None and before.model == row.model:
-            common = min(common_prefix(before.tokens, row.tokens), row.prompt_tokens - 1)
-            saved += common // block_size * block_size
-        before = row
-    return saved
-
-
-def common_prefix(first: bytes, second: bytes) -> int:
-    """Tokens that two packed prompts have in common at their start."""
-    size = min(len(first), len(second))
-    # The highest differing bit of two big-endian numbers marks the first differing byte.
-    difference = int.from_bytes(first[:size], "big") ^ int.from_bytes(second[:size], "big")
-    return (size - (difference.bit_length() + 7) // 8) // 4
+def shared_tokens(groups: Iterable[Group], block: int) -> int:
+    """Prompt tokens that a prefix cache is expected to save when these run in order."""
+    return sum(
+        saved_tokens((group.leader.tokens for group in of_model), block)
+        for _, of_model in groupby(groups, key=lambda group: group.leader.model)
+    )

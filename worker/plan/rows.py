@@ -1,6 +1,5 @@
 """The planner's values: a request with its tokens, and a group of equal ones."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -8,14 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.params import SamplingParams
+from engine.planning import pack_tokens
+
+__all__ = ["Group", "PlannedLine", "pack_params", "pack_tokens", "unpack_params", "unpack_tokens"]
 
 _params_decoder = msgspec.json.Decoder(SamplingParams)
 _params_encoder = msgspec.json.Encoder()
-
-
-def pack_tokens(ids: Sequence[int]) -> bytes:
-    """Token ids as big-endian 32-bit words, so that comparing bytes compares ids."""
-    return np.asarray(ids, dtype=">u4").tobytes()
 
 
 def unpack_tokens(packed: bytes) -> npt.NDArray[np.int32]:
@@ -39,7 +36,7 @@ class PlannedLine:
 
     Attributes:
         line: the input's line number, from 1.
-        tokens: the prompt, packed by `pack_tokens`.
+        tokens: the prompt, packed by `engine.planning.pack_tokens`.
         params: the sampling parameters, packed by `pack_params`.
         budget: tokens that it takes at most: the prompt and every answer.
         deterministic: whether a second run is meant to give the same answer.
