@@ -10,16 +10,12 @@ token. The text is docstrings of Python's standard library.
 """
 
 import argparse
-import importlib
 import json
 import math
-import pkgutil
 import sys
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -31,6 +27,9 @@ from engine.params import SamplingParams
 from engine.runner.building import Built, build
 from engine.scheduler.step import Admission, Step, Work
 from engine.tokenizer import Tokenizer, load_tokenizer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from texts import docstrings
 
 REFERENCE = "bfloat16"
 MODES: dict[str, dict[str, object]] = {
@@ -68,7 +67,6 @@ MODES: dict[str, dict[str, object]] = {
     },
 }
 SHORTEST, LONGEST = 200, 1_024
-SKIPPED = ("antigravity", "this", "idlelib", "lib2to3", "test", "turtledemo", "__main__")
 
 
 @dataclass(slots=True)
@@ -93,33 +91,6 @@ class Tally:
     def perplexity(self) -> float:
         """e to the mean surprise."""
         return math.exp(self.surprise / self.tokens)
-
-
-def docstrings() -> Iterator[str]:
-    """Every docstring of the standard library's modules, their classes and functions, once."""
-    seen: set[str] = set()
-    for info in pkgutil.iter_modules():
-        if info.name not in sys.stdlib_module_names or info.name in SKIPPED:
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                module = importlib.import_module(info.name)
-        except Exception:  # noqa: BLE001 - some are for other systems
-            continue
-        for text in _texts(module):
-            if text not in seen:
-                seen.add(text)
-                yield text
-
-
-def _texts(module: ModuleType) -> Iterator[str]:
-    things = [module, *(value for _, value in sorted(vars(module).items(), key=lambda kv: kv[0]))]
-    for thing in things:
-        text = vars(thing).get("__doc__") if isinstance(thing, type) else None
-        text = text or (thing.__doc__ if isinstance(thing, ModuleType) or callable(thing) else None)
-        if isinstance(text, str):
-            yield text
 
 
 def pick(tokenizer: Tokenizer, tokens: int) -> list[list[int]]:

@@ -41,13 +41,13 @@ class Figure:
     total_rate: float
 
 
-def run(llm: LLM, name: str, items: list[Item], policy: str, *, salt: str) -> Figure:
-    """Run a workload once. A fresh ``salt`` keeps it from finding an earlier run's prefixes."""
+def run(llm: LLM, name: str, items: list[Item], policy: str) -> Figure:
+    """Run a workload once."""
     before = llm.stats()
     began = perf_counter()
     for item in items:
         params = SamplingParams(temperature=0, max_tokens=item.output_tokens, ignore_eos=True)
-        llm.submit(item.prompt, params, salt=salt)
+        llm.submit(item.prompt, params)
         if policy == "single":
             _drain(llm)
     _drain(llm)
@@ -125,11 +125,11 @@ def main() -> None:
     print(f"{date.today()}  {platform.machine()}  torch {torch.__version__}", file=sys.stderr)
     print(first.info.description, file=sys.stderr)
     for name in args.workload:
-        items = WORKLOADS[name](first.info.vocab_size)
         figures: dict[str, list[Figure]] = {policy: [] for policy in llms}
         for turn in range(args.runs + 1):
+            items = WORKLOADS[name](first.info.vocab_size, turn)
             for policy, llm in llms.items():
-                figure = run(llm, name, items, policy, salt=f"{name}/{turn}")
+                figure = run(llm, name, items, policy)
                 if turn > 0:
                     figures[policy].append(figure)
                     if args.json:

@@ -1,8 +1,8 @@
 """llama.cpp through its Python bindings: Q4_1 as it is in the file, up to 64 sequences at once.
 
 The library has no scheduler, so this is one: free places are filled at once, prompts go through in
-batches of 512 beside the running sequences' next tokens, and prompts that begin with the same tokens
-get them by copying the cache's cells of the first one, as its own server does by hand.
+batches of 512 beside the running sequences' next tokens, and prompts that begin with the same
+tokens get them by copying the cache's cells of the first one.
 """
 
 import ctypes

@@ -1,4 +1,9 @@
-"""vLLM's CPU build: bfloat16, its own scheduling, prefix cache on."""
+"""vLLM's CPU build: bfloat16, its own scheduling, prefix cache on.
+
+As it comes, its engine is a process beside this one and leaves a core to it. With ``bind`` as a
+third argument its threads take all cores; ``VLLM_ENABLE_V1_MULTIPROCESSING=0`` runs it in this
+process.
+"""
 
 import os
 import sys
@@ -11,10 +16,9 @@ def main() -> None:
     """Load the model in the folder given, and serve."""
     threads = int(sys.argv[2])
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{threads - 1}")
+    if "bind" in sys.argv[3:]:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{threads - 1}"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    # In this process, so that its memory is one number and nothing polls beside it.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import vllm
 
