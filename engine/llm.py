@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from time import sleep
 from typing import Any
 
-import numpy as np
-
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import InvalidRequest
@@ -133,9 +131,9 @@ class LLM:
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
     ) -> list[int]:
         """The order in which prompts are queued: see `engine.planning`."""
-        limit = self.info.context_length
+        limit, most = self.info.context_length, 2**32 - 1  # ids that are none are refused later
         return depth_first(
-            [pack_tokens(np.clip(prompt, 0, 2**32 - 1)) for prompt in prompts],
+            [pack_tokens([min(max(0, token), most) for token in prompt]) for prompt in prompts],
             [each.n * (each.max_tokens or limit) for each in params],
             self.info.block_size,
         )

@@ -15,6 +15,8 @@ from engine.kernels.plan import DecodeGroup, Prefill
 # to 3 MiB take a quarter of the time of one group of all. A GPU only needs a bound on memory.
 _CPU_GROUP_BYTES = 2 * 1024**2
 _GPU_GROUP_BYTES = 256 * 1024**2
+# Rows of a weight that are rounded at a time.
+_ROWS = 4096
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -146,6 +148,12 @@ def _head(probs: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     return torch.zeros_like(keep).scatter_(1, ids, keep)
 
 
+def rotate_rows(x: Tensor, by: Tensor, matrix: Tensor, hadamard: Tensor) -> Tensor:
+    """Rows of float32 [N, m n] times ``by``; then [n, n] along the last axis and [m, m] across."""
+    lines = (x * by).view(-1, hadamard.shape[0]) @ hadamard.T
+    return torch.matmul(matrix, lines.view(-1, matrix.shape[0], hadamard.shape[0])).view(x.shape)
+
+
 def mix(x: Tensor, count: int, apart: int, scale: float) -> Tensor:
     """Fast Walsh-Hadamard transform of [N, width] over runs of ``count`` numbers ``apart``."""
     runs = x.float().reshape(x.shape[0], -1, count, apart)
@@ -162,9 +170,13 @@ def mix(x: Tensor, count: int, apart: int, scale: float) -> Tensor:
 def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     """int8 values of [N, K] and float32 scales [N], symmetric by row; zero rows have scale 1."""
     wide = weight.detach().float()
-    scales = wide.abs().amax(1) / 127
+    scales = torch.maximum(wide.amax(1), -wide.amin(1)) / 127
     scales = torch.where(scales > 0, scales, 1.0)
-    return (wide / scales[:, None]).round().to(torch.int8), scales
+    values = torch.empty(wide.shape, dtype=torch.int8, device=wide.device)
+    for start in range(0, len(wide), _ROWS):  # whole copies of a head would be large
+        part = slice(start, start + _ROWS)
+        values[part] = (wide[part] / scales[part, None]).round_()
+    return values, scales
 
 
 def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:

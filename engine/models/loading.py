@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.catalog import ModelFiles
 from engine.config import ModelConfig
@@ -27,8 +27,8 @@ class Preparation(Protocol):
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Tensor | QuantisedWeight:
         """What a projection is to keep instead of its weight, float32 [outputs, inputs].
 
-        Norms, biases and embedding are filled in already. ``path`` is the projection's name in the
-        decoder, as in ``layers.3.attention.qkv``.
+        The weight is this call's own, to be changed or kept. Norms, biases and embedding are filled
+        in already. ``path`` is the projection's name in the decoder, as ``layers.3.attention.qkv``.
         """
 
     def rest(self, decoder: Decoder) -> None:
@@ -70,8 +70,7 @@ def load_model(
         _check(checkpoint, targets, config)
         with torch.device("meta"):
             decoder = Decoder(config)
-        decoder.to(dtype).to_empty(device=device)
-        filling = _Filling(decoder, checkpoint, targets)
+        filling = _Filling(decoder, checkpoint, targets, device, dtype)
         filling.vectors()
         filling.projections(prepare, keep_groups=keep_groups)
         factors = None
@@ -84,13 +83,19 @@ def load_model(
 
 
 class _Filling:
-    """Moves a checkpoint's tensors into a decoder."""
+    """Moves a checkpoint's tensors into a decoder whose parameters have no memory yet."""
 
     def __init__(
-        self, decoder: Decoder, checkpoint: Checkpoint, targets: Mapping[str, Target]
+        self,
+        decoder: Decoder,
+        checkpoint: Checkpoint,
+        targets: Mapping[str, Target],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self._decoder = decoder
         self._checkpoint = checkpoint
+        self._device, self._dtype = device, dtype
         # The tensors of each parameter, first rows first.
         self._parts: dict[str, list[tuple[str, Target]]] = defaultdict(list)
         for name, target in sorted(targets.items(), key=lambda item: item[1].start):
@@ -99,9 +104,8 @@ class _Filling:
     def vectors(self) -> None:
         """Everything but projections: norms, biases, the embedding."""
         weights = {f"{path}.weight" for path, _ in self._linears()}
-        parameters = dict(self._decoder.named_parameters())
         for parameter in self._parts.keys() - weights:
-            self._copy(parameter, parameters[parameter])
+            self._copy(parameter)
 
     def projections(self, prepare: Preparation | None, *, keep_groups: bool) -> None:
         """The projections, as they are stored, prepared or plain."""
@@ -114,17 +118,23 @@ class _Filling:
             elif prepare is not None:
                 whole = torch.cat(list(self._read(parameter)))
                 linear.replace(prepare.projection(self._decoder, path, whole))
-            elif linear.weight is not None:
-                self._copy(parameter, linear.weight)
+            elif not tied:
+                self._copy(parameter)
 
     def _linears(self) -> list[tuple[str, Linear]]:
         modules = self._decoder.named_modules()
         return [(path, module) for path, module in modules if isinstance(module, Linear)]
 
-    def _copy(self, parameter: str, to: Tensor) -> None:
-        for name, target in self._parts[parameter]:
-            tensor = _in_order(self._checkpoint.read(name), target)
-            to.narrow(0, target.start, target.shape[0]).copy_(tensor)
+    def _copy(self, parameter: str) -> None:
+        """Take memory for a parameter, and fill it."""
+        *owner, name = parameter.rsplit(".", 1)
+        module = self._decoder.get_submodule(owner[0]) if owner else self._decoder
+        shape = module.get_parameter(name).shape
+        filled = torch.empty(shape, dtype=self._dtype, device=self._device)
+        for tensor, target in self._parts[parameter]:
+            rows = _in_order(self._checkpoint.read(tensor), target)
+            filled.narrow(0, target.start, target.shape[0]).copy_(rows)
+        setattr(module, name, nn.Parameter(filled, requires_grad=False))
 
     def _read(self, parameter: str) -> Iterator[Tensor]:
         for name, target in self._parts[parameter]:

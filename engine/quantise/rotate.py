@@ -18,37 +18,38 @@ import torch
 from torch import Tensor
 
 from engine.config import ModelConfig
+from engine.kernels import reference
 from engine.kernels.mixing import mix, mix_count
+from engine.kernels.native.rotation import rotate_rows_, rotates
 from engine.models.decoder import Decoder, FeedForward, Layer
 
-_LARGEST = 64  # of the matrices that a rotation is made of: beyond, more of them are cheaper
 _SEED = 0x7D1
 
 
 class Rotation:
-    """An orthogonal matrix R of a decoder's width, as a product of small ones.
+    """An orthogonal matrix R of a decoder's width, as a product of two smaller ones.
 
-    The width is split into powers of two, along which Hadamard matrices run, and an odd rest with a
-    random orthogonal one; signs are flipped at random first. To apply it costs a few dozen
-    multiplications a number where R as a whole would cost the width.
+    Along the power of two in the width runs a Hadamard matrix, across the odd rest a random
+    orthogonal one; signs are flipped at random first. To apply it costs a few dozen operations a
+    number where R as a whole would cost the width.
     """
 
     def __init__(self, width: int) -> None:
         generator = torch.Generator().manual_seed(_SEED)
         self._signs = torch.randint(0, 2, (width,), generator=generator) * 2.0 - 1.0
-        self._factors = [_hadamard(size) for size in _powers_of_two(width)]
-        odd = width // math.prod(factor.shape[0] for factor in self._factors)
-        if odd > 1:
-            noise = torch.randn(odd, odd, generator=generator, dtype=torch.float64)
-            self._factors.append(torch.linalg.qr(noise)[0].float())
+        self._power = width & -width
+        odd = width // self._power
+        noise = torch.randn(odd, odd, generator=generator, dtype=torch.float64)
+        self._matrix = torch.linalg.qr(noise)[0].float().contiguous()
 
-    def rows(self, x: Tensor) -> Tensor:
-        """x Rᵀ: float32 [N, width], each row rotated."""
-        sizes = [factor.shape[0] for factor in self._factors]
-        turned = (x * self._signs).view(-1, *sizes)
-        for axis, factor in enumerate(self._factors, start=1):
-            turned = torch.tensordot(turned, factor, dims=([axis], [1])).movedim(-1, axis)
-        return turned.reshape(x.shape)
+    def rows(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(x · weight) Rᵀ: float32 [N, width], each row rotated; may be ``x`` itself, changed."""
+        by = self._signs if weight is None else self._signs * weight.float()
+        x = x.contiguous()
+        if rotates(x, self._matrix.shape[0], self._power):
+            rotate_rows_(x, by, self._matrix, self._power)
+            return x
+        return reference.rotate_rows(x, by, self._matrix, _hadamard(self._power))
 
 
 class RotatedWeights:
@@ -65,17 +66,18 @@ class RotatedWeights:
         turn = self._rotation.rows
         match name:
             case "head":
-                return turn(weight * decoder.norm.float())
+                return turn(weight, decoder.norm)
             case "qkv":
-                return turn(weight * _layer_of(decoder, path).attention_norm.float())
+                return turn(weight, _layer_of(decoder, path).attention_norm)
             case "gate_up":
-                return turn(weight * _layer_of(decoder, path).feed_forward_norm.float())
+                return turn(weight, _layer_of(decoder, path).feed_forward_norm)
             case "output":
-                return turn(weight.T).T.contiguous()
+                return turn(weight.T.contiguous()).T.contiguous()
             case "down":
                 assert isinstance(parent, FeedForward)
                 parent.mixed = self._mixed
-                return turn(mix(weight, self._mixed, unit=False).T / self._mixed).T.contiguous()
+                mixed = mix(weight, self._mixed, unit=False) / self._mixed
+                return turn(mixed.T.contiguous()).T.contiguous()
         raise AssertionError(f"an unknown projection: {path}")
 
     def rest(self, decoder: Decoder) -> None:
@@ -96,15 +98,6 @@ def _layer_of(decoder: Decoder, path: str) -> Layer:
     layer = decoder.get_submodule(".".join(path.split(".")[:2]))
     assert isinstance(layer, Layer)
     return layer
-
-
-def _powers_of_two(width: int) -> list[int]:
-    """The power of two in a width as factors of at most `_LARGEST`."""
-    left, sizes = width & -width, []
-    while left > 1:
-        sizes.append(min(left, _LARGEST))
-        left //= sizes[-1]
-    return sizes
 
 
 def _hadamard(size: int) -> Tensor:

@@ -20,7 +20,7 @@ from engine.models.native import NativeDecoder
 from engine.quantise.weights import Int4Weights, Int8Weights
 from engine.runner.executor import Executor, NativeExecutor, TorchExecutor
 from engine.runner.inputs import StepInputs
-from engine.runner.machine import Choice, Placement, choose, place
+from engine.runner.machine import Choice, Placement, choose, give_back_memory, place
 
 _WHOLE_CHANNEL = -1
 _DEFAULT_GROUP = 32
@@ -72,6 +72,7 @@ def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
             model, placement.num_blocks, config.block_size, choice.device, choice.dtype
         )
         executor = TorchExecutor(decoder, kv)
+    give_back_memory()
     drawing = Drawing(model.vocab_size, choice.threads) if choice.native else draw
     return Built(placement, executor, inputs, drawing)
 

@@ -71,7 +71,8 @@ def prepare(decoder: Decoder, preparation: Preparation) -> Decoder:
     for path, module in decoder.named_modules():
         if isinstance(module, Linear):
             assert module.weight is not None
-            module.replace(preparation.projection(decoder, path, module.weight.detach().float()))
+            weight = module.weight.detach().float().clone()
+            module.replace(preparation.projection(decoder, path, weight))
     preparation.rest(decoder)
     return decoder
 

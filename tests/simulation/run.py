@@ -26,7 +26,7 @@ TESTS = Path(__file__).parents[1]
 # Not this script's own folder: its modules are of the package `simulation`.
 sys.path[:1] = [str(TESTS), str(TESTS.parent)]
 
-from simulation import mutants  # noqa: E402 - found through the line above
+from simulation import mutants
 
 BLOCK = 20  # seeds that a process plays before it reports
 # What the product imports and no mutant changes: loaded once, ahead of the processes' forks.

@@ -40,6 +40,7 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
         None,
         (_SHAPE, c_void_p, _WEIGHT, _BUFFERS, c_int64, c_int64, *(c_void_p,) * 3, c_int64),
     ),
+    "rotate_rows": (None, (c_void_p, *(c_int64,) * 3, c_void_p, c_void_p, c_int64)),
     "sample_room": (c_int64, (c_int64,)),
     "sample": (None, (c_void_p, c_int64, c_int64, *(c_void_p,) * 3, c_int64)),
     "linear": (None, (c_void_p, _ROWS, _WEIGHT, c_int64, c_int64, c_void_p, c_int64)),

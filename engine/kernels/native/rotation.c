@@ -1,0 +1,57 @@
+/* Rotates rows by a product of a Hadamard matrix and a small one; see rotate.py.
+ *
+ * A row of width `odd` x `power` is a table of `odd` lines. The Hadamard matrix runs along the lines,
+ * the other one across them. */
+
+#include "team.h"
+
+#define MAX_ODD 512
+
+/* One step within vectors: lanes that differ in the bit `half` alone become sum and difference. */
+INLINE vf pairs(vf x, const int half) {
+    vi other, sign;
+    UNROLL for (int i = 0; i < LANES; i++) {
+        other[i] = i ^ half;
+        sign[i] = i & half ? (int32_t)0x80000000 : 0;
+    }
+    return __builtin_shuffle(x, other) + (vf)((vi)x ^ sign);
+}
+
+/* Fast Walsh-Hadamard transform of a line, times `scale`. */
+INLINE void hadamard(float *x, int64_t power, float scale) {
+    for (int64_t i = 0; i < power; i += LANES) {
+        vf v = load_f32(x + i) * scale;
+        put_f32(x + i, pairs(pairs(pairs(pairs(v, 1), 2), 4), 8));
+    }
+    for (int64_t half = LANES; half < power; half *= 2)
+        for (int64_t run = 0; run < power; run += 2 * half)
+            for (int64_t i = run; i < run + half; i += LANES) {
+                vf low = load_f32(x + i), high = load_f32(x + i + half);
+                put_f32(x + i, low + high);
+                put_f32(x + i + half, low - high);
+            }
+}
+
+/* rows [count, odd * power], in place: each times `by` [odd * power], then rotated.
+ * matrix [odd, odd]. power: a power of two, 16 at least. */
+void rotate_rows(float *rows, int64_t count, int64_t odd, int64_t power, const float *by,
+                 const float *matrix, int64_t threads) {
+    int64_t width = odd * power;
+    float scale = 1 / sqrtf(power);
+#pragma omp parallel for schedule(static) num_threads((int)threads)
+    for (int64_t r = 0; r < count; r++) {
+        float *x = rows + r * width;
+        for (int64_t d = 0; d < width; d += LANES) put_f32(x + d, load_f32(x + d) * load_f32(by + d));
+        for (int64_t line = 0; line < odd; line++) hadamard(x + line * power, power, scale);
+        if (odd == 1) continue;
+        for (int64_t d = 0; d < power; d += LANES) {
+            vf column[MAX_ODD];
+            for (int64_t j = 0; j < odd; j++) column[j] = load_f32(x + j * power + d);
+            for (int64_t i = 0; i < odd; i++) {
+                vf y = splat(0);
+                for (int64_t j = 0; j < odd; j++) y += matrix[i * odd + j] * column[j];
+                put_f32(x + i * power + d, y);
+            }
+        }
+    }
+}
