@@ -174,7 +174,7 @@ def test_an_engine_without_work_may_be_silent(impatient: EngineProcess) -> None:
 @pytest.mark.slow
 def test_one_long_step_is_no_hang() -> None:
     config = EngineConfig(
-        dtype="float32", device="cpu", kv_cache_bytes=400 * 2**20, max_batch_tokens=2048
+        dtype="float32", device="cpu", kv_cache_bytes=400 * 2**20, max_batch_tokens=4096
     )
     process = EngineProcess(config)
     try:
@@ -190,7 +190,7 @@ def test_one_long_step_is_no_hang() -> None:
 
 def _one_step(process: EngineProcess, first: int) -> float:
     """Run a prompt that is one step of some seconds; how many."""
-    prompt = tuple(first + i % 900 for i in range(1500))
+    prompt = tuple(first + i % 900 for i in range(4000))
     began = time.monotonic()
     process.submit([Request(f"long{first}", prompt, SamplingParams(max_tokens=1))])
     (completion,) = collect(process, 1, timeout=200)
