@@ -71,7 +71,7 @@ soak: $(STAMP) ## Kill every part of that for a while and check the results; ARG
 
 .PHONY: simulate
 simulate: $(STAMP) ## Run the protocol under random faults; ARGS="--seeds 10000"
-	@PYTHONPATH=tests $(BIN)/python tests/simulation/run.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m simulation.run $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Measure the engine's throughput on this machine

@@ -26,10 +26,11 @@ from typing import IO, Any
 
 from engine.catalog import resolve
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from environments import FOLDER, OPENVINO, ROOT, python_of
 from workloads import SHARED, WORKLOADS, Item
+
+HERE = Path(__file__).resolve().parent
 
 VOCAB = 49_152
 

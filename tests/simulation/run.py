@@ -1,8 +1,8 @@
 """Plays many seeds, of the product or of mutants of it, and prints what failed.
 
-    python tests/simulation/run.py --seeds 10000
-    python tests/simulation/run.py --start 4711 --seeds 1 --trace
-    python tests/simulation/run.py --mutants required --seeds 40
+    make simulate ARGS="--seeds 10000"
+    make simulate ARGS="--start 4711 --seeds 1 --trace"
+    make simulate ARGS="--mutants required --seeds 40"
 
 A failing seed is printed with its violation and how to play it again. Progress goes to stderr, in
 place on a terminal and as a line a minute elsewhere. Ctrl-C ends a run early and still sums it up.
@@ -20,11 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-
-TESTS = Path(__file__).parents[1]
-# Not this script's own folder: its modules are of the package `simulation`.
-sys.path[:1] = [str(TESTS), str(TESTS.parent)]
 
 from simulation import mutants
 
@@ -97,7 +92,7 @@ class Total:
         for failure in report.failures:
             print(
                 f"\rseed {failure.seed}: {failure.invariant}: {failure.message}\n"
-                f"  python tests/simulation/run.py --start {failure.seed} --seeds 1 --trace",
+                f'  make simulate ARGS="--start {failure.seed} --seeds 1 --trace"',
                 file=sys.stderr,
             )
 

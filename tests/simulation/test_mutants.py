@@ -11,15 +11,16 @@ import pytest
 
 from simulation.mutants import MUTANTS, REQUIRED, Edit, MutantOutdated, mutate
 
-RUN = Path(__file__).with_name("run.py")
+RUN = (sys.executable, "-m", "simulation.run")
+TESTS = Path(__file__).parents[1]
 SEEDS = 400  # at most; a mutant's run ends at its first catch
 
 
 @pytest.fixture(scope="module")
 def reports() -> Any:
-    command = [sys.executable, str(RUN), "--mutants", "required", "--first", "--json"]
+    command = [*RUN, "--mutants", "required", "--first", "--json"]
     done = subprocess.run(
-        [*command, "--seeds", str(SEEDS)], capture_output=True, text=True, check=False
+        [*command, "--seeds", str(SEEDS)], cwd=TESTS, capture_output=True, text=True, check=False
     )
     assert done.stdout, done.stderr
     return json.loads(done.stdout)

@@ -14,7 +14,8 @@ from simulation.world import play
 # A process that is killed closes nothing, and here its memory goes on to be collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-RUN = Path(__file__).with_name("run.py")
+RUN = (sys.executable, "-m", "simulation.run")
+TESTS = Path(__file__).parents[1]
 SEEDS = 200
 
 
@@ -42,18 +43,21 @@ def test_the_same_seed_gives_the_same_trace(memory: Memory) -> None:
 
 
 def test_another_process_gives_the_same_trace(memory: Memory) -> None:
-    command = [sys.executable, str(RUN), "--start", "3", "--seeds", "1", "--trace"]
+    command = [*RUN, "--start", "3", "--seeds", "1", "--trace"]
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=TESTS, capture_output=True, text=True, check=False
+    )
     *trace, summary = done.stdout.splitlines()
     assert trace == play(3, memory).lines(), done.stderr
     assert summary.startswith("1 seeds")
 
 
 def test_the_command_tells_what_failed() -> None:
-    command = [sys.executable, str(RUN), "--mutants", "split-loses-a-line,attempt-does-not-grow"]
+    command = [*RUN, "--mutants", "split-loses-a-line,attempt-does-not-grow"]
     done = subprocess.run(
         [*command, "--seeds", "40", "--first", "--json"],
+        cwd=TESTS,
         capture_output=True,
         text=True,
         check=False,
