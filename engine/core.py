@@ -21,26 +21,32 @@ from engine.tokenizer import Tokenizer, load_tokenizer
 
 
 class EngineCore:
-    """A loaded model with its scheduler. `add` requests, then `step` until `has_work` is false."""
+    """A loaded model with its scheduler. `add` requests, then `step` until `has_work` is false.
+
+    Attributes:
+        info: what was chosen for this machine.
+        tokenizer: the model's.
+        runner: executes its steps; for those who measure it.
+    """
 
     def __init__(self, config: EngineConfig) -> None:
         began = perf_counter()
         files = resolve(config.model)
         model = load_config(files)
         self.tokenizer: Tokenizer = load_tokenizer(files)
-        self._runner = Runner(config, model, files)
+        self.runner = Runner(config, model, files)
         self._model = model
         self._end_token_ids = frozenset(model.eos_token_ids)
-        self._scheduler = _make_scheduler(config, self._runner.placement)
+        self._scheduler = _make_scheduler(config, self.runner.placement)
         self._answers: dict[Sequence, Answer] = {}
         self._live: dict[str, RequestOutputs] = {}
         self._refused: list[Completion] = []
         self._counts = {"steps": 0, "prompt": 0, "cached": 0, "output": 0, "finished": 0}
-        self.info = _describe(files.name, config, model, self._runner, began)
+        self.info = _describe(files.name, config, model, self.runner, began)
 
     def on_progress(self, call: Callable[[], None]) -> None:
         """Have ``call`` called by `step` while it computes, so that a long one shows it goes on."""
-        self._runner.on_layer(call)
+        self.runner.on_layer(call)
 
     @property
     def has_work(self) -> bool:
@@ -89,7 +95,7 @@ class EngineCore:
 
     def _execute(self, step: Step) -> dict[int, SampledToken]:
         try:
-            return self._runner.execute(step)
+            return self.runner.execute(step)
         except BaseException:
             # Ctrl-C as well: blocks that are known as computed may not be.
             self._scheduler.abandon()

@@ -44,7 +44,7 @@ class NativeDecoder:
         self._native: CDLL = native
         self._threads = threads
         self._held: list[Tensor | PackedWeight | EncodedRows] = []
-        self._cache = cache  # the layers point into it
+        self.cache = cache  # the layers point into it
         self._config = config = decoder.config
         self._embedding = decoder.embedding.detach()
         self._norm = self._float(decoder.norm)

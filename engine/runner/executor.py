@@ -106,11 +106,15 @@ class TorchExecutor:
 
 
 class NativeExecutor:
-    """A decoder in C."""
+    """A decoder in C.
+
+    Args:
+        decoder: public, for those who measure its passes.
+        inputs: those of every step: their addresses are taken once.
+    """
 
     def __init__(self, decoder: NativeDecoder, inputs: StepInputs) -> None:
-        """``inputs`` are those of every step: their addresses are taken once."""
-        self._decoder = decoder
+        self.decoder = decoder
         self._on_layer: Callable[[], None] | None = None
         self._step = Step(
             stride=inputs.tables.shape[1],
@@ -129,11 +133,11 @@ class NativeExecutor:
 
     def score(self, inputs: StepInputs) -> Tensor:
         """See `Executor`."""
-        self._decoder.run_all(self._filled(inputs))
+        self.decoder.run_all(self._filled(inputs))
         parts = []
-        for first in range(0, inputs.num_tokens, self._decoder.max_rows):
-            count = min(self._decoder.max_rows, inputs.num_tokens - first)
-            _, scores = self._decoder.head(count, first=first, logits=True)
+        for first in range(0, inputs.num_tokens, self.decoder.max_rows):
+            count = min(self.decoder.max_rows, inputs.num_tokens - first)
+            _, scores = self.decoder.head(count, first=first, logits=True)
             assert scores is not None
             parts.append(scores.clone())
         return torch.cat(parts)
@@ -141,10 +145,10 @@ class NativeExecutor:
     def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """See `Executor`."""
         picked = np.array(inputs.sampled, dtype=np.int32)
-        self._decoder.run(self._filled(inputs), picked, inputs.sampled_rows, self._on_layer)
+        self.decoder.run(self._filled(inputs), picked, inputs.sampled_rows, self._on_layer)
         if not inputs.sampled:
             return Scores(np.empty(0, dtype=np.int64), None)
-        return Scores(*self._decoder.head(len(picked), logits=logits))
+        return Scores(*self.decoder.head(len(picked), logits=logits))
 
     def _filled(self, inputs: StepInputs) -> Step:
         self._step.tokens, self._step.sequences = inputs.num_tokens, inputs.num_sequences

@@ -17,6 +17,7 @@ class Runner:
 
     Attributes:
         placement: what was chosen for the device.
+        executor: computes the steps.
 
     Raises:
         InvalidConfig, CheckpointError, OutOfCache: from choosing the device, loading the weights
@@ -26,7 +27,7 @@ class Runner:
     def __init__(self, config: EngineConfig, model: ModelConfig, files: ModelFiles) -> None:
         built = build(config, model, files)
         self.placement = built.placement
-        self._executor = built.executor
+        self.executor = built.executor
         self._inputs: StepInputs = built.inputs
         self._sampler = Sampler(
             model.vocab_size,
@@ -39,7 +40,7 @@ class Runner:
 
     def on_layer(self, call: Callable[[], None]) -> None:
         """Have ``call`` called ahead of every layer of every step, where a step may be long."""
-        self._executor.on_layer(call)
+        self.executor.on_layer(call)
 
     @torch.inference_mode()
     def execute(self, step: Step) -> dict[int, SampledToken]:
@@ -54,7 +55,7 @@ class Runner:
         self._inputs.fill(step)
         slots = self._inputs.sampled_slots
         wanted = self._sampler.reads_logits(slots)
-        scores = self._executor.execute(self._inputs, logits=wanted)
+        scores = self.executor.execute(self._inputs, logits=wanted)
         if wanted and scores.logits is not None:
             sampled = self._sampler.sample(scores.logits, slots)
         else:

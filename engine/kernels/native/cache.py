@@ -57,6 +57,10 @@ class NativeCache:
         """Bytes of memory, once all of it was written."""
         return self._memory.nbytes
 
+    def fill(self, value: int) -> None:
+        """Write every byte, 0 to 255: what was never written costs nothing to read."""
+        self._memory.fill_(value)
+
     def layer(self, index: int) -> Cache:
         """One layer's struct."""
         model = self._model
