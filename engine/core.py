@@ -9,8 +9,8 @@ from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest, PromptTooLong
 from engine.info import EngineInfo
 from engine.models.families import load_config
-from engine.output import Answer, RequestOutputs
-from engine.requests import Completion, EngineStats, FinishReason, Request
+from engine.output import Answer, Finished, RequestAnswers
+from engine.requests import EngineStats, FinishReason, Request
 from engine.runner.machine import Placement
 from engine.runner.runner import Runner
 from engine.scheduler.policy import AdmissionPolicy, Continuous, Static
@@ -39,8 +39,8 @@ class EngineCore:
         self._end_token_ids = frozenset(model.eos_token_ids)
         self._scheduler = _make_scheduler(config, self.runner.placement)
         self._answers: dict[Sequence, Answer] = {}
-        self._live: dict[str, RequestOutputs] = {}
-        self._refused: list[Completion] = []
+        self._live: dict[str, RequestAnswers] = {}
+        self._refused: list[Finished] = []
         self._counts = {"steps": 0, "prompt": 0, "cached": 0, "output": 0, "finished": 0}
         self.info = _describe(files.name, config, model, self.runner, began)
 
@@ -60,13 +60,11 @@ class EngineCore:
                 raise InvalidRequest(f"Request id {request.id!r} is in use.", param="id")
             max_total = self._check(request)
         except InvalidRequest as error:
-            self._refused.append(
-                Completion(request.id, request.prompt, (), error=str(error), error_code=error.code)
-            )
+            self._refused.append(Finished(request, refusal=error))
             return
         sequences = [Sequence(request, index, max_total) for index in range(request.params.n)]
         answers = [Answer(s, self.tokenizer, self._end_token_ids) for s in sequences]
-        self._live[request.id] = RequestOutputs(request, sequences)
+        self._live[request.id] = RequestAnswers(request, sequences)
         for sequence, answer in zip(sequences, answers, strict=True):
             self._answers[sequence] = answer
             self._scheduler.add(sequence)
@@ -75,17 +73,17 @@ class EngineCore:
         """Say that no more requests come soon: a static batch need not fill."""
         self._scheduler.flush()
 
-    def cancel(self, request_ids: Iterable[str]) -> list[Completion]:
+    def cancel(self, request_ids: Iterable[str]) -> list[Finished]:
         """Stop live requests; each comes back with what it has and reason ``cancelled``."""
-        completions = []
+        finished = []
         for request_id in request_ids:
             group = self._live.get(request_id)
             for sequence in group.sequences if group else ():
                 if sequence.finish_reason is None:
-                    completions += self._finish(sequence, "cancelled")
-        return completions
+                    finished += self._finish(sequence, "cancelled")
+        return finished
 
-    def step(self) -> list[Completion]:
+    def step(self) -> list[Finished]:
         """Run one batch and return what it finished; the refused requests first."""
         done, self._refused = self._refused, []
         step = self._scheduler.schedule()
@@ -145,32 +143,32 @@ class EngineCore:
         room = limit - len(prompt)
         return len(prompt) + min(params.max_tokens or room, room)
 
-    def _update(self, step: Step, sampled: dict[int, SampledToken]) -> list[Completion]:
+    def _update(self, step: Step, sampled: dict[int, SampledToken]) -> list[Finished]:
         by_slot = self._scheduler.by_slot()
         self._counts["steps"] += 1
         self._counts["output"] += len(sampled)
-        completions = []
+        finished = []
         for work in step.works:
             sequence = by_slot[work.slot]
             if work.sample:
                 reason = self._answers[sequence].push(sampled[work.slot])
                 if reason is not None:
-                    completions += self._finish(sequence, reason)
-        return completions
+                    finished += self._finish(sequence, reason)
+        return finished
 
-    def _finish(self, sequence: Sequence, reason: FinishReason) -> list[Completion]:
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> list[Finished]:
         sequence.finish_reason = reason
         self._scheduler.finish(sequence)
         if sequence.index == 0:
             self._counts["prompt"] += sequence.num_prompt
             self._counts["cached"] += sequence.num_cached or 0
-        output = self._answers.pop(sequence).output(reason)
-        completion = self._live[sequence.request.id].add(output)
-        if completion is None:
+        group = self._live[sequence.request.id]
+        finished = group.add(sequence.index, self._answers.pop(sequence), reason)
+        if finished is None:
             return []
         del self._live[sequence.request.id]
         self._counts["finished"] += 1
-        return [completion]
+        return [finished]
 
 
 def _make_scheduler(config: EngineConfig, placement: Placement) -> Scheduler:

@@ -79,7 +79,10 @@ class LLM:
     def step(self) -> list[Completion]:
         """Run one batch of the engine; returns what it finished."""
         others, self._others = self._others, []
-        return others + self._core.step()
+        return others + self._step()
+
+    def _step(self) -> list[Completion]:
+        return [finished.completion() for finished in self._core.step()]
 
     def generate(
         self,
@@ -145,7 +148,7 @@ class LLM:
         missing, tokens = len(ids), 0
         with tqdm(total=missing, unit="req", disable=not progress, dynamic_ncols=True) as bar:
             while missing:
-                finished = self._core.step()
+                finished = self._step()
                 ours = [completion for completion in finished if completion.request_id in ids]
                 self._others += [c for c in finished if c.request_id not in ids]
                 yield from ours

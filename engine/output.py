@@ -1,5 +1,12 @@
-"""Turns sampled tokens into answers: when one ends, its text, its log-probabilities."""
+"""Turns sampled tokens into answers: when one ends, its text, its log-probabilities.
 
+What decides when an answer ends happens token by token, in the step's thread. Everything else waits
+in a `Finished` until somebody asks, who may be another thread.
+"""
+
+from dataclasses import dataclass
+
+from engine.errors import EngineError
 from engine.requests import (
     Completion,
     FinishReason,
@@ -29,15 +36,15 @@ class Answer:
         self._end_ids = frozenset(params.stop_token_ids)
         if not params.ignore_eos:
             self._end_ids |= end_token_ids
-        self._logprobs: list[PositionLogprobs] | None = None if params.logprobs is None else []
+        self._sampled: list[SampledToken] | None = None if params.logprobs is None else []
         self._detokenizer = self._make_detokenizer() if params.stop else None
 
     def push(self, sampled: SampledToken) -> FinishReason | None:
         """Take the next token; say why the answer ends with it, if it does."""
         sequence, params = self._sequence, self._sequence.request.params
         sequence.token_ids.append(sampled.token_id)
-        if self._logprobs is not None:
-            self._logprobs.append(self._position(sampled))
+        if self._sampled is not None:
+            self._sampled.append(sampled)
         enough = sequence.num_output >= params.min_tokens
         if sampled.token_id in self._end_ids and enough:
             return "stop"
@@ -50,14 +57,14 @@ class Answer:
         return "length" if sequence.num_tokens >= sequence.max_total else None
 
     def output(self, reason: FinishReason) -> Output:
-        """The finished answer."""
+        """The finished answer. To be called once, when no token comes any more."""
         ids = self._sequence.output_ids
         return Output(
             index=self._sequence.index,
             token_ids=tuple(ids),
             text=self._text(ids),
             finish_reason=reason,
-            logprobs=None if self._logprobs is None else tuple(self._logprobs),
+            logprobs=None if self._sampled is None else tuple(map(self._position, self._sampled)),
         )
 
     def _text(self, ids: list[int]) -> str:
@@ -91,22 +98,46 @@ class Answer:
         return TokenLogprob(token_id, raw.decode("utf-8", "replace"), logprob, raw)
 
 
-class RequestOutputs:
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A request that came to its end, or could not run.
+
+    Attributes:
+        request: what was asked for.
+        answers: with the reason why each ended; none where it could not run.
+        cached_tokens: of the prompt, taken from the prefix cache.
+        refusal: why it could not run.
+    """
+
+    request: Request
+    answers: tuple[tuple[Answer, FinishReason], ...] = ()
+    cached_tokens: int = 0
+    refusal: EngineError | None = None
+
+    def completion(self) -> Completion:
+        """Decode the answers. To be called once, in any thread."""
+        return Completion(
+            request_id=self.request.id,
+            prompt_token_ids=self.request.prompt,
+            outputs=tuple(answer.output(reason) for answer, reason in self.answers),
+            cached_tokens=self.cached_tokens,
+            error=None if self.refusal is None else str(self.refusal),
+            error_code=None if self.refusal is None else self.refusal.code,
+        )
+
+
+class RequestAnswers:
     """Collects the ``n`` answers of a request."""
 
     def __init__(self, request: Request, sequences: list[Sequence]) -> None:
         self.request = request
         self.sequences = sequences
-        self._done: dict[int, Output] = {}
+        self._done: dict[int, tuple[Answer, FinishReason]] = {}
 
-    def add(self, output: Output) -> Completion | None:
-        """Take a finished answer; the request's completion once it was the last."""
-        self._done[output.index] = output
+    def add(self, index: int, answer: Answer, reason: FinishReason) -> Finished | None:
+        """Take an answer that ended; the whole request once it was the last."""
+        self._done[index] = answer, reason
         if len(self._done) < len(self.sequences):
             return None
-        return Completion(
-            request_id=self.request.id,
-            prompt_token_ids=self.request.prompt,
-            outputs=tuple(self._done[index] for index in sorted(self._done)),
-            cached_tokens=self.sequences[0].num_cached or 0,
-        )
+        answers = tuple(self._done[index] for index in sorted(self._done))
+        return Finished(self.request, answers, self.sequences[0].num_cached or 0)

@@ -1,7 +1,7 @@
 """The engine's side: ``python -m engine.process.server FD``, started by `EngineProcess`.
 
-Three threads, so that the step loop never waits for a pipe: one reads commands, one writes results,
-the main one runs steps.
+Three threads, so that the step loop waits for no pipe and decodes no text: one reads commands, one
+decodes and writes results, the main one runs steps.
 """
 
 import faulthandler
@@ -27,10 +27,13 @@ from engine.process.messages import (
     Submit,
     ToEngine,
 )
-from engine.requests import Completion
+from engine.requests import EngineStats
 
 if TYPE_CHECKING:
     from engine.core import EngineCore
+    from engine.output import Finished
+
+_Report = tuple[list["Finished"], EngineStats]
 
 STATS_SECONDS = 0.5
 IDLE_SECONDS = 0.001
@@ -55,7 +58,7 @@ def main(fd: int) -> None:
         connection.send(Failed(error.code, str(error)))
         return
     connection.send(Ready(core.info))
-    outbox: SimpleQueue[Done] = SimpleQueue()
+    outbox: SimpleQueue[_Report] = SimpleQueue()
     threading.Thread(target=_write, args=(connection, outbox), daemon=True).start()
     _serve(core, inbox, outbox)
 
@@ -79,9 +82,10 @@ def _read(connection: "Connection[FromEngine, ToEngine]", inbox: "SimpleQueue[To
         os._exit(0)
 
 
-def _write(connection: "Connection[FromEngine, ToEngine]", outbox: "SimpleQueue[Done]") -> None:
+def _write(connection: "Connection[FromEngine, ToEngine]", outbox: "SimpleQueue[_Report]") -> None:
     while True:
-        message = outbox.get()
+        finished, stats = outbox.get()
+        message = Done(tuple(each.completion() for each in finished), stats)
         try:
             connection.send(message)
         except OSError:
@@ -101,13 +105,13 @@ class _Reports:
     step too, since a thread beside it would go on while the loop hangs.
     """
 
-    def __init__(self, core: "EngineCore", outbox: "SimpleQueue[Done]") -> None:
+    def __init__(self, core: "EngineCore", outbox: "SimpleQueue[_Report]") -> None:
         self._core = core
         self._outbox = outbox
         self._told = 0.0
 
-    def tell(self, done: list[Completion]) -> None:
-        self._outbox.put(Done(tuple(done), self._core.stats()))
+    def tell(self, done: list["Finished"]) -> None:
+        self._outbox.put((done, self._core.stats()))
         self._told = monotonic()
 
     def alive(self) -> None:
@@ -115,11 +119,13 @@ class _Reports:
             self.tell([])
 
 
-def _serve(core: "EngineCore", inbox: "SimpleQueue[ToEngine]", outbox: "SimpleQueue[Done]") -> None:
+def _serve(
+    core: "EngineCore", inbox: "SimpleQueue[ToEngine]", outbox: "SimpleQueue[_Report]"
+) -> None:
     reports = _Reports(core, outbox)
     core.on_progress(reports.alive)
     while True:
-        done: list[Completion] = []
+        done: list[Finished] = []
         while (message := _next(inbox, block=not (core.has_work or done))) is not None:
             if isinstance(message, Close):
                 os._exit(0)  # at once: nobody reads what is still to be written
@@ -140,7 +146,7 @@ def _next(inbox: "SimpleQueue[ToEngine]", *, block: bool) -> ToEngine | None:
         return None
 
 
-def _obey(core: "EngineCore", message: ToEngine) -> list[Completion]:
+def _obey(core: "EngineCore", message: ToEngine) -> list["Finished"]:
     match message:
         case Submit(requests):
             for request in requests:

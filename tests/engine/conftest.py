@@ -1,8 +1,15 @@
 """The embedded model, loaded once in float32, where arithmetic leaves no room for ties."""
 
+import os
+
 import pytest
 
 from engine import LLM
+from engine.kernels.native import build
+
+# Kernels as they are built for a lesser processor: see test_native_processors.py.
+if "TEST_MACHINE" in os.environ:
+    build._MACHINE = os.environ["TEST_MACHINE"]
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,16 @@
 """The engine whole, on the embedded model: what a user of ``from engine import LLM`` sees."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from engine import LLM, Completion, SamplingParams
+from engine.config import EngineConfig
+from engine.core import EngineCore
 from engine.errors import InvalidConfig, InvalidRequest, ModelNotFound
+from engine.output import Finished
+from engine.requests import Request
+from engine.tokenizer import Tokenizer
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 TEXTS = [
@@ -229,3 +236,26 @@ def test_a_wrong_model_or_device_says_what_to_do() -> None:
         LLM("smollm2", device="abacus")
     with pytest.raises(InvalidConfig, match="block_size"):
         LLM("smollm2", block_size=0)
+
+
+def test_answers_are_decoded_by_whoever_asks_while_the_engine_goes_on(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [
+        GREEDY,
+        SamplingParams(temperature=0, max_tokens=5, logprobs=2),
+        SamplingParams(temperature=0, max_tokens=12, stop=("7",)),
+    ]
+    expected = llm.generate([TEXTS[5]] * 3, asked, progress=False)
+    core = EngineCore(EngineConfig(dtype="float32", device="cpu", kv_cache_bytes=50 * 2**20))
+    prompt = tuple(core.tokenizer.encode(TEXTS[5]))
+    for index, params in enumerate(asked):
+        core.add(Request(str(index), prompt, params))
+    finished: list[Finished] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "decode", None)  # the step's thread must not need it
+        while core.has_work:
+            finished += core.step()
+    with ThreadPoolExecutor(2) as pool:
+        made = {c.request_id: c for c in pool.map(Finished.completion, finished)}
+    assert [made[str(index)].outputs for index in range(3)] == [c.outputs for c in expected]

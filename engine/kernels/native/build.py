@@ -11,10 +11,10 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 _SOURCES = tuple(sorted(_FOLDER.glob("*.c")))
 _HEADERS = tuple(sorted(_FOLDER.glob("*.h")))
+_MACHINE = "native"
 _FLAGS = (
     "-std=gnu11",
     "-O3",
-    "-march=native",
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -32,7 +32,7 @@ class BuildFailed(Exception):
 
 def flags() -> tuple[str, ...]:
     """What the compiler is called with."""
-    return _FLAGS
+    return (*_FLAGS, f"-march={_MACHINE}")
 
 
 @cache
@@ -74,7 +74,7 @@ def _fingerprint(compiler: str) -> str:
     digest = hashlib.sha256()
     for part in (
         *(path.read_bytes() for path in _SOURCES + _HEADERS),
-        " ".join(_FLAGS).encode(),
+        " ".join(flags()).encode(),
         _run(compiler, "--version").encode(),
         processor.encode(),
     ):
@@ -86,7 +86,7 @@ def _compile(compiler: str, target: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
-            _run(compiler, *_FLAGS, *map(str, _SOURCES), "-o", str(made), "-lm")
+            _run(compiler, *flags(), *map(str, _SOURCES), "-o", str(made), "-lm")
             made.replace(target)
     except OSError as error:
         raise BuildFailed(f"{target.parent} cannot be written: {error.strerror}") from error

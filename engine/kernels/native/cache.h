@@ -1,8 +1,9 @@
 /* The paged KV cache of one layer, in the order in which attention multiplies it.
  *
  * Memory is [block][layer][area of the block][key head], so that a block is one piece of memory. An
- * area holds 16 tokens of a head: their keys, their values, and, of bytes, their scales. As many dimensions (of keys) or tokens (of values) lie side by side as one
- * instruction multiplies, n = 1, 2 and 4 for float, bf16 and bytes:
+ * area holds 16 tokens of a head: their keys, their values, and, of bytes, their scales. As many
+ * dimensions (of keys) or tokens (of values) lie side by side as one instruction multiplies, n = 1, 2
+ * and 4 for float, bf16 and bytes:
  *     keys [width / n][token][n], values [token / n][width][n], scales of keys [16], of values [16].
  * So a key's products with a query need no sum across a vector. A block of 16 m tokens is m areas. */
 
