@@ -216,5 +216,5 @@ def _describe(
         quantization=choice.quantization,
         kv_cache_dtype=str(choice.cache_dtype).removeprefix("torch."),
         threads=choice.threads,
-        remark=choice.remark,
+        reasons=placement.reasons,
     )

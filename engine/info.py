@@ -21,16 +21,17 @@ class EngineInfo:
     quantization: str = "none"
     kv_cache_dtype: str = ""
     threads: int = 1
-    remark: str = ""
+    reasons: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
-        """One line for a log: what was chosen, and why where it is not the best."""
+        """One line for a log: what was chosen, and why where the configuration did not say."""
         types = self.dtype if self.quantization == "none" else f"{self.quantization}, {self.dtype}"
-        kernels = f"{self.kernels} kernels" + (f" ({self.remark})" if self.remark else "")
+        why = f". Chosen: {'; '.join(self.reasons)}" if self.reasons else ""
         return (
             f"{self.model} on {self.device} in {types}: up to {self.max_num_seqs} sequences "
             f"and {self.max_batch_tokens} tokens a step, context {self.context_length}, "
             f"{self.kv_cache_dtype} cache of {self.num_blocks} blocks of {self.block_size} tokens, "
-            f"{kernels}, {self.threads} threads, loaded in {self.load_seconds:.1f} s"
+            f"{self.kernels} kernels, {self.threads} threads, "
+            f"loaded in {self.load_seconds:.1f} s{why}"
         )

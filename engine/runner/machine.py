@@ -31,7 +31,7 @@ class Choice:
         cache_dtype: of keys and values.
         threads: CPU threads.
         native: whether the kernels in C run it.
-        remark: why they do not on a CPU, else "".
+        reasons: of what the configuration left open, each like "cpu, as there is no other".
     """
 
     device: torch.device
@@ -40,7 +40,7 @@ class Choice:
     cache_dtype: torch.dtype
     threads: int
     native: bool
-    remark: str = ""
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Placement:
         max_model_len: longest context, in tokens.
         num_blocks: blocks of the KV cache.
         warm_blocks: how many of them are used before cached ones are reused; see `BlockPool`.
+        reasons: of all choices.
     """
 
     choice: Choice
@@ -61,6 +62,7 @@ class Placement:
     max_model_len: int
     num_blocks: int
     warm_blocks: int
+    reasons: tuple[str, ...]
 
     @property
     def device(self) -> torch.device:
@@ -76,15 +78,27 @@ def choose(config: EngineConfig, model: ModelConfig) -> Choice:
     """
     device = pick_device(config)
     dtype = pick_dtype(config, device)
+    reasons = []
+    if config.device == "auto":
+        sees = "sees a" if device.type == "cuda" else "sees no"
+        reasons.append(f"{device.type}, as torch {sees} CUDA device")
+    if config.dtype == "auto":
+        reasons.append(_why_dtype(dtype, device))
     remark = ""
     if device.type == "cpu":
         remark = obstacle(model, config.block_size, dtype) or ""
         if not remark and not library.available():
             remark = "the kernels in C could not be built"
+    if remark:
+        reasons.append(f"PyTorch's kernels, as {remark}")
     native = device.type == "cpu" and not remark
     quantization = config.quantization
     if quantization == "auto":
         quantization = "int8" if native and config.dtype == "auto" else "none"
+        if quantization == "int8":
+            reasons.append("int8, as it is the fastest within 1% of bfloat16's perplexity")
+        elif native:
+            reasons.append("no quantization, as a dtype was asked for")
     if quantization != "none" and device.type != "cpu":
         raise InvalidConfig(
             f"quantization {quantization} runs on CPUs only; leave it out on a GPU."
@@ -95,7 +109,16 @@ def choose(config: EngineConfig, model: ModelConfig) -> Choice:
         raise InvalidConfig(f"The model's widths, {widths}, do not divide into groups of {group}.")
     cache_dtype = _cache_dtype(config, dtype, quantized=quantization != "none", native=native)
     threads = config.threads or len(os.sched_getaffinity(0))
-    return Choice(device, dtype, quantization, cache_dtype, threads, native, remark)
+    if config.threads is None:
+        reasons.append(f"{threads} threads, all that this process may use")
+    return Choice(device, dtype, quantization, cache_dtype, threads, native, tuple(reasons))
+
+
+def _why_dtype(dtype: torch.dtype, device: torch.device) -> str:
+    name, where = str(dtype).removeprefix("torch."), "GPU" if device.type == "cuda" else "processor"
+    if dtype == torch.bfloat16:
+        return f"{name}, as the {where} multiplies it"
+    return f"{name}, as the {where} does not multiply bfloat16"
 
 
 def _cache_dtype(
@@ -151,7 +174,12 @@ def place(config: EngineConfig, model: ModelConfig, choice: Choice) -> Placement
     max_batch_tokens = config.max_batch_tokens or (8192 if on_gpu else 1024)
     context = min(config.max_model_len or model.max_position, model.max_position)
     block_bytes = _block_bytes(config, model, choice)
-    budget = config.kv_cache_bytes or _cache_budget(choice.device)
+    reasons = choice.reasons
+    if config.kv_cache_bytes:
+        budget = config.kv_cache_bytes
+    else:
+        budget, reason = _cache_budget(choice.device)
+        reasons = (*reasons, reason)
     most = max_num_seqs * -(-context // config.block_size)
     num_blocks = min(budget // block_bytes, most)
     if num_blocks < 1:
@@ -167,6 +195,7 @@ def place(config: EngineConfig, model: ModelConfig, choice: Choice) -> Placement
         max_model_len=min(context, num_blocks * config.block_size),
         num_blocks=num_blocks,
         warm_blocks=num_blocks if on_gpu or config.kv_cache_bytes else _WARM_BYTES // block_bytes,
+        reasons=reasons,
     )
 
 
@@ -178,11 +207,16 @@ def _block_bytes(config: EngineConfig, model: ModelConfig, choice: Choice) -> in
     return model.num_layers * areas * model.num_kv_heads * head
 
 
-def _cache_budget(device: torch.device) -> int:
+def _cache_budget(device: torch.device) -> tuple[int, str]:
+    """Bytes, and why."""
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
-        return int(free * 0.85)
-    return min(available_memory() // 4, 16 * GIB)
+        return int(free * 0.85), f"a cache of 85% of the {free / GIB:.1f} GiB free on the GPU"
+    free = available_memory()
+    most = 16 * GIB
+    if free // 4 > most:
+        return most, f"a cache of {most // GIB} GiB at most, of {free / GIB:.1f} GiB free"
+    return free // 4, f"a cache of at most a quarter of the {free / GIB:.1f} GiB free"
 
 
 def available_memory() -> int:
