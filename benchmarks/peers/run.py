@@ -192,7 +192,8 @@ def measure(args: argparse.Namespace, workers: list[Worker]) -> list[Figure]:
     """Every workload, in turns."""
     figures = []
     for workload in args.workloads:
-        for turn in range(0 if workload == args.workloads[0] else 1, args.runs + 1):
+        warms_up = args.warm_up and workload == args.workloads[0]
+        for turn in range(0 if warms_up else 1, args.runs + 1):
             items = WORKLOADS[workload](VOCAB, turn)
             for worker in workers:
                 some = items
@@ -257,6 +258,7 @@ def arguments() -> argparse.Namespace:
         "--workloads", nargs="+", choices=list(WORKLOADS), default=["mixed64", "prefix64"]
     )
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--warm-up", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--log", type=Path, default=HOME / "peers.log", help="what engines print")
     parser.add_argument("--json", type=Path, help="write every run there")
