@@ -71,6 +71,7 @@ def few(count: int) -> Callable[[int, int], list[Item]]:
         tokens = Random(run)
         return [Item(_tokens(tokens, vocab_size, 128), 128) for _ in range(count)]
 
+    make.__doc__ = f"{count} of prompts of 128 random tokens, answers of 128."
     return make
 
 

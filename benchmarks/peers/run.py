@@ -215,7 +215,7 @@ def measure(args: argparse.Namespace, workers: list[Worker]) -> list[Figure]:
 
 
 def report(figures: list[Figure], workers: list[Worker], args: argparse.Namespace) -> None:
-    """The tables, in Markdown."""
+    """Everything that was found, in Markdown."""
     print(f"{date.today()}, {platform.machine()}, {args.threads} threads; `{' '.join(sys.argv)}`\n")
     print("| engine | version | ready after | peak memory |")
     print("|---|---|---|---|")
@@ -225,25 +225,34 @@ def report(figures: list[Figure], workers: list[Worker], args: argparse.Namespac
             f"| {worker.engine.label} | {worker.version} | {worker.ready_seconds:.1f} s "
             f"| {peak:,.0f} MiB |"
         )
+    print()
+    table(figures, args.peers, args.workloads)
+    print()
     for workload in args.workloads:
-        doc = (WORKLOADS[workload].__doc__ or workload).partition("\n")[0]
-        print(f"\n**{workload}** {doc}\n")
-        print("| engine | total tok/s (range) | output tok/s | first result | Tidemill is |")
-        print("|---|---|---|---|---|")
-        ours = [f for f in figures if f.workload == workload and f.engine == "tidemill"]
-        best = median(f.rate for f in ours) if ours else 0.0
-        for worker in workers:
-            runs = [f for f in figures if (f.workload, f.engine) == (workload, worker.name)]
-            if not runs:
+        print(f"- **{workload}**: {(WORKLOADS[workload].__doc__ or '').partition(chr(10))[0]}")
+
+
+def table(figures: list[Figure], names: Sequence[str], workloads: Sequence[str]) -> None:
+    """One line an engine and workload: medians, their range, and how many times Tidemill's is."""
+    print("| workload | engine | total tok/s (range) | Tidemill | output tok/s | first result |")
+    print("|---|---|---|---|---|---|")
+    by_name = engines()
+    for workload in workloads:
+        rates = {
+            name: [f.rate for f in figures if (f.workload, f.engine) == (workload, name)]
+            for name in names
+        }
+        for name, found in rates.items():
+            if not found:
                 continue
-            rate = median(f.rate for f in runs)
-            low, high = min(f.rate for f in runs), max(f.rate for f in runs)
-            output = median(f.output_tokens / f.seconds for f in runs)
-            first = median(f.first for f in runs)
-            ratio = f"{best / rate:.2f}x" if best and worker.name != "tidemill" else ""
+            runs = [f for f in figures if (f.workload, f.engine) == (workload, name)]
+            ours = rates.get("tidemill")
+            ratio = f"{median(ours) / median(found):.2f}x" if ours and name != "tidemill" else ""
             print(
-                f"| {worker.engine.label} | {rate:,.0f} ({low:,.0f}-{high:,.0f}) | {output:,.0f} "
-                f"| {first:.2f} s | {ratio} |"
+                f"| {workload} | {by_name[name].label} "
+                f"| {median(found):,.0f} ({min(found):,.0f}-{max(found):,.0f}) | {ratio} "
+                f"| {median(f.output_tokens / f.seconds for f in runs):,.0f} "
+                f"| {median(f.first for f in runs):.2f} s |"
             )
 
 

@@ -1,4 +1,4 @@
-"""Tidemill's engine with its default settings; ``--settings`` gives others as JSON."""
+"""Tidemill's engine with its default settings; a third argument gives others as JSON."""
 
 import json
 import sys

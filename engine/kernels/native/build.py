@@ -1,11 +1,13 @@
 """Builds the native kernels with the system's C compiler, once a machine, and keeps the result."""
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
@@ -19,7 +21,6 @@ _FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fopenmp",
-    "-shared",
     "-fPIC",
 )
 _COMPILERS = ("cc", "gcc")
@@ -83,10 +84,17 @@ def _fingerprint(compiler: str) -> str:
 
 
 def _compile(compiler: str, target: Path) -> None:
+    """Each source by itself, as many at once as there are processors; then the library."""
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent) as folder,
+            ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ):
             made = Path(folder) / target.name
-            _run(compiler, *flags(), *map(str, _SOURCES), "-o", str(made), "-lm")
+            objects = [str(Path(folder) / f"{source.stem}.o") for source in _SOURCES]
+            compile_one = partial(_run, compiler, *flags(), "-c", "-o")
+            list(pool.map(compile_one, objects, map(str, _SOURCES)))
+            _run(compiler, *flags(), "-shared", *objects, "-o", str(made), "-lm")
             made.replace(target)
     except OSError as error:
         raise BuildFailed(f"{target.parent} cannot be written: {error.strerror}") from error
