@@ -3,12 +3,13 @@
     python benchmarks/step.py
     python benchmarks/step.py --sequences 16 --contexts 160 --cache bfloat16
 
-First the machine's marks, measured in the same run: how fast all threads together read memory, and
-the fastest of the model's own products with many rows. Then steps of so many sequences at each
-context, on a cache that is full of numbers, with every pass timed inside the kernels: products as
-their share of the fastest product, attention as its multiple of the time that reading its keys and
-values takes. Last the engine as it runs, from `LLM.step`: what a step spends outside of the passes,
-which is Python and the plan, and what it allocates, as torch's profiler sees it. All are medians.
+First steps of so many sequences at each context, on a cache that is full of numbers, with every
+pass timed inside the kernels. In turns with them the machine's marks are measured: how fast all
+threads together read memory, and the fastest of the model's own products with many rows. Products
+are given as their share of that rate, attention as its multiple of the time that reading its keys
+and values takes. Then the engine as it runs: what a step spends outside of the passes, which is
+Python, the plan of attention and, where tokens are drawn, the drawing; and what it allocates, as
+torch's profiler sees it. All are medians.
 """
 
 import argparse
@@ -42,17 +43,45 @@ FIRST_TOKEN = 100
 PRODUCTS = ("qkv", "output", "gate and up", "down", "head")
 
 
-@dataclass(frozen=True, slots=True)
 class Marks:
-    """What the machine does at best."""
+    """What the machine does at best, measured anew beside every step: machines drift.
 
-    bytes_per_second: float
-    flops_per_second: float
+    Args:
+        config: whose shapes are multiplied.
+        threads: CPU threads.
+    """
+
+    def __init__(self, config: ModelConfig, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._read = torch.full((2**28,), 1.0)  # 1 GiB, more than any cache
+        rows, hidden, inner = 768, config.hidden_size, config.intermediate_size
+        self._products = [
+            (torch.randn(rows, inputs), pack(quantise_weight(torch.randn(outputs, inputs))))
+            for inputs, outputs in ((hidden, inner), (inner, hidden), (hidden, hidden))
+        ]
+        self._threads = threads
+
+    def bytes_per_second(self) -> float:
+        """That all threads together read, summing what no cache holds."""
+        began = perf_counter()
+        self._read.sum()
+        return self._read.nbytes / (perf_counter() - began)
+
+    def flops_per_second(self) -> float:
+        """Of the fastest int8 product of the model's shapes, rounding of rows included."""
+        best = 0.0
+        for x, weight in self._products:
+            flops = 2 * x.shape[0] * weight.struct.inputs * weight.struct.outputs
+            for _ in range(3):
+                began = perf_counter()
+                linear(x, weight, threads=self._threads)
+                best = max(best, flops / (perf_counter() - began))
+        return best
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeStep:
-    """Steps of ``sequences`` decodes at one context. Times are milliseconds."""
+    """Steps of ``sequences`` decodes at one context: medians, times in milliseconds."""
 
     sequences: int
     context: int
@@ -60,14 +89,24 @@ class DecodeStep:
     step_ms: float
     passes_ms: dict[str, float]
     cache_bytes: int
-    attention_floor_ms: float
+    bytes_per_second: float
     product_flops: float
-    product_floor_ms: float
+    flops_per_second: float
 
     @property
     def products_ms(self) -> float:
         """All matrix products."""
         return sum(self.passes_ms[name] for name in PRODUCTS)
+
+    @property
+    def attention_floor_ms(self) -> float:
+        """What reading the keys and values takes."""
+        return self.cache_bytes / self.bytes_per_second * 1e3
+
+    @property
+    def product_floor_ms(self) -> float:
+        """What the products take at the fastest one's rate."""
+        return self.product_flops / self.flops_per_second * 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +118,6 @@ class Loop:
     step_ms: float
     outside_ms: float
     allocations: dict[str, int] = field(default_factory=dict)
-
-
-def read_bandwidth(threads: int, gib: float = 1.0) -> float:
-    """Bytes a second that all threads together read, summing a tensor that no cache holds."""
-    torch.set_num_threads(threads)
-    values = torch.full((int(gib * 2**28),), 1.0)
-    times = []
-    for _ in range(9):
-        began = perf_counter()
-        values.sum()
-        times.append(perf_counter() - began)
-    return values.nbytes / min(times)
-
-
-def product_rate(config: ModelConfig, threads: int, rows: int = 768) -> float:
-    """FLOP/s of the fastest int8 product among the model's shapes, rounding of rows included."""
-    shapes = {
-        (config.hidden_size, config.intermediate_size),
-        (config.intermediate_size, config.hidden_size),
-        (config.hidden_size, config.hidden_size),
-    }
-    best = 0.0
-    for inputs, outputs in shapes:
-        weight, x = pack(quantise_weight(torch.randn(outputs, inputs))), torch.randn(rows, inputs)
-        times = []
-        for _ in range(40):
-            began = perf_counter()
-            linear(x, weight, threads=threads)
-            times.append(perf_counter() - began)
-        best = max(best, 2 * rows * inputs * outputs / min(times))
-    return best
 
 
 def native(executor: Executor) -> NativeExecutor:
@@ -141,8 +149,8 @@ def engine_at(name: str, config: ModelConfig, sequences: int, context: int, cach
     return build(settings, config, resolve(name))
 
 
-def decode(built: Built, config: ModelConfig, sequences: int, context: int, runs: int) -> float:
-    """Seconds of a step, the median of ``runs``; the passes' clocks go on."""
+def fill(built: Built, sequences: int, context: int) -> None:
+    """Lay out a step of one token for each sequence."""
     per = -(-context // built.inputs.block_size)
     works = tuple(
         Work(
@@ -156,40 +164,43 @@ def decode(built: Built, config: ModelConfig, sequences: int, context: int, runs
         for slot in range(sequences)
     )
     built.inputs.fill(Step(works))
-    times = []
-    for _ in range(runs):
-        began = perf_counter()
-        built.executor.execute(built.inputs, logits=False)
-        times.append(perf_counter() - began)
-    return median(times)
 
 
 def steps(
     args: argparse.Namespace, config: ModelConfig, marks: Marks, context: int, cache: str
 ) -> DecodeStep:
-    """Measure steps at one context with one kind of cache."""
+    """Measure steps at one context with one kind of cache, in turns with the machine's marks."""
     count = args.sequences
     built = engine_at(args.model, config, count, context, cache)
     decoder = native(built.executor).decoder
     decoder.cache.fill(FILL)
-    decode(built, config, count, context, 3)
-    before = decoder.seconds
-    seconds = decode(built, config, count, context, args.runs)
-    passes = {name: (s - before[name]) / args.runs * 1e3 for name, s in decoder.seconds.items()}
+    fill(built, count, context)
+    times, reads, rates = [], [], []
+    passes: dict[str, list[float]] = {name: [] for name in decoder.seconds}
+    for run in range(args.runs + 3):
+        read, rate = marks.bytes_per_second(), marks.flops_per_second()
+        before, began = decoder.seconds, perf_counter()
+        built.executor.execute(built.inputs, logits=False)
+        taken = perf_counter() - began
+        if run < 3:
+            continue
+        times.append(taken)
+        reads.append(read)
+        rates.append(rate)
+        for name, seconds in decoder.seconds.items():
+            passes[name].append(seconds - before[name])
     dtype = built.placement.choice.cache_dtype
     areas = count * -(-context // AREA) * config.num_kv_heads * config.num_layers
-    read = areas * area_bytes(config.head_dim, dtype)
-    flops = 2.0 * count * weights_of(config)
     return DecodeStep(
         sequences=count,
         context=context,
         cache_dtype=str(dtype).removeprefix("torch."),
-        step_ms=seconds * 1e3,
-        passes_ms=passes,
-        cache_bytes=read,
-        attention_floor_ms=read / marks.bytes_per_second * 1e3,
-        product_flops=flops,
-        product_floor_ms=flops / marks.flops_per_second * 1e3,
+        step_ms=median(times) * 1e3,
+        passes_ms={name: median(each) * 1e3 for name, each in passes.items()},
+        cache_bytes=areas * area_bytes(config.head_dim, dtype),
+        bytes_per_second=median(reads),
+        product_flops=2.0 * count * weights_of(config),
+        flops_per_second=median(rates),
     )
 
 
@@ -251,7 +262,7 @@ def main() -> None:
     args = arguments()
     config = load_config(resolve(args.model))
     threads = len(os.sched_getaffinity(0))
-    marks = Marks(read_bandwidth(threads), product_rate(config, threads))
+    marks = Marks(config, threads)
     found = [
         steps(args, config, marks, context, cache)
         for context in args.contexts
@@ -267,7 +278,6 @@ def main() -> None:
         print(
             json.dumps(
                 {
-                    "marks": asdict(marks),
                     "steps": [asdict(step) for step in found],
                     "loops": [asdict(each) for each in loops],
                 }
@@ -275,10 +285,6 @@ def main() -> None:
         )
         return
     print(f"{date.today()}, {platform.machine()}, {threads} threads, torch {torch.__version__}")
-    print(
-        f"all threads read {marks.bytes_per_second / 1e9:.1f} GB/s; the fastest int8 product runs "
-        f"at {marks.flops_per_second / 1e9:,.0f} GFLOP/s"
-    )
     for step in found:
         report(step)
     print("\n| sampling | step, ms | outside of the passes | | allocations in 10 steps |")
@@ -299,9 +305,10 @@ def report(step: DecodeStep) -> None:
         f"\n{step.sequences} sequences at context {step.context}, {step.cache_dtype} cache: "
         f"{step.step_ms:.1f} ms a step\n"
         f"  attention {attention:.1f} ms, {attention / step.attention_floor_ms:.2f} x the "
-        f"{step.attention_floor_ms:.1f} ms that reading {step.cache_bytes / 1e6:,.0f} MB takes\n"
+        f"{step.attention_floor_ms:.1f} ms that reading {step.cache_bytes / 1e6:,.0f} MB takes at "
+        f"{step.bytes_per_second / 1e9:.1f} GB/s\n"
         f"  products {products:.1f} ms, {step.product_floor_ms / products:.0%} of the fastest "
-        f"one's rate"
+        f"one's rate, {step.flops_per_second / 1e9:,.0f} GFLOP/s"
     )
     shares = [f"{name} {taken:.2f}" for name, taken in step.passes_ms.items()]
     print(

@@ -85,7 +85,7 @@ def docstrings1000(vocab_size: int, run: int) -> list[Item]:
     from engine.catalog import resolve
     from engine.tokenizer import load_tokenizer
 
-    found = [text for text in docstrings() if 100 < len(text) < 4_000]
+    found = [text for text in docstrings() if 40 < len(text) < 10_000]
     Random(0).shuffle(found)
     if len(found) < 2_000:
         raise SystemExit(f"Only {len(found)} docstrings of a fitting length were found.")
