@@ -33,10 +33,17 @@ BY_ROWS(f32)
 BY_ROWS(bf16)
 BY_ROWS(int8)
 
-/* The tile after this one is fetched meanwhile: tables jump, and no processor foresees that. */
-INLINE void prefetch(const cache *c, const int32_t *table, int64_t area, int64_t last, int64_t head) {
-    for (; area < last; area++) {
-        const uint8_t *memory = area_of(c, table, area, head);
+/* The tile after this one: areas [first, last) of a table. */
+typedef struct {
+    const int32_t *table;
+    int64_t first, last, head;
+} following;
+
+/* That tile is fetched meanwhile: tables jump, and no processor foresees that. Areas [from, to) of it,
+ * as only so many lines can be on their way at once, and the processor waits for the others. */
+INLINE void prefetch(const cache *c, const following *f, int64_t from, int64_t to) {
+    for (int64_t area = f->first + from; area < least(f->first + to, f->last); area++) {
+        const uint8_t *memory = area_of(c, f->table, area, f->head);
         for (int64_t line = 0; line < c->area_bytes; line += 64)
             __builtin_prefetch(memory + line, 0, 2);
     }
@@ -57,13 +64,15 @@ INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2
         int count = least(s->last - at, AREAS);
         for (int j = 0; j < AREAS; j++) /* past the end the last stands in, hidden by `high` */
             area[j] = area_of(c, s->table, at + (j < count ? j : count - 1), head);
-        if (at + AREAS < s->last)
-            prefetch(c, s->table, at + AREAS, least(at + 2 * AREAS, s->last), head);
-        else if (next)
-            prefetch(c, next->table, next->first, least(next->first + AREAS, next->last), next_head);
+        following f = {s->table, at + AREAS, least(at + 2 * AREAS, s->last), head};
+        if (f.first >= f.last && next)
+            f = (following){next->table, next->first, least(next->first + AREAS, next->last), next_head};
+        prefetch(c, &f, 0, 1);
         for (int r = 0; r < rows; r += SHARED)
             scorers[least(rows - r, SHARED) - 1](a, r, area, width);
+        prefetch(c, &f, 1, 2);
         soften(kind, a, rows, at * AREA, area, width);
+        prefetch(c, &f, 2, AREAS);
         for (int r = 0; r < rows; r += SHARED) {
             int64_t n = least(rows - r, SHARED) - 1;
             int64_t v = 0;
