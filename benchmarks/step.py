@@ -138,7 +138,7 @@ def weights_of(config: ModelConfig) -> int:
 def engine_at(name: str, config: ModelConfig, sequences: int, context: int, cache: str) -> Built:
     """A model whose cache holds so many contexts."""
     blocks = sequences * -(-context // 16)
-    per_token = max(2 * config.num_kv_heads * (config.head_dim * 2 + 4) * config.num_layers, 1)
+    per_token = max(2 * config.num_kv_heads * (config.head_dim * 4 + 4) * config.num_layers, 1)
     settings = EngineConfig(
         model=name,
         device="cpu",

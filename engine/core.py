@@ -85,11 +85,10 @@ class EngineCore:
 
     def step(self) -> list[Finished]:
         """Run one batch and return what it finished; the refused requests first."""
-        done, self._refused = self._refused, []
         step = self._scheduler.schedule()
-        if step is not None:
-            done += self._update(step, self._execute(step))
-        return done
+        finished = [] if step is None else self._update(step, self._execute(step))
+        refused, self._refused = self._refused, []  # kept where the step is interrupted
+        return refused + finished
 
     def _execute(self, step: Step) -> dict[int, SampledToken]:
         try:

@@ -78,8 +78,9 @@ class LLM:
 
     def step(self) -> list[Completion]:
         """Run one batch of the engine; returns what it finished."""
-        others, self._others = self._others, []
-        return others + self._step()
+        finished = self._step()
+        others, self._others = self._others, []  # kept where the step is interrupted
+        return others + finished
 
     def _step(self) -> list[Completion]:
         return [finished.completion() for finished in self._core.step()]

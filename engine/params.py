@@ -84,7 +84,7 @@ class SamplingParams:
             ("max_tokens", self.max_tokens, 1, 2**31),
             ("min_tokens", self.min_tokens, 0, 2**31),
             ("temperature", self.temperature, 0, 2),
-            ("top_k", self.top_k, 0, 2**31),
+            ("top_k", self.top_k, 0, 2**31 - 1),
             ("min_p", self.min_p, 0, 1),
             ("presence_penalty", self.presence_penalty, -2, 2),
             ("frequency_penalty", self.frequency_penalty, -2, 2),

@@ -6,9 +6,9 @@
 
 All engines are loaded, each in a process of its own, and take turns: one run of each, then the next
 of each, so that a machine that drifts drifts for all. Who is not at work is stopped (SIGSTOP). One
-turn of the first workload warms up and does not count. Rates are tokens a second of wall time,
-prompt and output counted whole, whether they were computed or taken from a cache; medians, with the
-range behind.
+turn of the first workload warms up and does not count; slow engines run once, without it. Rates are
+tokens a second of wall time, prompt and output counted whole, whether they were computed or taken
+from a cache; medians, with the range behind.
 """
 
 import argparse

@@ -47,9 +47,12 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
 def store_kv(
     keys: Tensor, values: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
 ) -> None:
-    """Scatter the rows of [T, kv_heads, d] to their slots."""
-    key_cache.flatten(0, 1).index_copy_(0, slots, keys)
-    value_cache.flatten(0, 1).index_copy_(0, slots, values)
+    """Scatter the rows of [T, kv_heads, d] to their slots; what is no finite number becomes 0.
+
+    A block outlives its sequence, and the next one multiplies what it does not see by 0.
+    """
+    for cache, rows in ((key_cache, keys), (value_cache, values)):
+        cache.flatten(0, 1).index_copy_(0, slots, rows.nan_to_num(0, 0, 0))
 
 
 def paged_attention(

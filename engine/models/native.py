@@ -1,7 +1,8 @@
 """A decoder whose layers run in C on a CPU, made from the weights of a `Decoder`.
 
 One call a layer, with all of its passes in it: no tensor is made, intermediates stay where they are
-in the processor's cache, and threads meet nine times. `engine.models.decoder` is its reference.
+in the processor's cache, and threads meet at the ends of ten passes. `engine.models.decoder` is its
+reference.
 """
 
 import weakref

@@ -12,7 +12,7 @@ class StepInputs:
     """The arrays of the step at hand. They are made once, and filled anew for every step.
 
     Attributes:
-        num_tokens, num_sequences: how much of each array is in use; below T and S.
+        num_tokens, num_sequences: how much of each array is in use, at most T and S.
         token_ids: int32 [T], the flattened batch.
         positions: int32 [T], each token's place in its own sequence.
         owners: int32 [T], each token's sequence.

@@ -135,3 +135,35 @@ def test_what_does_not_fit_is_refused() -> None:
         draw(torch.zeros(2, 5), np.zeros(3, dtype=DRAW))
     with pytest.raises(ValueError, match="draws must be of"):
         draw(torch.zeros(2, 5), np.zeros(2))
+
+
+def drawn(logits: Tensor, **parameters: float) -> int:
+    draws: Draws = np.zeros(1, dtype=DRAW)
+    draws[0] = (1.0, 1.0, 0.0, 0.5, 0, 0)
+    for name, value in parameters.items():
+        draws[name] = value
+    return int(Drawing(logits.shape[1], 1)(logits, draws)[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize("loud", [30.0, 300.0, 3e38])
+def test_a_broken_logit_hides_none_and_writes_nowhere(loud: float) -> None:
+    logits = torch.zeros(1, 64)
+    logits[0, 3], logits[0, 19] = loud, torch.nan
+    for parameters in ({"temperature": 0.0}, {"top_p": 0.9}, {"top_k": 2}, {}):
+        assert drawn(logits, **parameters) == 3
+
+
+@needs_compiler
+def test_an_infinite_logit_is_drawn() -> None:
+    logits = torch.zeros(1, 70)
+    logits[0, 65] = torch.inf
+    for parameters in ({"temperature": 0.0}, {"top_p": 0.9}, {"top_k": 2}, {}):
+        assert drawn(logits, **parameters) == 65
+
+
+@needs_compiler
+def test_all_broken_is_still_a_token() -> None:
+    logits = torch.full((1, 70), torch.nan)
+    assert 0 <= drawn(logits, top_p=0.9) < 70
+    assert 0 <= drawn(logits, temperature=0.0) < 70

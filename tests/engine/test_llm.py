@@ -259,3 +259,26 @@ def test_answers_are_decoded_by_whoever_asks_while_the_engine_goes_on(
     with ThreadPoolExecutor(2) as pool:
         made = {c.request_id: c for c in pool.map(Finished.completion, finished)}
     assert [made[str(index)].outputs for index in range(3)] == [c.outputs for c in expected]
+
+
+def test_a_refusal_outlives_an_interrupted_step(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    refused = llm.submit([10**9], GREEDY)
+    good = llm.submit([3000, 3001], GREEDY)
+    with monkeypatch.context() as patch:
+        patch.setattr(llm._core.runner, "execute", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            llm.step()
+    done = []
+    while llm.has_work:
+        done += llm.step()
+    assert {completion.request_id for completion in done} == {refused, good}
+
+
+def test_the_greatest_top_k_is_served(llm: LLM) -> None:
+    params = SamplingParams(top_k=2**31 - 1, max_tokens=2)
+    assert llm.generate("The sea is", params, progress=False)[0].completion_tokens
+    with pytest.raises(InvalidRequest):
+        SamplingParams(top_k=2**31)

@@ -237,3 +237,23 @@ def test_what_does_not_fit_is_refused() -> None:
         attention(torch.zeros(1, 9, 64), apart, good, one, one, np.zeros((1, 1), np.int32))
     with pytest.raises(OutOfCache):
         NativeCache(sequences.cache._model, 0, 16, torch.int8)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("left", [1.0, 1000.0, torch.inf, torch.nan])
+def test_what_a_block_held_before_changes_nothing(dtype: torch.dtype, left: float) -> None:
+    """A block's next owner fills a part of it; loud or broken values of the last one are behind."""
+    answers = []
+    for before in (None, left):
+        sequences = Sequences((6, 2), 32, 16, dtype, seed=1)
+        attention = PagedAttention(sequences.cache, 0.2, threads=2)
+        one, rest = np.array([5], dtype=np.int32), torch.Generator().manual_seed(5)
+        table = np.array([[3]], dtype=np.int32)
+        if before is not None:
+            sixteen = np.array([16], dtype=np.int32)
+            old = torch.randn(16, 2, 32, generator=rest) * before
+            attention(torch.randn(16, 6, 32), old.clone(), old, sixteen, sixteen, table)
+        fixed = torch.Generator().manual_seed(6)
+        queries, keys, values = (torch.randn(5, heads, 32, generator=fixed) for heads in (6, 2, 2))
+        answers.append(attention(queries, keys, values, one, one, table))
+    assert torch.equal(answers[0], answers[1])

@@ -1,8 +1,10 @@
 """The library of kernels in C: built once a machine, and missed with one warning."""
 
 import logging
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +69,12 @@ def test_a_second_build_is_the_first_one_and_a_home_that_cannot_be_written_is_no
     assert elsewhere.name == made.name
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc"))), reason="there is no C compiler")
+def test_where_there_is_a_compiler_there_are_kernels() -> None:
+    """Or every other test of them would be skipped."""
+    assert build.build().exists()
+
+
 @needs_compiler
 def test_no_warning_comes_from_the_compiler() -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -75,3 +83,46 @@ def test_no_warning_comes_from_the_compiler() -> None:
         command = [compiler, *build.flags(), "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
         done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize("limit", ["OMP_THREAD_LIMIT=1", "OMP_DYNAMIC=true"])
+def test_fewer_threads_than_asked_do_all_of_the_work(limit: str) -> None:
+    code = """
+import torch
+from engine.kernels.native.linear import linear
+from engine.kernels.native.weights import pack
+x, w = torch.randn(37, 32), torch.randn(70, 32)
+assert torch.allclose(linear(x, pack(w), threads=4), x @ w.T, atol=1e-4)
+"""
+    name, value = limit.split("=")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env={**os.environ, name: value}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_compiler_that_fails_says_why() -> None:
+    def failed(stderr: str, status: int = 1) -> str:
+        return build._reason(subprocess.CalledProcessError(status, "cc", stderr=stderr))
+
+    missing = (
+        "a.c:1:10: fatal error: omp.h: No such file\n   1 | #include\ncompilation terminated.\n"
+    )
+    assert "omp.h" in failed(missing)
+    assert (
+        failed("ld: cannot find -lgomp\ncollect2: error: ld returned 1") == "ld: cannot find -lgomp"
+    )
+    assert failed("", -9) == "exit status -9"
+
+
+@needs_compiler
+def test_without_a_home_it_is_built_elsewhere(
+    forgotten: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    assert build.build().exists()

@@ -111,11 +111,15 @@ INLINE void hide(attending *a, int r, int64_t start) {
     }
 }
 
-/* The scales of a tile's values, stretched so that the greatest is 255; returns what 1 stands for. */
-INLINE float stretch(uint8_t *const *area, int64_t width, vf *scales) {
+/* The scales of a tile's values, stretched so that the greatest is 255; returns what 1 stands for.
+ * Only the first `seen` keys count: behind them is what was there before. */
+INLINE float stretch(uint8_t *const *area, int64_t width, int64_t seen, vf *scales) {
+    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    int32_t end = least(seen, KEYS);
     vf greatest = splat(1e-30f);
     UNROLL for (int j = 0; j < AREAS; j++) {
         scales[j] = load_f32((const float *)(area[j] + 2 * AREA * width) + AREA);
+        scales[j] = pick(lane + AREA * j < end, scales[j], splat(0));
         greatest = larger(greatest, scales[j]);
     }
     float unit = most(greatest) / 255;
@@ -123,15 +127,16 @@ INLINE float stretch(uint8_t *const *area, int64_t width, vf *scales) {
     return unit;
 }
 
-/* Scores to weights, of all rows. `start`: position of the tile's first key.
+/* Scores to weights, of all rows. `start`: position of the tile's first key; `end`: past the last key
+ * that any of them sees.
  *
  * Weights are relative to each row's greatest score so far; of bytes, to that of the tile, and with
  * the values' scales among them, so that they use all of their 256 steps. */
-INLINE void soften(const int kind, attending *a, int rows, int64_t start, uint8_t *const *area,
-                   int64_t width) {
+INLINE void soften(const int kind, attending *a, int rows, int64_t start, int64_t end,
+                   uint8_t *const *area, int64_t width) {
     const int degree = kind == KIND_F32 ? 5 : kind == KIND_BF16 ? 4 : 3;
     vf scales[AREAS];
-    float unit = kind == KIND_INT8 ? stretch(area, width, scales) : 0;
+    float unit = kind == KIND_INT8 ? stretch(area, width, end - start, scales) : 0;
     for (int r = 0; r < rows; r++) {
         if (start < a->low[r] || start + KEYS > a->high[r]) hide(a, r, start);
         vf peak = splat(NOTHING);

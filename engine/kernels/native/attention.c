@@ -54,7 +54,9 @@ INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2
                    attending *a, int rows, const cache *c, const segment *s, int64_t head,
                    const segment *next, int64_t next_head) {
     int64_t width = c->width, whole = width / LANES / 4 * 4;
+    int64_t end = 0;
     for (int r = 0; r < rows; r++) {
+        end = a->high[r] > end ? a->high[r] : end;
         a->top[r] = NOTHING;
         put_f32(a->total[r], splat(0));
         memset(a->out[r], 0, width * sizeof(float));
@@ -71,7 +73,7 @@ INLINE void attend(const int kind, scorer *const *scorers, mixer *const mixers[2
         for (int r = 0; r < rows; r += SHARED)
             scorers[least(rows - r, SHARED) - 1](a, r, area, width);
         prefetch(c, &f, 1, 2);
-        soften(kind, a, rows, at * AREA, area, width);
+        soften(kind, a, rows, at * AREA, end, area, width);
         prefetch(c, &f, 2, AREAS);
         for (int r = 0; r < rows; r += SHARED) {
             int64_t n = least(rows - r, SHARED) - 1;

@@ -63,7 +63,7 @@ class PagedAttention:
 
         Args:
             queries: float32 [T, heads, head_dim], contiguous; the sequences' tokens end to end.
-            keys, values: float32 [T, kv_heads, head_dim], contiguous.
+            keys, values: float32 [T, kv_heads, head_dim], contiguous; what is not finite becomes 0.
             counts: int32 [S]; tokens of each sequence in this step.
             contexts: int32 [S]; keys each sequence sees, this step's included.
             tables: int32 [S, blocks]; the cache blocks of each sequence, contiguous.

@@ -56,12 +56,12 @@ def build() -> Path:
 
 
 def _folder() -> Path:
-    folder = Path.home() / ".cache" / "tidemill"
     try:
+        folder = Path.home() / ".cache" / "tidemill"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # the second where there is no home
         # A folder of this process's own: a shared one could hold another user's library.
         return Path(tempfile.mkdtemp(prefix="tidemill-"))
 
@@ -104,8 +104,14 @@ def _run(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
     except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-1:]
-        raise BuildFailed(f"{command[0]} failed: {' '.join(last)}") from error
+        raise BuildFailed(f"{command[0]} failed: {_reason(error)}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildFailed(f"{command[0]} could not be run") from error
     return done.stdout
+
+
+def _reason(error: subprocess.CalledProcessError) -> str:
+    """The first line that names an error, else the last one, else how the compiler ended."""
+    lines = [line.strip() for line in (error.stderr or "").splitlines() if line.strip()]
+    named = (x for x in lines if "error" in x.lower() or "cannot find" in x)
+    return next(named, lines[-1] if lines else f"exit status {error.returncode}")

@@ -71,8 +71,18 @@ INLINE void store_int8(const cache *c, uint8_t *area, int64_t at, const float *k
     for (int64_t d = 0; d < c->width; d++) values[d * 4 + at % 4] = bytes[d];
 }
 
-/* Keep one token's key and value [width] of one head. */
-INLINE void store(const cache *c, uint8_t *area, int64_t at, const float *k, const float *v) {
+INLINE void mend(float *x, int64_t width) {
+    for (int64_t d = 0; d < width; d += LANES) {
+        vf y = load_f32(x + d);
+        put_f32(x + d, pick(larger(y, -y) <= 3e38f, y, splat(0)));
+    }
+}
+
+/* Keep one token's key and value [width] of one head. What is no number becomes 0, here and in them:
+ * a block outlives its sequence, and the next one multiplies what it does not see by 0. */
+INLINE void store(const cache *c, uint8_t *area, int64_t at, float *k, float *v) {
+    mend(k, c->width);
+    mend(v, c->width);
     switch (c->kind) {
     case KIND_F32: store_f32(c, area, at, k, v); break;
     case KIND_BF16: store_bf16(c, area, at, k, v); break;

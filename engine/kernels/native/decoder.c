@@ -80,16 +80,16 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p,
     {
         float row[MAX_HIDDEN];
         int64_t me = omp_get_thread_num();
-        FOR_SHARE(t, tokens, &all, me)
+        FOR_SHARE(t, tokens, me)
             normalised(b->residual + t * hidden, l->attention_norm, &b->hidden, t, m->eps, row);
         done(b, NORM, me, &since);
         multiply(&qkv, &all, QKV, me);
         done(b, QKV, me, &since);
-        FOR_SHARE(t, tokens, &all, me) deal(m, l, s, b, t);
+        FOR_SHARE(t, tokens, me) deal(m, l, s, b, t);
         done(b, CACHE, me, &since);
         attend_step(p, s, &l->kv, b->queries, &all, ATTENTION);
         done(b, ATTENTION, me, &since);
-        FOR_SHARE(i, left, &all, me) {
+        FOR_SHARE(i, left, me) {
             int64_t t = picked ? picked[i] : i;
             if (picked) memcpy(b->last + i * hidden, b->residual + t * hidden, hidden * sizeof *row);
             merge(p, &l->kv, t, row);
@@ -98,12 +98,12 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p,
         done(b, MERGE, me, &since);
         multiply(&output, &all, OUTPUT, me);
         done(b, OUTPUT, me, &since);
-        FOR_SHARE(t, left, &all, me)
+        FOR_SHARE(t, left, me)
             normalised(residual + t * hidden, l->feed_forward_norm, &b->hidden, t, m->eps, row);
         done(b, NORM_2, me, &since);
         multiply(&gate_up, &all, GATE_UP, me);
         done(b, GATE_UP, me, &since);
-        FOR_SHARE(t, left, &all, me) {
+        FOR_SHARE(t, left, me) {
             mix(b->wide + t * m->inner, m->inner, m->mixed);
             encode(&b->inner, t, b->wide + t * m->inner);
         }
@@ -141,7 +141,7 @@ void decoder_head(const shape *m, const float *norm, const weight *head, const b
     {
         float row[MAX_HIDDEN];
         int64_t me = omp_get_thread_num();
-        FOR_SHARE(i, count, &all, me)
+        FOR_SHARE(i, count, me)
             normalised(b->last + (first + i) * m->hidden, norm, &b->final, i, m->eps, row);
         together();
         multiply(&scores, &all, HEAD, me);

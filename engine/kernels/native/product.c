@@ -173,8 +173,8 @@ INLINE void finish(const product *p, int64_t t, int64_t panel, const float *y, i
     case END_BEST:
         if (out) memcpy(out + first, y, count * sizeof *y);
         best *known = p->bests + me * p->tokens + t;
-        float top = y[0];
-        for (int64_t c = 1; c < count; c++) top = y[c] > top ? y[c] : top;
+        float top = -INFINITY;
+        for (int64_t c = 0; c < count; c++) top = y[c] > top ? y[c] : top;
         if (top >= known->value) remember(known, y, first, count);
     }
 }

@@ -40,7 +40,7 @@ typedef struct {
 static int64_t greatest(const float *x, int64_t count) {
     vf top = splat(-INFINITY);
     int64_t whole = count / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES) top = larger(top, load_f32(x + i));
+    for (int64_t i = 0; i < whole; i += LANES) top = larger(load_f32(x + i), top); /* not NaN */
     float value = most(top);
     for (int64_t i = whole; i < count; i++) value = x[i] > value ? x[i] : value;
     for (int64_t i = 0; i < whole; i += LANES) {
@@ -72,10 +72,10 @@ static double weigh(const float *logits, int64_t vocab, float temperature, float
     return total;
 }
 
-static int bucket_of(float weight) {
+static int bucket_of(float weight) { /* from 0 to 1, rounding apart */
     uint32_t bits;
     memcpy(&bits, &weight, 4);
-    return bits >> 16;
+    return least(bits >> 16, BUCKETS - 1);
 }
 
 static int before(const void *a, const void *b) {
@@ -203,6 +203,7 @@ static int64_t invert(const float *w, int64_t vocab, const keep *k, float unifor
 static int64_t draw_row(const float *logits, int64_t vocab, const draw *d, room *r) {
     if (d->temperature == 0) return greatest(logits, vocab);
     double total = weigh(logits, vocab, d->temperature, r->weights);
+    if (!(total > 0)) return greatest(logits, vocab); /* infinite ones among them */
     keep k = {{0, INT32_MAX}, d->min_p};
     if (d->top_k > 0 || d->top_p < 1) k.last = filter(r, vocab, d, total);
     int64_t found = invert(r->weights, vocab, &k, d->uniform);

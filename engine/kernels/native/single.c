@@ -12,21 +12,22 @@ void linear(const float *x, const rows *room, const weight *w, int64_t tokens, i
 #pragma omp parallel num_threads((int)threads)
     {
         int64_t me = omp_get_thread_num();
-        FOR_SHARE(t, tokens, &all, me) encode(room, t, x + t * room->width);
+        FOR_SHARE(t, tokens, me) encode(room, t, x + t * room->width);
         together();
         multiply(&p, &all, 0, me);
     }
 }
 
 /* Store a step's keys and values [tokens, kv_heads, width], then let its queries [tokens, heads,
- * width], already scaled by log2(e) and the like, see the whole cache. `encoded`: room for them. */
-void attention(const step *s, const cache *c, const plan *p, const float *queries, const float *keys,
-               const float *values, uint8_t *encoded, float *out, int64_t threads) {
+ * width], already scaled by log2(e) and the like, see the whole cache. Keys and values that are not
+ * finite are changed. `encoded`: room for the queries. */
+void attention(const step *s, const cache *c, const plan *p, const float *queries, float *keys,
+               float *values, uint8_t *encoded, float *out, int64_t threads) {
     team all = {threads, {0}};
 #pragma omp parallel num_threads((int)threads)
     {
         int64_t me = omp_get_thread_num();
-        FOR_SHARE(t, s->tokens, &all, me) {
+        FOR_SHARE(t, s->tokens, me) {
             const int32_t *table = s->tables + s->slots[s->owners[t]] * s->stride;
             int64_t at = s->positions[t];
             for (int64_t h = 0; h < c->heads; h++)
@@ -40,6 +41,6 @@ void attention(const step *s, const cache *c, const plan *p, const float *querie
         together();
         attend_step(p, s, c, encoded, &all, 0);
         together();
-        FOR_SHARE(t, s->tokens, &all, me) merge(p, c, t, out + t * c->heads * c->width);
+        FOR_SHARE(t, s->tokens, me) merge(p, c, t, out + t * c->heads * c->width);
     }
 }

@@ -28,9 +28,10 @@ INLINE int64_t share(int64_t count, int64_t threads, int64_t thread) {
     return count * thread / threads;
 }
 
-#define FOR_SHARE(i, count, all, me)                                          \
-    for (int64_t i = share(count, (all)->threads, me),                        \
-                 i##_end = share(count, (all)->threads, (me) + 1);            \
+/* This thread's part of a loop. A region may have fewer threads than were asked for. */
+#define FOR_SHARE(i, count, me)                                               \
+    for (int64_t i = share(count, omp_get_num_threads(), me),                 \
+                 i##_end = share(count, omp_get_num_threads(), (me) + 1);     \
          i < i##_end; i++)
 
 #endif
