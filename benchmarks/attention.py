@@ -152,17 +152,19 @@ def _numba_decode(numba: Any, *, narrow: bool) -> Any:
     """softmax(scale · q kᵀ) v for one token a sequence; ``narrow``: uint16 that are bf16."""
 
     @numba.njit(inline="always")
-    def plain(x):  # type: ignore[no-untyped-def]
+    def plain(x: Any) -> Any:
         return x
 
     @numba.njit(inline="always")
-    def widened(x):  # type: ignore[no-untyped-def]
+    def widened(x: Any) -> Any:
         return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
 
     wide = widened if narrow else plain
 
     @numba.njit(parallel=True, fastmath=True)
-    def decode(queries, keys, values, tables, contexts, scale, out):  # type: ignore[no-untyped-def]
+    def decode(
+        queries: Any, keys: Any, values: Any, tables: Any, contexts: Any, scale: float, out: Any
+    ) -> None:
         kv_heads, width = keys.shape[2], keys.shape[3]
         size, group = keys.shape[1], queries.shape[1] // kv_heads
         for unit in numba.prange(queries.shape[0] * kv_heads):

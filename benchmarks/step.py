@@ -16,17 +16,18 @@ import argparse
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from statistics import median
 from time import perf_counter
+from typing import get_args
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from engine import SamplingParams
 from engine.catalog import resolve
-from engine.config import EngineConfig, ModelConfig
+from engine.config import CacheDtype, EngineConfig, ModelConfig
 from engine.core import EngineCore
 from engine.kernels.int8 import quantise_weight
 from engine.kernels.native.cache import AREA, area_bytes
@@ -117,7 +118,7 @@ class Loop:
     sequences: int
     step_ms: float
     outside_ms: float
-    allocations: dict[str, int] = field(default_factory=dict)
+    allocations: dict[str, int]
 
 
 def native(executor: Executor) -> NativeExecutor:
@@ -135,7 +136,9 @@ def weights_of(config: ModelConfig) -> int:
     return config.num_layers * layer + config.vocab_size * config.hidden_size
 
 
-def engine_at(name: str, config: ModelConfig, sequences: int, context: int, cache: str) -> Built:
+def engine_at(
+    name: str, config: ModelConfig, sequences: int, context: int, cache: CacheDtype
+) -> Built:
     """A model whose cache holds so many contexts."""
     blocks = sequences * -(-context // 16)
     per_token = max(2 * config.num_kv_heads * (config.head_dim * 4 + 4) * config.num_layers, 1)
@@ -143,7 +146,7 @@ def engine_at(name: str, config: ModelConfig, sequences: int, context: int, cach
         model=name,
         device="cpu",
         max_num_seqs=sequences,
-        kv_cache_dtype=cache,  # type: ignore[arg-type]
+        kv_cache_dtype=cache,
         kv_cache_bytes=(blocks + 1) * 16 * per_token,
     )
     return build(settings, config, resolve(name))
@@ -167,7 +170,7 @@ def fill(built: Built, sequences: int, context: int) -> None:
 
 
 def steps(
-    args: argparse.Namespace, config: ModelConfig, marks: Marks, context: int, cache: str
+    args: argparse.Namespace, config: ModelConfig, marks: Marks, context: int, cache: CacheDtype
 ) -> DecodeStep:
     """Measure steps at one context with one kind of cache, in turns with the machine's marks."""
     count = args.sequences
@@ -251,7 +254,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--sequences", type=int, default=128)
     parser.add_argument("--contexts", type=int, nargs="+", default=[160, 1_000])
-    parser.add_argument("--cache", nargs="+", default=["int8", "bfloat16"])
+    parser.add_argument(
+        "--cache", nargs="+", choices=get_args(CacheDtype), default=["int8", "bfloat16"]
+    )
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()

@@ -21,9 +21,9 @@ class EngineConfig:
         dtype: ``auto`` or ``bfloat16``, ``float16``, ``float32``. Auto is bfloat16 on CUDA and on
             CPUs with bf16 instructions, else float32.
         quantization: ``int8`` rounds weights and activations of every projection to 8 bits
-            (W8A8, smoothed), ``int4`` keeps weights in 4 bits (W4A8), both on CPUs only; ``none``
-            computes in ``dtype``. ``auto`` is int8 on a CPU whose kernels can be built and where
-            no dtype is asked for, else none.
+            (W8A8, in a rotated basis), ``int4`` keeps weights in 4 bits (W4A8), both on CPUs only;
+            ``none`` computes in ``dtype``. ``auto`` is int8 on a CPU whose kernels can be built and
+            where no dtype is asked for, else none.
         group_size: inputs that share a scale in int4, -1 for all of a channel; ``None`` keeps the
             groups of a GGUF file that has some (Q4_0, Q4_1, Q8_0: without a loss), else 32.
         symmetric: int4 steps lie evenly around zero, where the engine rounds weights itself.

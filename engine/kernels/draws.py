@@ -16,7 +16,6 @@ DRAW = np.dtype(
         ("min_p", np.float32),
         ("uniform", np.float32),
         ("top_k", np.int32),
-        ("unused", np.int32),
     ]
 )
 Draws = NDArray[np.void]

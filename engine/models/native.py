@@ -73,11 +73,6 @@ class NativeDecoder:
         self.max_rows = max_rows
 
     @property
-    def weight_bytes(self) -> int:
-        """Bytes of all projections as they are laid out."""
-        return sum(held.nbytes for held in self._held if isinstance(held, PackedWeight))
-
-    @property
     def seconds(self) -> dict[str, float]:
         """Seconds spent in each pass so far, over all layers and steps."""
         return dict(zip(PASSES, self._seconds.tolist(), strict=True))

@@ -81,7 +81,7 @@ class Sampler:
         """Prepare a slot for a sequence that begins, or comes back after a preemption."""
         params, outputs = admission.params, admission.output_ids
         temperature = 0.0 if params.greedy else params.temperature
-        self._draws[slot] = (temperature, params.top_p, params.min_p, 0.0, params.top_k, 0)
+        self._draws[slot] = (temperature, params.top_p, params.min_p, 0.0, params.top_k)
         self._seeded[slot] = params.seed is not None
         self._seeds[slot] = _mixed(params.seed or 0, admission.index)
         self._positions[slot] = len(admission.prompt) + len(outputs)

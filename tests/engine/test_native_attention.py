@@ -14,9 +14,9 @@ from engine.kernels import reference
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.native.attention import PagedAttention
 from engine.kernels.native.cache import NativeCache
-from engine.kernels.native.library import available
+from native import needs_kernels
 
-pytestmark = pytest.mark.skipif(not available(), reason="there is no C compiler")
+pytestmark = needs_kernels
 
 # Relative to the greatest value. An int8 cache also rounds queries and weights.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.int8: 3e-2}

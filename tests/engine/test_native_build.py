@@ -12,6 +12,7 @@ import pytest
 
 from engine import LLM, SamplingParams
 from engine.kernels.native import build, library
+from native import needs_kernels
 
 
 @pytest.fixture
@@ -22,9 +23,6 @@ def forgotten() -> Iterator[None]:
     yield
     library.library.cache_clear()
     build.build.cache_clear()
-
-
-needs_compiler = pytest.mark.skipif(not library.available(), reason="there is no C compiler")
 
 
 def test_without_a_compiler_it_warns_once_and_the_reference_serves(
@@ -51,7 +49,7 @@ def test_without_a_compiler_an_engine_runs_on_the_reference(
     assert llm.generate("The sea is", params, progress=False)[0].completion_tokens == 4
 
 
-@needs_compiler
+@needs_kernels
 def test_a_second_build_is_the_first_one_and_a_home_that_cannot_be_written_is_no_obstacle(
     forgotten: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -75,7 +73,7 @@ def test_where_there_is_a_compiler_there_are_kernels() -> None:
     assert build.build().exists()
 
 
-@needs_compiler
+@needs_kernels
 def test_no_warning_comes_from_the_compiler() -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler is not None
@@ -85,7 +83,7 @@ def test_no_warning_comes_from_the_compiler() -> None:
         assert done.returncode == 0, done.stderr
 
 
-@needs_compiler
+@needs_kernels
 @pytest.mark.parametrize("limit", ["OMP_THREAD_LIMIT=1", "OMP_DYNAMIC=true"])
 def test_fewer_threads_than_asked_do_all_of_the_work(limit: str) -> None:
     code = """
@@ -117,7 +115,7 @@ def test_a_compiler_that_fails_says_why() -> None:
     assert failed("", -9) == "exit status -9"
 
 
-@needs_compiler
+@needs_kernels
 def test_without_a_home_it_is_built_elsewhere(
     forgotten: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

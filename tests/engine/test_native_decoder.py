@@ -15,15 +15,15 @@ from engine.config import ModelConfig, RopeConfig
 from engine.kernels.grouped import quantise_groups
 from engine.kernels.int8 import quantise_weight
 from engine.kernels.native.cache import NativeCache
-from engine.kernels.native.library import available
 from engine.kernels.native.limits import obstacle
 from engine.models.decoder import Decoder, QuantisedWeight
 from engine.models.native import NativeDecoder
 from engine.runner.executor import NativeExecutor, TorchExecutor
 from engine.runner.inputs import StepInputs
 from engine.scheduler.step import Step, Work
+from native import needs_kernels
 
-pytestmark = pytest.mark.skipif(not available(), reason="there is no C compiler")
+pytestmark = needs_kernels
 
 CPU = torch.device("cpu")
 BASE = ModelConfig(

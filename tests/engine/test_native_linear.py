@@ -9,11 +9,11 @@ from torch import Tensor
 from engine.kernels.activation import silu_and_mul
 from engine.kernels.grouped import GroupedWeight, grouped_linear, quantise_groups
 from engine.kernels.int8 import Int8Weight, int8_linear, quantise_rows, quantise_weight
-from engine.kernels.native.library import available
 from engine.kernels.native.linear import linear
 from engine.kernels.native.weights import AnyWeight, pack
+from native import needs_kernels
 
-pytestmark = pytest.mark.skipif(not available(), reason="there is no C compiler")
+pytestmark = needs_kernels
 
 KINDS = (
     "float32",

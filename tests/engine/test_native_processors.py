@@ -1,14 +1,13 @@
 """The tests of the kernels in C again, on kernels that are built for lesser processors."""
 
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from engine.kernels.native.library import available
+from native import needs_kernels
 
 HERE = Path(__file__).parent
 KERNELS = ("test_native_linear.py", "test_native_attention.py")
@@ -18,16 +17,26 @@ TESTS = {
     "x86-64-v3": (*KERNELS, "test_native_decoder.py", "test_draws.py"),
     "x86-64": KERNELS,
 }
-X86 = platform.machine() in ("x86_64", "AMD64")
+NEEDED = {"x86-64-v4": "avx512vl", "x86-64-v3": "avx2", "x86-64": "sse2"}
+CPUINFO = Path("/proc/cpuinfo")
+FLAGS = CPUINFO.read_text().split() if CPUINFO.exists() else []
 
 
-@pytest.mark.skipif(not available() or not X86, reason="there is no C compiler for x86-64")
-@pytest.mark.parametrize("machine", list(TESTS))
+@needs_kernels
+@pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param(
+            machine,
+            marks=pytest.mark.skipif(
+                NEEDED[machine] not in FLAGS,
+                reason=f"this processor would stop at instructions of {machine}",
+            ),
+        )
+        for machine in TESTS
+    ],
+)
 def test_kernels_built_for_a_lesser_processor_agree_with_their_references(machine: str) -> None:
-    known = Path("/proc/cpuinfo").read_text()
-    needed = {"x86-64-v4": "avx512vl", "x86-64-v3": "avx2", "x86-64": "sse2"}[machine]
-    if needed not in known:
-        pytest.skip(f"this processor cannot run {machine}")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x"]
     done = subprocess.run(
         [*command, *(str(HERE / name) for name in TESTS[machine])],

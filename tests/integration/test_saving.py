@@ -38,7 +38,8 @@ def test_the_expected_saving_is_the_measured_one(make_up: Callable[..., Any]) ->
     batch = create(client, jsonl(lines))
     batch = wait(client, batch.id, "completed")
     check_exactly_once(client, batch, [line["custom_id"] for line in lines])
-    plan = batch.model_extra["tidemill"]["plan"]  # type: ignore[index]
+    assert batch.model_extra is not None
+    plan = batch.model_extra["tidemill"]["plan"]
     assert batch.usage is not None
     assert plan["prompt_tokens"] == batch.usage.input_tokens
     assert plan["duplicate_lines"] == 9

@@ -101,12 +101,11 @@ INLINE void scores_int8(const int R, attending *a, int r, uint8_t *const *area, 
 
 /* The tile's scores of one row, minus infinity (or so) where it does not see the key. */
 INLINE void hide(attending *a, int r, int64_t start) {
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     int32_t low = a->low[r] - start > 0 ? least(a->low[r] - start, KEYS) : 0;
     int32_t high = a->high[r] - start > 0 ? least(a->high[r] - start, KEYS) : 0;
     UNROLL for (int j = 0; j < AREAS; j++) {
         vf s = load_f32(a->scores[r] + AREA * j);
-        vi seen = (lane + AREA * j >= low) & (lane + AREA * j < high);
+        vi seen = (NUMBERS + AREA * j >= low) & (NUMBERS + AREA * j < high);
         put_f32(a->scores[r] + AREA * j, pick(seen, s, splat(HIDDEN)));
     }
 }
@@ -114,12 +113,11 @@ INLINE void hide(attending *a, int r, int64_t start) {
 /* The scales of a tile's values, stretched so that the greatest is 255; returns what 1 stands for.
  * Only the first `seen` keys count: behind them is what was there before. */
 INLINE float stretch(uint8_t *const *area, int64_t width, int64_t seen, vf *scales) {
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     int32_t end = least(seen, KEYS);
     vf greatest = splat(1e-30f);
     UNROLL for (int j = 0; j < AREAS; j++) {
         scales[j] = load_f32((const float *)(area[j] + 2 * AREA * width) + AREA);
-        scales[j] = pick(lane + AREA * j < end, scales[j], splat(0));
+        scales[j] = pick(NUMBERS + AREA * j < end, scales[j], splat(0));
         greatest = larger(greatest, scales[j]);
     }
     float unit = most(greatest) / 255;

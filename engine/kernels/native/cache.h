@@ -49,10 +49,7 @@ INLINE void store_bf16(const cache *c, uint8_t *area, int64_t at, const float *k
 
 /* A vector of `width` floats to whole numbers from -127 to 127; returns what 1 stands for. */
 INLINE float quantise(const float *x, int64_t width, vf *q) {
-    vf top = splat(0);
-    for (int64_t d = 0; d < width; d += LANES)
-        top = larger(top, larger(load_f32(x + d), -load_f32(x + d)));
-    float scale = most(top) / 127, inverse = scale > 0 ? 1 / scale : 0;
+    float scale = greatest_of(x, width) / 127, inverse = scale > 0 ? 1 / scale : 0;
     for (int64_t d = 0; d < width; d += LANES)
         q[d / LANES] = rounded(load_f32(x + d) * inverse);
     return scale;

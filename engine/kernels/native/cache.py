@@ -52,11 +52,6 @@ class NativeCache:
         """Bytes of a block, over all layers."""
         return self._model.num_layers * self._layer_bytes
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory, once all of it was written."""
-        return self._memory.nbytes
-
     def fill(self, value: int) -> None:
         """Write every byte, 0 to 255: what was never written costs nothing to read."""
         self._memory.fill_(value)

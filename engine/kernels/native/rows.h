@@ -18,6 +18,7 @@ typedef struct {
     float *sums;                /* GROUPED [tokens, width / group]: of the group's inputs */
 } rows;
 
+/* The greatest magnitude. */
 INLINE float greatest_of(const float *x, int64_t width) {
     vf top = splat(0);
     for (int64_t d = 0; d < width; d += LANES) {

@@ -15,7 +15,6 @@
 typedef struct {
     float temperature, top_p, min_p, uniform; /* temperature 0: the greatest */
     int32_t top_k;                            /* 0: all */
-    int32_t unused;
 } draw;
 
 typedef struct {
@@ -163,8 +162,7 @@ static candidate filter(room *r, int64_t vocab, const draw *d, double total) {
 }
 
 INLINE vi kept(const keep *k, vf w, int64_t first) {
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vi equal = (w == k->last.value) & (lane + (int32_t)first <= k->last.token);
+    vi equal = (w == k->last.value) & (NUMBERS + (int32_t)first <= k->last.token);
     return ((w > k->last.value) | equal) & (w >= k->least) & (w > 0);
 }
 

@@ -31,6 +31,9 @@ INLINE int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 INLINE vf splat(float x) { return (vf){} + x; }
 INLINE vf pick(vi where, vf yes, vf no) { return (vf)(((vi)yes & where) | ((vi)no & ~where)); }
+/* Each lane's number. */
+static const vi NUMBERS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 INLINE vf larger(vf a, vf b) { return pick(a > b, a, b); }
 INLINE vf smaller(vf a, vf b) { return pick(a < b, a, b); }
 
@@ -96,9 +99,6 @@ INLINE vf power_of_two(const int degree, vf t) {
     return p * (vf)((__builtin_convertvector(n, vi) + 127) << 23);
 #endif
 }
-
-/* e^x for x <= 0. */
-INLINE vf exponential(vf x) { return power_of_two(5, x * 1.44269504f); }
 
 /* x / (1 + e^-x) (SiLU, Elfwing et al. 2017); to 2e-4 where `rough`, as is enough ahead of rounding. */
 INLINE vf silu(const int rough, vf x) {

@@ -24,11 +24,6 @@ class PackedWeight:
     struct: Weight
     tensors: tuple[Tensor, ...]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return sum(tensor.nbytes for tensor in self.tensors)
-
 
 def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) -> PackedWeight:
     """Lay out a weight.
