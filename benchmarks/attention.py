@@ -5,9 +5,9 @@
 
 The model's shape (9 query heads on 3 key heads of 64) and 128 sequences with one new token each, or
 one prompt of 512. PyTorch gathers blocks and calls ``scaled_dot_product_attention``
-(`engine.kernels.reference`). Numba reads blocks in place, as C does, from the layout that PyTorch
-has. Contenders take turns over several caches, so that none finds its keys in the processor's;
-medians in milliseconds a layer.
+(`engine.kernels.reference.functions`). Numba reads blocks in place, as C does, from the layout that
+PyTorch has. Contenders take turns over several caches, so that none finds its keys in the
+processor's; medians in milliseconds a layer.
 """
 
 import argparse
@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ModelConfig, RopeConfig
-from engine.kernels import reference
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.native.attention import PagedAttention
 from engine.kernels.native.cache import NativeCache
+from engine.kernels.reference import functions as reference
 
 HEADS, KV_HEADS, WIDTH, SIZE, LAYERS = 9, 3, 64, 16, 6
 SHAPE = ModelConfig(

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from engine.catalog import resolve
 from engine.config import EngineConfig
+from engine.executors.build import Built, build
 from engine.models.families import load_config
 from engine.params import SamplingParams
-from engine.runner.building import Built, build
 from engine.scheduler.step import Admission, Step, Work
 from engine.tokenizer import Tokenizer, load_tokenizer
 

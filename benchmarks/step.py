@@ -29,14 +29,14 @@ from engine import SamplingParams
 from engine.catalog import resolve
 from engine.config import CacheDtype, EngineConfig, ModelConfig
 from engine.core import EngineCore
+from engine.executors.build import Built, build
+from engine.executors.executor import Executor, NativeExecutor
 from engine.kernels.int8 import quantise_weight
 from engine.kernels.native.cache import AREA, area_bytes
 from engine.kernels.native.linear import linear
 from engine.kernels.native.weights import pack
 from engine.models.families import load_config
 from engine.requests import Request
-from engine.runner.building import Built, build
-from engine.runner.executor import Executor, NativeExecutor
 from engine.scheduler.step import Admission, Step, Work
 
 FILL = 60  # of every byte of a cache: small numbers in bfloat16, in int8 and as scales

@@ -7,12 +7,12 @@ from engine.cache.block_pool import BlockPool
 from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest, PromptTooLong
+from engine.executors.machine import Placement
+from engine.executors.runner import Runner
 from engine.info import EngineInfo
 from engine.models.families import load_config
 from engine.output import Answer, Finished, RequestAnswers
 from engine.requests import EngineStats, FinishReason, Request
-from engine.runner.machine import Placement
-from engine.runner.runner import Runner
 from engine.scheduler.policy import AdmissionPolicy, Continuous, Static
 from engine.scheduler.scheduler import Limits, Scheduler
 from engine.scheduler.sequence import Sequence

@@ -9,7 +9,7 @@ from engine.core import EngineCore
 from engine.errors import InvalidRequest
 from engine.info import EngineInfo
 from engine.params import SamplingParams
-from engine.planning import depth_first, pack_tokens
+from engine.prefix_order import depth_first, pack_tokens
 from engine.requests import Completion, EngineStats, Request
 from engine.tokenizer import Tokenizer
 
@@ -134,7 +134,7 @@ class LLM:
     def _plan(
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
     ) -> list[int]:
-        """The order in which prompts are queued: see `engine.planning`."""
+        """The order in which prompts are queued: see `engine.prefix_order`."""
         limit, most = self.info.context_length, 2**32 - 1  # ids that are none are refused later
         return depth_first(
             [pack_tokens([min(max(0, token), most) for token in prompt]) for prompt in prompts],

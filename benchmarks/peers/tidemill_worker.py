@@ -8,7 +8,7 @@ from importlib.metadata import version
 from serve import Item, serve
 
 from engine import LLM, SamplingParams
-from engine.planning import depth_first, pack_tokens
+from engine.prefix_order import depth_first, pack_tokens
 
 
 def main() -> None:

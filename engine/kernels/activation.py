@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from engine.kernels import reference
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
+from engine.kernels.reference import functions as reference
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:

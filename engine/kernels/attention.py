@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from engine.kernels import reference
 from engine.kernels.batch import AttentionBatch
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
+from engine.kernels.reference import functions as reference
 
 
 def store_kv(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.kernels.plan import AttentionPlan, make_plan
+from engine.kernels.reference.walk import AttentionPlan, make_plan
 
 
 class PrefillSpan(NamedTuple):

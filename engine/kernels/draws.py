@@ -5,10 +5,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.kernels import reference
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
+from engine.kernels.reference import functions as reference
 
-# ``draw`` of native/sampling.c: temperature 0 takes the greatest, top_k 0 and top_p 1 keep all.
+# ``draw`` of sampling.c: temperature 0 takes the greatest, top_k 0 and top_p 1 keep all.
 DRAW = np.dtype(
     [
         ("temperature", np.float32),

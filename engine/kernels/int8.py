@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.kernels import reference
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
+from engine.kernels.reference import functions as reference
 
 
 @dataclass(frozen=True, slots=True)

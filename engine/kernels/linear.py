@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
 
 # The row count that oneDNN lays a weight out for. Measured from 1 to 512 rows: the choice hardly
 # matters, in bfloat16 not at all.

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from engine.kernels import reference
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
+from engine.kernels.reference import functions as reference
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

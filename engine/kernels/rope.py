@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from engine.config import RopeConfig
-from engine.kernels import reference
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
+from engine.kernels.reference import functions as reference
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def test_an_interrupted_step_leaves_no_wrong_prefix_behind(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.models.native.NativeDecoder.head", interrupt)
+        patch.setattr("engine.executors.native_decoder.NativeDecoder.head", interrupt)
         patch.setattr("engine.models.decoder.silu_and_mul", interrupt)
         with pytest.raises(KeyboardInterrupt):
             llm.generate([prompt], GREEDY, progress=False)

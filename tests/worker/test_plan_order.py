@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.params import SamplingParams
-from engine.planning import common_prefix, depth_first, pack_tokens, saved_tokens
+from engine.prefix_order import common_prefix, depth_first, pack_tokens, saved_tokens
 from worker.plan.order import ChunkLimits, arrange, cut, shared_tokens
 from worker.plan.plan_file import PlanFile, PlanHeader, encode_groups, encode_problems
 from worker.plan.rows import PlannedLine, pack_params, unpack_params, unpack_tokens

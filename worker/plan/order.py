@@ -1,6 +1,6 @@
 """The order of a plan: a walk of the prefix tree, equals together, cut into chunks.
 
-Pure functions over one window of the input; `engine.planning` has the walk.
+Pure functions over one window of the input; `engine.prefix_order` has the walk.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from engine.planning import common_prefix, depth_first, saved_tokens
+from engine.prefix_order import common_prefix, depth_first, saved_tokens
 from worker.plan.rows import Group, PlannedLine
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.params import SamplingParams
-from engine.planning import pack_tokens
+from engine.prefix_order import pack_tokens
 
 __all__ = ["Group", "PlannedLine", "pack_params", "pack_tokens", "unpack_params", "unpack_tokens"]
 
@@ -36,7 +36,7 @@ class PlannedLine:
 
     Attributes:
         line: the input's line number, from 1.
-        tokens: the prompt, packed by `engine.planning.pack_tokens`.
+        tokens: the prompt, packed by `engine.prefix_order.pack_tokens`.
         params: the sampling parameters, packed by `pack_params`.
         budget: tokens that it takes at most: the prompt and every answer.
         deterministic: whether a second run is meant to give the same answer.

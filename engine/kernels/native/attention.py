@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import OutOfCache
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
 from engine.kernels.native.cache import NativeCache, query_bytes
 from engine.kernels.native.library import library
 from engine.kernels.native.structs import Step

@@ -5,7 +5,7 @@ from ctypes import byref
 import torch
 from torch import Tensor
 
-from engine.kernels.checks import expect
+from engine.kernels.expect import expect
 from engine.kernels.native.library import library
 from engine.kernels.native.structs import GATE, GROUPED, INT8, KINDS, PUT, Rows, Weight
 from engine.kernels.native.weights import PackedWeight

@@ -15,7 +15,7 @@ def rotates(x: Tensor, odd: int, power: int) -> bool:
 
 
 def rotate_rows_(x: Tensor, by: Tensor, matrix: Tensor, power: int) -> None:
-    """`engine.kernels.reference.rotate_rows`, in place; ask `rotates` first."""
+    """`engine.kernels.reference.functions.rotate_rows`, in place; ask `rotates` first."""
     native = library()
     assert native is not None, "ask rotates() first"
     native.rotate_rows(

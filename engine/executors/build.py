@@ -11,16 +11,16 @@ from torch import Tensor
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
+from engine.executors.executor import Executor, NativeExecutor, TorchExecutor
+from engine.executors.inputs import StepInputs
+from engine.executors.machine import Choice, Placement, choose, give_back_memory, place
+from engine.executors.native_decoder import NativeDecoder
 from engine.kernels.draws import Draws, draw
 from engine.kernels.native.cache import NativeCache
 from engine.kernels.native.sampling import Drawing
 from engine.models.decoder import Decoder
 from engine.models.loading import Preparation, load_model
-from engine.models.native import NativeDecoder
-from engine.quantise.weights import Int4Weights, Int8Weights
-from engine.runner.executor import Executor, NativeExecutor, TorchExecutor
-from engine.runner.inputs import StepInputs
-from engine.runner.machine import Choice, Placement, choose, give_back_memory, place
+from engine.quantize.weights import Int4Weights, Int8Weights
 
 _WHOLE_CHANNEL = -1
 _DEFAULT_GROUP = 32

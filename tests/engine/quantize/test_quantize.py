@@ -12,16 +12,16 @@ from engine.cache.kv_cache import KVCache
 from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig, RopeConfig
 from engine.errors import InvalidConfig
+from engine.executors.executor import TorchExecutor
+from engine.executors.inputs import StepInputs
 from engine.gguf import GGUFFile, dequantise, has_groups, read_groups
 from engine.kernels.int8 import quantise_weight
 from engine.kernels.mixing import mix, mix_count
 from engine.models.decoder import Decoder, Layer, Linear
 from engine.models.families import load_config
 from engine.models.loading import Preparation, load_model
-from engine.quantise.rotate import RotatedWeights, Rotation
-from engine.quantise.weights import Int8Weights
-from engine.runner.executor import TorchExecutor
-from engine.runner.inputs import StepInputs
+from engine.quantize.rotate import RotatedWeights, Rotation
+from engine.quantize.weights import Int8Weights
 from engine.scheduler.step import Step, Work
 
 CONFIG = ModelConfig(

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
 from engine.config import ModelConfig, RopeConfig
+from engine.executors.executor import NativeExecutor, TorchExecutor
+from engine.executors.inputs import StepInputs
+from engine.executors.native_decoder import NativeDecoder
 from engine.kernels.grouped import quantise_groups
 from engine.kernels.int8 import quantise_weight
 from engine.kernels.native.cache import NativeCache
 from engine.kernels.native.limits import obstacle
 from engine.models.decoder import Decoder, QuantisedWeight
-from engine.models.native import NativeDecoder
-from engine.runner.executor import NativeExecutor, TorchExecutor
-from engine.runner.inputs import StepInputs
 from engine.scheduler.step import Step, Work
 from native import needs_kernels
 

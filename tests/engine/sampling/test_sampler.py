@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
 from engine.params import SamplingParams
-from engine.runner.sampler import Sampler
+from engine.sampling.sampler import Sampler
 from engine.scheduler.step import Admission, SampledToken
 
 VOCAB = 32

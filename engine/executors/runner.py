@@ -6,9 +6,9 @@ import torch
 
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
-from engine.runner.building import build
-from engine.runner.inputs import StepInputs
-from engine.runner.sampler import Sampler
+from engine.executors.build import build
+from engine.executors.inputs import StepInputs
+from engine.sampling.sampler import Sampler
 from engine.scheduler.step import SampledToken, Step
 
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
+from engine.executors.inputs import StepInputs
+from engine.executors.native_decoder import NativeDecoder
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.native.structs import Step
 from engine.models.decoder import Decoder
-from engine.models.native import NativeDecoder
-from engine.runner.inputs import StepInputs
 
 
 class Scores(NamedTuple):

@@ -389,7 +389,7 @@ def test_encode_chat_is_the_rendered_prompt_without_added_tokens(
 def test_nothing_here_imports_torch() -> None:
     modules = "engine.catalog, engine.gguf, engine.tokenizer"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 
 

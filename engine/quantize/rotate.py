@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from engine.config import ModelConfig
-from engine.kernels import reference
 from engine.kernels.mixing import mix, mix_count
 from engine.kernels.native.rotation import rotate_rows_, rotates
+from engine.kernels.reference import functions as reference
 from engine.models.decoder import Decoder, FeedForward, Layer
 
 _SEED = 0x7D1

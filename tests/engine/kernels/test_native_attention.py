@@ -10,10 +10,10 @@ from torch import Tensor
 
 from engine.config import ModelConfig, RopeConfig
 from engine.errors import OutOfCache
-from engine.kernels import reference
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.native.attention import PagedAttention
 from engine.kernels.native.cache import NativeCache
+from engine.kernels.reference import functions as reference
 from native import needs_kernels
 
 pytestmark = needs_kernels

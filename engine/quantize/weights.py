@@ -6,7 +6,7 @@ from engine.config import ModelConfig
 from engine.kernels.grouped import GroupedWeight, quantise_groups
 from engine.kernels.int8 import Int8Weight, quantise_weight
 from engine.models.decoder import Decoder
-from engine.quantise.rotate import RotatedWeights
+from engine.quantize.rotate import RotatedWeights
 
 
 class Int8Weights:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.batch import AttentionBatch
-from engine.kernels.plan import DecodeGroup, Prefill
+from engine.kernels.reference.walk import DecodeGroup, Prefill
 
 # Keys (and as many values) that a group of decodes gathers at once. On a CPU a group should stay
 # in the cache between its gather and its products: at 128 decodes of context 1,000 groups of 1.5
