@@ -15,7 +15,7 @@ from api.metrics import CountRequests, RequestMetrics
 from api.middleware import REQUEST_ID_HEADER, AccessLog, BodyLimit, request_id_of
 from api.routes import batches, files, health, lifecycle, models
 from api.schemas.common import ErrorEnvelope
-from storage.database import Database
+from storage.database.connection import Database
 from storage.errors import StorageError
 from storage.objects import ObjectStore
 from storage.settings import Settings

@@ -15,10 +15,10 @@ from api.schemas.batches import (
     InputTokensDetails,
     RequestCounts,
 )
-from storage.jobs import JobView
-from storage.progress import JobProgress
-from storage.states import TERMINAL_JOB_STATES, JobState, StopReason
-from storage.tables import Job
+from storage.database.states import TERMINAL_JOB_STATES, JobState, StopReason
+from storage.database.tables import Job
+from storage.jobs.jobs import JobView
+from storage.jobs.progress import JobProgress
 
 STATUSES: Mapping[JobState, BatchStatus] = {
     JobState.VALIDATING: "validating",

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from storage.database import Database
+from storage.database.connection import Database
 from storage.objects import ObjectStore
 from storage.settings import Settings
 from storage.wakeups import Wakeups

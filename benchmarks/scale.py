@@ -25,13 +25,15 @@ import orjson
 
 from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Output, Request
-from storage import files, jobs, keys, models
-from storage.database import Database
-from storage.files import NewFile
+from storage.database.connection import Database
 from storage.ids import new_id
-from storage.jobs import NewJob
+from storage.jobs import jobs
+from storage.jobs.jobs import NewJob
+from storage.jobs.reconcile import reconcile
+from storage.objects import object_keys as keys
 from storage.objects import open_store
-from storage.reconcile import reconcile
+from storage.registry import files, models
+from storage.registry.files import NewFile
 from storage.settings import Settings
 from tidemill.logs import configure_logs
 from worker.context import WorkerContext

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from storage.database import Database
+from storage.database.connection import Database
 from storage.errors import OutOfSpace, StorageError
 from storage.objects import ObjectStore
 from storage.settings import Settings

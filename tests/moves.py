@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import update
 from sqlmodel import col
 
-from storage import chunks
-from storage.chunks import Counts
-from storage.database import Database
+from storage.database.connection import Database
+from storage.database.states import ChunkState
+from storage.database.tables import Chunk, Job
 from storage.errors import StateConflict
-from storage.reconcile import reconcile
-from storage.states import ChunkState
-from storage.tables import Chunk, Job
+from storage.jobs import chunks
+from storage.jobs.chunks import Counts
+from storage.jobs.reconcile import reconcile
 from storage.wakeups import Wakeup
 
 MAX_CRASHES = 3

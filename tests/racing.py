@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlmodel import Session
 
-from storage.database import Database
+from storage.database.connection import Database
 from storage.errors import StateConflict
 
 Change = Callable[[Database], Any]

@@ -104,7 +104,7 @@ def _home(settings: Settings) -> Iterator[Check]:
 
 
 def _database(settings: Settings) -> Iterator[Check]:
-    from storage.database import Database
+    from storage.database.connection import Database
     from storage.probes import look_at_clock
 
     try:

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from storage.errors import DamagedData, DecodedTooLarge
-from storage.gzipped import decoded
-from storage.jsonl import read_lines
+from storage.streams.gzipped import decoded
+from storage.streams.jsonl import read_lines
 from tidemill.errors import InputError
 
 SAMPLE_BYTES = 1024 * 1024

@@ -12,8 +12,8 @@ from engine.catalog import BUILTIN, resolve
 from engine.config import ModelConfig
 from engine.errors import EngineError
 from engine.models.families import load_config
-from storage import models
-from storage.database import Database
+from storage.database.connection import Database
+from storage.registry import models
 from storage.settings import Settings
 from tidemill.errors import PullFailed, UsageError
 

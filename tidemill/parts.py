@@ -6,12 +6,12 @@ from contextlib import ExitStack
 
 from prometheus_client.registry import Collector
 
-from storage import models as model_rows
-from storage.database import Database
+from storage.database.connection import Database
+from storage.database.startup import bring_up
 from storage.objects import open_store
 from storage.probes import probe_at_start
+from storage.registry import models as model_rows
 from storage.settings import Settings
-from storage.startup import bring_up
 from tidemill.errors import UsageError
 from tidemill.metrics import serve_metrics
 from tidemill.service import check_shared

@@ -10,14 +10,14 @@ from prometheus_client.registry import Collector
 from api.app import create_app
 from api.auth import check_bind
 from api.metrics import RequestMetrics
-from storage import models
-from storage.database import Database
+from storage.database.connection import Database
+from storage.database.startup import bring_up
 from storage.errors import ConfigurationError
 from storage.home import Home
 from storage.objects import open_store
 from storage.probes import probe_at_start
+from storage.registry import models
 from storage.settings import Settings
-from storage.startup import bring_up
 from storage.wakeups import Wakeups, celery_app
 from tidemill.errors import StartFailed
 from tidemill.metrics import serve_metrics

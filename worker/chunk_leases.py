@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from storage.chunks import ChunkLease, renew_chunks, stop_reasons
+from storage.jobs.chunks import ChunkLease, renew_chunks, stop_reasons
 from worker.chunk_run import ChunkRun
 from worker.context import WorkerContext
 from worker.lease import Lease, Renewal

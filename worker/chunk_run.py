@@ -9,9 +9,9 @@ import structlog
 from msgspec import Raw
 
 from engine.requests import Completion, Request
-from storage.chunks import Counts
-from storage.states import StopReason
-from storage.tables import Chunk
+from storage.database.states import StopReason
+from storage.database.tables import Chunk
+from storage.jobs.chunks import Counts
 from worker.answers import Answers
 from worker.errors import BrokenResult
 from worker.parts import Record, encode_record

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from storage import keys
-from storage.chunks import Counts, commit_chunk
+from storage.database.tables import Chunk
 from storage.errors import ObjectExists
+from storage.jobs.chunks import Counts, commit_chunk
 from storage.objects import ObjectStore
-from storage.tables import Chunk
+from storage.objects import object_keys as keys
 from worker.context import WorkerContext
 from worker.errors import PartMismatch
 

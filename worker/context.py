@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from celery import Celery
 
-from storage.database import Database
+from storage.database.connection import Database
 from storage.ids import new_id
 from storage.objects import ObjectStore, open_store
 from storage.settings import Settings

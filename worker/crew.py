@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 import structlog
 
 from storage.errors import StorageError
-from storage.reconcile import due
+from storage.jobs.reconcile import due
 from worker.bell import Bell
 from worker.context import WorkerContext
 from worker.drain import drain

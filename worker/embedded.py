@@ -1,6 +1,6 @@
 """A worker in the process of the API, for the embedded mode."""
 
-from storage.reconcile import reclaim_embedded
+from storage.jobs.reconcile import reclaim_embedded
 from worker.context import WorkerContext
 from worker.host import WorkerHost
 

@@ -9,16 +9,17 @@ from functools import partial
 
 import structlog
 
-from storage import finalizing, keys
-from storage.chunks import iter_chunks
+from storage.database.states import ChunkState, StopReason
+from storage.database.tables import Chunk, Job
 from storage.errors import CountsDiffer, ObjectNotFound, StateConflict, StorageError
-from storage.files import NewFile
-from storage.finalizing import Results
 from storage.ids import new_id
-from storage.keys import ResultKind
+from storage.jobs import finalizing
+from storage.jobs.chunks import iter_chunks
+from storage.jobs.finalizing import Results
 from storage.objects import ObjectStore, ObjectWriter
-from storage.states import ChunkState, StopReason
-from storage.tables import Chunk, Job
+from storage.objects import object_keys as keys
+from storage.objects.object_keys import ResultKind
+from storage.registry.files import NewFile
 from worker.chunk_run import unanswered
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping

@@ -7,9 +7,11 @@ from itertools import islice
 
 import structlog
 
-from storage import files, garbage, keys
 from storage.errors import StorageError
+from storage.jobs import garbage
+from storage.objects import object_keys as keys
 from storage.objects.base import ObjectInfo
+from storage.registry import files
 from worker.context import WorkerContext
 
 log = structlog.get_logger(__name__)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from storage.chunks import claim_chunk, release_chunk
-from storage.crashes import crash_chunk
+from storage.database.tables import Chunk
 from storage.errors import ObjectNotFound, StateConflict, StorageError
-from storage.tables import Chunk
+from storage.jobs.chunks import claim_chunk, release_chunk
+from storage.jobs.crashes import crash_chunk
 from worker.chunk_leases import ChunkLeases
 from worker.chunk_run import ChunkRun
 from worker.commit import commit_part

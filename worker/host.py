@@ -7,7 +7,7 @@ import structlog
 from prometheus_client.registry import Collector
 
 from engine.errors import EngineError
-from storage import models as model_rows
+from storage.registry import models as model_rows
 from storage.settings import Settings
 from storage.wakeups import celery_app
 from worker.context import WorkerContext

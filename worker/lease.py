@@ -13,8 +13,8 @@ from types import TracebackType
 
 import structlog
 
+from storage.database.states import StopReason
 from storage.errors import StorageError
-from storage.states import StopReason
 from worker.errors import LeaseLost
 
 log = structlog.get_logger(__name__)

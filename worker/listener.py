@@ -13,8 +13,8 @@ from celery import Celery
 from celery.exceptions import WorkerShutdown
 from celery.worker import WorkController
 
-from storage import models as model_rows
 from storage.errors import StorageError
+from storage.registry import models as model_rows
 from storage.wakeups import CONTROL_QUEUE, Wakeup, model_queue
 from worker.context import WorkerContext
 from worker.reconciler import tick

@@ -2,8 +2,8 @@
 
 import structlog
 
-from storage.reconcile import stop_broken_job
-from storage.tables import Chunk
+from storage.database.tables import Chunk
+from storage.jobs.reconcile import stop_broken_job
 from worker.context import WorkerContext
 
 log = structlog.get_logger(__name__)

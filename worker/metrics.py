@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from storage.backlog import read_backlog
-from storage.chunks import Counts
-from storage.database import Database
+from storage.database.connection import Database
 from storage.errors import StorageError
+from storage.jobs.backlog import read_backlog
+from storage.jobs.chunks import Counts
 
 log = structlog.get_logger(__name__)
 

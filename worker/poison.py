@@ -4,9 +4,9 @@ import time
 
 import structlog
 
-from storage.chunks import Counts, claim_poison, release_chunk
+from storage.database.tables import Chunk
 from storage.errors import ObjectNotFound, StateConflict
-from storage.tables import Chunk
+from storage.jobs.chunks import Counts, claim_poison, release_chunk
 from worker.commit import commit_part
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan

@@ -6,7 +6,7 @@ import time
 import structlog
 
 from storage.errors import StorageError
-from storage.reconcile import reconcile
+from storage.jobs.reconcile import reconcile
 from storage.wakeups import Wakeup
 from worker.context import WorkerContext
 from worker.errors import WorkerError

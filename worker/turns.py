@@ -10,7 +10,7 @@ from collections.abc import Collection
 import structlog
 
 from storage.errors import StorageError
-from storage.urgency import WaitingModel, waiting_models
+from storage.jobs.urgency import WaitingModel, waiting_models
 from worker.context import WorkerContext
 
 log = structlog.get_logger(__name__)

@@ -12,9 +12,10 @@ from api.ids import checked_id
 from api.schemas.batch_create import BatchCreate, fingerprint
 from api.schemas.batches import Batch
 from api.schemas.common import Page
-from storage import files, jobs
+from storage.database.tables import File
 from storage.errors import NotFound
-from storage.tables import File
+from storage.jobs import jobs
+from storage.registry import files
 from storage.wakeups import Wakeup
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]

@@ -20,12 +20,13 @@ from api.schemas.common import Page
 from api.schemas.files import FileDeleted, FileForm, FileObject
 from api.threads import in_thread
 from api.uploads import BLOCK_BYTES, Upload, store_upload
-from storage import files, keys
+from storage.database.states import JobState
+from storage.database.tables import File, Job
 from storage.errors import NotFound, ObjectStoreError, StorageError
 from storage.ids import new_id
 from storage.objects import ObjectStore
-from storage.states import JobState
-from storage.tables import File, Job
+from storage.objects import object_keys as keys
+from storage.registry import files
 
 router = APIRouter(prefix="/files", tags=["Files"])
 

@@ -14,10 +14,10 @@ from api.routes.batches import IdempotencyKey, read_batch
 from api.schemas.batch_create import fingerprint, parse_window
 from api.schemas.batch_retry import BatchRetry
 from api.schemas.batches import Batch
-from storage import jobs, retries
 from storage.errors import NotFound, StateConflict
-from storage.jobs import NewJob
-from storage.retries import Retryable
+from storage.jobs import jobs, retries
+from storage.jobs.jobs import NewJob
+from storage.jobs.retries import Retryable
 from storage.wakeups import Wakeup
 
 router = APIRouter(prefix="/batches/{batch_id}", tags=["Batches"])

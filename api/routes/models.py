@@ -6,8 +6,8 @@ from api.auth import TenantDep
 from api.context import ContextDep
 from api.errors import no_such_model
 from api.schemas.models import ModelList, ModelObject
-from storage import models
 from storage.errors import NotFound
+from storage.registry import models
 
 router = APIRouter(prefix="/models", tags=["Models"])
 

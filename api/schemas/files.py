@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from api.schemas.common import DAY, ExpiresAfter, Identified
-from storage.tables import File
+from storage.database.tables import File
 
 BATCH_INPUT_SECONDS = 30 * DAY
 

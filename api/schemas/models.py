@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from storage.tables import Model
+from storage.database.tables import Model
 
 
 class ModelObject(BaseModel):

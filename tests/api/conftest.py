@@ -14,17 +14,18 @@ import uvicorn
 from openai import OpenAI
 
 from api.app import create_app
-from storage import chunks, finalizing, keys, planning
-from storage.chunks import Counts
-from storage.database import Database
-from storage.files import NewFile
-from storage.finalizing import Results
+from storage.database.connection import Database
+from storage.database.tables import Chunk, Job
 from storage.ids import new_id
-from storage.keys import ResultKind
+from storage.jobs import chunks, finalizing, planning
+from storage.jobs.chunks import Counts
+from storage.jobs.finalizing import Results
+from storage.jobs.reconcile import reconcile
 from storage.objects import ObjectStore, open_store
-from storage.reconcile import reconcile
+from storage.objects import object_keys as keys
+from storage.objects.object_keys import ResultKind
+from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.tables import Chunk, Job
 from storage.wakeups import Wakeups, celery_app
 
 

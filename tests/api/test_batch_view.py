@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 from api.batch_view import batch_of
-from storage.jobs import JobView
-from storage.progress import JobProgress
-from storage.states import JobState, StopReason
-from storage.tables import Job
+from storage.database.states import JobState, StopReason
+from storage.database.tables import Job
+from storage.jobs.jobs import JobView
+from storage.jobs.progress import JobProgress
 
 
 def view(state: JobState, **values: Any) -> JobView:

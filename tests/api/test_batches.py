@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from storage import jobs, planning
+from storage.jobs import jobs, planning
 from storage.wakeups import CONTROL_QUEUE
 
 LINE = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n'

@@ -14,7 +14,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from storage import keys
+from storage.objects import object_keys as keys
 from storage.settings import DEFAULT_TENANT
 
 DAY = 86_400

@@ -8,10 +8,10 @@ import pytest
 from openai.types import Batch
 from sqlalchemy import update
 
-from storage import chunks, jobs
-from storage.chunks import Counts
-from storage.reconcile import reconcile
-from storage.tables import Job
+from storage.database.tables import Job
+from storage.jobs import chunks, jobs
+from storage.jobs.chunks import Counts
+from storage.jobs.reconcile import reconcile
 
 LEASE = 45.0
 

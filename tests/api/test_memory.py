@@ -21,7 +21,7 @@ import socket, sys
 import uvicorn
 from pathlib import Path
 from api.app import create_app
-from storage.database import Database
+from storage.database.connection import Database
 from storage.objects import open_store
 from storage.settings import Settings
 from storage.wakeups import Wakeups, celery_app

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from storage.chunks import Counts
+from storage.jobs.chunks import Counts
 from storage.wakeups import CONTROL_QUEUE
 
 

@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.auth import check_bind, find_tenant, is_loopback
-from storage import models
-from storage.database import Database
+from storage.database.connection import Database
 from storage.errors import ConfigurationError, ObjectStoreUnavailable, OutOfSpace, StorageError
 from storage.objects import open_store
+from storage.registry import models
 from storage.settings import Settings
 from storage.wakeups import Wakeups, celery_app
 

@@ -8,13 +8,15 @@ from simulation.results import Results
 from simulation.rows import ENDED
 from simulation.scenario import ENDPOINT, Batch, Line
 from simulation.scheduler import Process
-from storage import files, jobs, keys
+from storage.database.tables import File
 from storage.errors import NothingToRetry, StateConflict, StorageError
-from storage.files import NewFile
 from storage.ids import new_id
-from storage.jobs import NewJob
-from storage.retries import retry_source
-from storage.tables import File
+from storage.jobs import jobs
+from storage.jobs.jobs import NewJob
+from storage.jobs.retries import retry_source
+from storage.objects import object_keys as keys
+from storage.registry import files
+from storage.registry.files import NewFile
 from storage.wakeups import Wakeup
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from unittest.mock import patch
 from sqlalchemy import Engine, StaticPool, create_engine
 from sqlmodel import Session
 
-import storage.database
+import storage.database.connection
 from simulation.points import Points
-from storage.database import Database
+from storage.database.connection import Database
 from storage.errors import DatabaseUnavailable
 
 UNIX_EPOCH_JULIAN = 2440587.5
@@ -34,7 +34,7 @@ class Memory(Database):
         self._now = 0.0
         self.connection = sqlite3.connect(":memory:", cached_statements=1_000)
         self.connection.create_function("julianday", 1, self._julianday)
-        with patch.object(storage.database, "create_engine", self._engine):
+        with patch.object(storage.database.connection, "create_engine", self._engine):
             super().__init__("sqlite://")
         self.migrate()
         names = self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")

@@ -70,59 +70,67 @@ REQUIRED = (
     _mutant(
         "no-attempt-fence",
         "I2 I3 I4 I5",
-        Edit("storage.transitions", _FENCE, ""),
+        Edit("storage.jobs.transitions", _FENCE, ""),
     ),
     _mutant(
         "no-leased-guard",
         "I2 I3 I4 I5 I6",
-        Edit("storage.transitions", _GUARD, "        )\n        .values(state=after"),
+        Edit("storage.jobs.transitions", _GUARD, "        )\n        .values(state=after"),
     ),
     _mutant(
         "part-key-without-attempt",
         "I3 I4 I5 I8",
-        Edit("storage.keys", "{a}-{b}/{attempt}.jsonl", "{a}-{b}/part.jsonl"),
+        Edit("storage.objects.object_keys", "{a}-{b}/{attempt}.jsonl", "{a}-{b}/part.jsonl"),
     ),
     _mutant(
         "eager-garbage-collection",
         "I4 I5",
-        Edit("storage.garbage", "            col(Job.state).in_(TERMINAL_JOB_STATES),\n", ""),
-        Edit("storage.garbage", "            ended <= now_sql() - older_than,\n", ""),
+        Edit("storage.jobs.garbage", "            col(Job.state).in_(TERMINAL_JOB_STATES),\n", ""),
+        Edit("storage.jobs.garbage", "            ended <= now_sql() - older_than,\n", ""),
     ),
     _mutant(
         "incremented-counters",
         "I5",
         Edit(
-            "storage.chunks",
+            "storage.jobs.chunks",
             "        known = session.get(Chunk, chunk_id)\n",
             "        known = session.get(Chunk, chunk_id)\n"
             "        _count(session, known, counts)\n",
         ),
         Edit(
-            "storage.chunks",
+            "storage.jobs.chunks",
             "        if chunk is not None:\n            return chunk\n",
             "        if chunk is not None:\n"
             "            _count(session, chunk, counts)\n"
             "            return chunk\n",
         ),
         Edit(
-            "storage.chunks",
+            "storage.jobs.chunks",
             "def release_chunk(",
             "def _count(session: Session, chunk: Chunk, counts: Counts) -> None:\n"
             "    more = {'n_ok': col(Job.n_ok) + counts.ok, 'n_err': col(Job.n_err) + counts.err}\n"
             "    session.execute(update(Job).where(col(Job.id) == chunk.job_id).values(more))\n"
             "\n\ndef release_chunk(",
         ),
-        Edit("storage.finalizing", "        n_ok=sums.n_ok,\n        n_err=sums.n_err,\n", ""),
+        Edit("storage.jobs.finalizing", "        n_ok=sums.n_ok,\n        n_err=sums.n_err,\n", ""),
     ),
     _mutant(
         "no-split",
         "I8",
-        Edit("storage.crashes", "if crashes >= SPLIT_CRASHES and chunk.b", "if False and chunk.b"),
+        Edit(
+            "storage.jobs.crashes",
+            "if crashes >= SPLIT_CRASHES and chunk.b",
+            "if False and chunk.b",
+        ),
     ),
     _mutant(
         "result-key-without-epoch",
         "I5 I6",
-        Edit("storage.keys", "{results(job_id)}{epoch}/{kind}", "{results(job_id)}{kind}"),
+        Edit(
+            "storage.objects.object_keys",
+            "{results(job_id)}{epoch}/{kind}",
+            "{results(job_id)}{kind}",
+        ),
     ),
 )
 
@@ -131,7 +139,7 @@ MORE = (
         "no-epoch-guard-in-commit-plan",
         "I2 I1",
         Edit(
-            "storage.planning",
+            "storage.jobs.planning",
             "            JobState.RUNNING,\n            col(Job.plan_epoch) == epoch,\n",
             "            JobState.RUNNING,\n",
         ),
@@ -139,9 +147,9 @@ MORE = (
     _mutant(
         "no-epoch-guard-in-commit-final",
         "I2 I5 I6",
-        Edit("storage.finalizing", "if job.fin_epoch != epoch or job.state", "if job.state"),
+        Edit("storage.jobs.finalizing", "if job.fin_epoch != epoch or job.state", "if job.state"),
         Edit(
-            "storage.finalizing",
+            "storage.jobs.finalizing",
             "        state,\n        col(Job.fin_epoch) == epoch,\n",
             "        state,\n",
         ),
@@ -150,7 +158,7 @@ MORE = (
         "lost-answer-taken-for-success",
         "told",
         Edit(
-            "storage.chunks",
+            "storage.jobs.chunks",
             "known.state == ChunkState.DONE and known.part_key == part_key",
             "known.state != ChunkState.PENDING",
         ),
@@ -159,7 +167,7 @@ MORE = (
         "claim-ignores-cancel",
         "claim",
         Edit(
-            "storage.chunks",
+            "storage.jobs.chunks",
             "            col(Job.cancel).is_(None),\n",
             "",
         ),
@@ -167,18 +175,18 @@ MORE = (
     _mutant(
         "claim-ignores-pause",
         "claim",
-        Edit("storage.chunks", "            col(Job.paused_at).is_(None),\n", ""),
+        Edit("storage.jobs.chunks", "            col(Job.paused_at).is_(None),\n", ""),
     ),
     _mutant(
         "claim-ignores-rest",
         "claim",
-        Edit("storage.chunks", "            col(Chunk.not_before) <= now_sql(),\n", ""),
+        Edit("storage.jobs.chunks", "            col(Chunk.not_before) <= now_sql(),\n", ""),
     ),
     _mutant(
         "renewal-does-not-extend",
         "I2",
         Edit(
-            "storage.chunks",
+            "storage.jobs.chunks",
             ".values(lease_exp=now_sql() + lease_seconds, **lease",
             ".values(**lease",
         ),
@@ -186,13 +194,13 @@ MORE = (
     _mutant(
         "renewal-without-fence",
         "I2",
-        Edit("storage.chunks", "            col(Chunk.attempt) == lease.attempt,\n", ""),
+        Edit("storage.jobs.chunks", "            col(Chunk.attempt) == lease.attempt,\n", ""),
     ),
     _mutant(
         "reconciler-ignores-expiry",
         "I2",
         Edit(
-            "storage.reconcile",
+            "storage.jobs.reconcile",
             "_give_back(session, col(Chunk.lease_exp) <= now_sql())",
             "_give_back(session)",
         ),
@@ -201,7 +209,7 @@ MORE = (
         "reconciler-never-gives-back",
         "I8",
         Edit(
-            "storage.reconcile",
+            "storage.jobs.reconcile",
             "        _give_back(session, col(Chunk.lease_exp) <= now_sql())\n",
             "",
         ),
@@ -210,7 +218,7 @@ MORE = (
         "finalizes-with-live-chunks",
         "I5 I4",
         Edit(
-            "storage.reconcile",
+            "storage.jobs.reconcile",
             ".where(col(Job.state) == JobState.RUNNING, ~live)",
             ".where(col(Job.state) == JobState.RUNNING)",
         ),
@@ -219,13 +227,13 @@ MORE = (
         "other-bytes-accepted",
         "I3 I4 I5",
         Edit("storage.objects.base", "    if found != sha256:\n", "    if not found:\n"),
-        Edit("storage.keys", "{a}-{b}/{attempt}.jsonl", "{a}-{b}/part.jsonl"),
+        Edit("storage.objects.object_keys", "{a}-{b}/{attempt}.jsonl", "{a}-{b}/part.jsonl"),
     ),
     _mutant(
         "split-loses-a-line",
         "I1",
         Edit(
-            "storage.crashes",
+            "storage.jobs.crashes",
             "_child(chunk, middle, chunk.b)",
             "_child(chunk, middle, max(middle + 1, chunk.b - 1))",
         ),
@@ -233,7 +241,9 @@ MORE = (
     _mutant(
         "attempt-does-not-grow",
         "I2",
-        Edit("storage.chunks", "attempt=col(Chunk.attempt) + 1,", "attempt=col(Chunk.attempt),"),
+        Edit(
+            "storage.jobs.chunks", "attempt=col(Chunk.attempt) + 1,", "attempt=col(Chunk.attempt),"
+        ),
     ),
     _mutant(
         "commit-before-put",
@@ -262,7 +272,11 @@ MORE = (
     _mutant(
         "stale-plan-reused",
         "I4 I5 I1 I2",
-        Edit("storage.keys", "{plans(job_id)}{epoch}/{a}-{b}.arrow", "{plans(job_id)}{a}.arrow"),
+        Edit(
+            "storage.objects.object_keys",
+            "{plans(job_id)}{epoch}/{a}-{b}.arrow",
+            "{plans(job_id)}{a}.arrow",
+        ),
     ),
 )
 

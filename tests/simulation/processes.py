@@ -15,7 +15,7 @@ from simulation.scheduler import Process, Scheduler
 from simulation.store import Store
 from simulation.virtual import Event
 from storage.errors import StorageError
-from storage.reconcile import due
+from storage.jobs.reconcile import due
 from storage.settings import Settings
 from storage.wakeups import Wakeup
 from worker.context import WorkerContext

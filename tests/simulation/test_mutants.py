@@ -45,6 +45,6 @@ def test_the_mutant_fits_the_source(name: str) -> None:
 
 def test_a_mutant_that_does_not_fit_is_refused() -> None:
     with pytest.raises(MutantOutdated):
-        mutate("nothing of the kind", Edit("storage.keys", "part", ""))
+        mutate("nothing of the kind", Edit("storage.objects.object_keys", "part", ""))
     with pytest.raises(MutantOutdated):
-        mutate("part and part", Edit("storage.keys", "part", ""))
+        mutate("part and part", Edit("storage.objects.object_keys", "part", ""))

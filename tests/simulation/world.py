@@ -71,8 +71,8 @@ from simulation.scheduler import Process, Scheduler
 from simulation.store import Store
 from simulation.virtual import installed
 from storage.errors import ObjectNotFound
-from storage.models import ensure_default
-from storage.reconcile import reclaim_embedded
+from storage.jobs.reconcile import reclaim_embedded
+from storage.registry.models import ensure_default
 from worker.errors import BrokenPlan, BrokenResult
 from worker.garbage import collect_garbage
 

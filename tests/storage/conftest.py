@@ -15,16 +15,17 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from stack.servers import Postgres, Seaweed
-from storage import files, jobs, planning
-from storage.database import Database
+from storage.database.connection import Database
+from storage.database.tables import Job
 from storage.errors import DatabaseUnavailable
-from storage.files import NewFile
 from storage.ids import new_id
+from storage.jobs import jobs, planning
+from storage.jobs.planning import Plan, PlannedChunk
 from storage.objects import ObjectStore, open_store
 from storage.objects.local import LocalStore
-from storage.planning import Plan, PlannedChunk
+from storage.registry import files
+from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.tables import Job
 
 PART_BYTES = 5 * 1024 * 1024
 

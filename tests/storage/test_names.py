@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import keys
 from storage.ids import new_id
+from storage.objects import object_keys as keys
 from storage.objects.base import check_key
 
 

@@ -11,14 +11,14 @@ import pytest
 import structlog
 
 from storage import probes
-from storage.database import Database
+from storage.database.connection import Database
+from storage.database.startup import bring_up
 from storage.errors import DatabaseUnavailable, ObjectStoreUnavailable, OutOfSpace
 from storage.objects import ObjectStore
 from storage.objects.base import StoreProbe
 from storage.objects.local import LocalStore
 from storage.probes import look_at_clock, look_at_store, probe_at_start
 from storage.settings import Settings
-from storage.startup import bring_up
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
-from storage.database import Database
+from storage.database.connection import Database
 from storage.objects import open_store
 from storage.settings import Settings
 from storage.wakeups import Wakeups, celery_app

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from sqlmodel import select
 
-from storage.database import Database
-from storage.states import ChunkState
-from storage.tables import Chunk
+from storage.database.connection import Database
+from storage.database.states import ChunkState
+from storage.database.tables import Chunk
 from tidemill.client import Client
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -18,17 +18,19 @@ from engine.config import EngineConfig
 from engine.errors import EngineDied, EngineError, TokenizerError
 from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Output, Request
-from storage import files, jobs, keys
-from storage import models as model_rows
-from storage.database import Database
-from storage.files import NewFile
+from storage.database.connection import Database
+from storage.database.states import TERMINAL_JOB_STATES
+from storage.database.tables import Chunk, Job
 from storage.ids import new_id
-from storage.jobs import NewJob
+from storage.jobs import jobs
+from storage.jobs.jobs import NewJob
+from storage.jobs.reconcile import reconcile
+from storage.objects import object_keys as keys
 from storage.objects.local import LocalStore
-from storage.reconcile import reconcile
+from storage.registry import files
+from storage.registry import models as model_rows
+from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.states import TERMINAL_JOB_STATES
-from storage.tables import Chunk, Job
 from storage.wakeups import Wakeups, celery_app
 from worker.context import WorkerContext
 from worker.drain import drain

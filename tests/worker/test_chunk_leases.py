@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from storage import chunks
+from storage.database.states import ChunkState, StopReason
 from storage.errors import DatabaseUnavailable
-from storage.states import ChunkState, StopReason
+from storage.jobs import chunks
 from worker.chunk_leases import ChunkLeases
 from worker.chunk_run import ChunkRun
 from worker.lease import Lease

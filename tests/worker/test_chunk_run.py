@@ -8,8 +8,8 @@ import pytest
 
 from engine.params import SamplingParams
 from engine.requests import Completion, Output
-from storage.states import StopReason
-from storage.tables import Chunk
+from storage.database.states import StopReason
+from storage.database.tables import Chunk
 from worker.answers import Answers
 from worker.chunk_run import ChunkRun
 from worker.errors import BrokenResult

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from storage.states import TERMINAL_JOB_STATES, ChunkState, JobState
+from storage.database.states import TERMINAL_JOB_STATES, ChunkState, JobState
 from worker.crew import Crew
 from worker.reconciler import Reconciler
 

@@ -9,15 +9,17 @@ import orjson
 import pytest
 from openai.types.chat import ChatCompletion
 
-from storage import files, jobs, keys
-from storage.chunks import iter_chunks
-from storage.database import Database
-from storage.files import NewFile
+from storage.database.connection import Database
+from storage.database.states import TERMINAL_JOB_STATES, ChunkState, JobState
 from storage.ids import new_id
-from storage.jobs import JobView, NewJob
+from storage.jobs import jobs
+from storage.jobs.chunks import iter_chunks
+from storage.jobs.jobs import JobView, NewJob
+from storage.objects import object_keys as keys
 from storage.objects import open_store
+from storage.registry import files
+from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.states import TERMINAL_JOB_STATES, ChunkState, JobState
 from storage.wakeups import Wakeup, Wakeups, celery_app
 from worker.embedded import EmbeddedWorker
 

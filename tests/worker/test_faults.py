@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from storage import files, keys
+from storage.database.states import ChunkState, JobState
 from storage.errors import ConfigurationError, ObjectStoreError, OutOfSpace, StorageError
-from storage.files import NewFile
-from storage.states import ChunkState, JobState
+from storage.objects import object_keys as keys
+from storage.registry import files
+from storage.registry.files import NewFile
 from worker.answers import Answers
 from worker.drain import drain
 from worker.garbage import collect_garbage

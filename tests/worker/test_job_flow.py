@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from engine.errors import CheckpointError, ModelNotFound
-from storage import jobs, models
-from storage.states import ChunkState, JobState
+from storage.database.states import ChunkState, JobState
+from storage.jobs import jobs
+from storage.registry import models
 from worker.drain import drain
 from worker.finalizer import finalize_job
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from storage.database.states import StopReason
 from storage.errors import DatabaseUnavailable
-from storage.states import StopReason
 from worker.errors import LeaseLost
 from worker.lease import CLOSE_SECONDS, MARGIN_SECONDS, Lease, LeaseKeeper, Renewal
 

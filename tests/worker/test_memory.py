@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from storage.states import JobState
+from storage.database.states import JobState
 from worker.drain import drain
 from worker.finalizer import finalize_job
 from worker.plan.job import plan_job

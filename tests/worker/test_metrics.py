@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from storage.database import Database
+from storage.database.connection import Database
 from worker.metrics import BacklogCollector
 
 Line = Callable[..., dict[str, Any]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from storage.states import JobState
+from storage.database.states import JobState
 
 HOSTILE = ["../../../etc/passwd", "a/b", "\\..\\x", "%2e%2e%2f", "..", "\u0000", "x" * 3_000, "é☃"]
 OURS = re.compile(

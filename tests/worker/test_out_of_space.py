@@ -14,8 +14,8 @@ import pytest
 from smalldisk import Disk, small_disk
 from structlog.testing import capture_logs
 
+from storage.database.states import ChunkState, JobState
 from storage.errors import OutOfSpace, StorageError
-from storage.states import ChunkState, JobState
 from worker.drain import drain
 from worker.finalizer import finalize_job
 from worker.plan.job import plan_job

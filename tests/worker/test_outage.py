@@ -12,15 +12,17 @@ import psycopg
 import pytest
 
 from stack.servers import Postgres
-from storage import files, jobs, keys
-from storage.database import Database
+from storage.database.connection import Database
+from storage.database.states import TERMINAL_JOB_STATES
 from storage.errors import DatabaseUnavailable
-from storage.files import NewFile
 from storage.ids import new_id
-from storage.jobs import NewJob
+from storage.jobs import jobs
+from storage.jobs.jobs import NewJob
+from storage.objects import object_keys as keys
 from storage.objects import open_store
+from storage.registry import files
+from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.states import TERMINAL_JOB_STATES
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 SOON_SECONDS = 15.0

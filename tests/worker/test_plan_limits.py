@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from storage.states import JobState
+from storage.database.states import JobState
 
 Line = Callable[..., dict[str, Any]]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import TokenizerError
-from storage.jsonl import Line, read_lines
+from storage.streams.jsonl import Line, read_lines
 from worker.errors import PlanRefused
 from worker.lines import InputLine, LineRules
 from worker.plan.check import Checked, check_lines

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from storage import files, jobs
-from storage.jobs import NewJob
-from storage.jsonl import Line as FileLine
-from storage.states import JobState
-from storage.tables import Job
+from storage.database.states import JobState
+from storage.database.tables import Job
+from storage.jobs import jobs
+from storage.jobs.jobs import NewJob
+from storage.registry import files
+from storage.streams.jsonl import Line as FileLine
 from worker.plan.retry import FailedLines
 from worker.responses import request_id
 

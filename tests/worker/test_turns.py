@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from storage import models as model_rows
-from storage.states import JobState
+from storage.database.states import JobState
+from storage.registry import models as model_rows
 from worker.drain import drain
 from worker.turns import Turns
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from engine.config import EngineConfig
-from storage import keys
+from storage.database.tables import Job
+from storage.jobs.planning import Plan, PlannedChunk
 from storage.objects import ObjectStore
-from storage.planning import Plan, PlannedChunk
+from storage.objects import object_keys as keys
 from storage.settings import Settings
-from storage.tables import Job
 from worker.plan.order import ChunkLimits, arrange, cut, shared_tokens
 from worker.plan.plan_file import PlanHeader, encode_groups, encode_problems
 from worker.plan.rows import Group

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.jsonl import Line
+from storage.streams.jsonl import Line
 from worker.errors import PlanRefused
 from worker.lines import InputLine, LineRules, check_line, too_long
 from worker.plan.duplicates import CustomIds

@@ -4,11 +4,12 @@ import time
 
 import structlog
 
-from storage import models, planning
+from storage.database.tables import Job
 from storage.disk import disk_error
 from storage.errors import ConfigurationError, ObjectStoreError, StateConflict, StorageError
-from storage.planning import Plan, Refusal
-from storage.tables import Job
+from storage.jobs import planning
+from storage.jobs.planning import Plan, Refusal
+from storage.registry import models
 from storage.wakeups import Wakeup
 from worker.answers import FOLDER
 from worker.context import WorkerContext

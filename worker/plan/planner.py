@@ -14,16 +14,16 @@ from typing import Any
 
 import orjson
 
-from storage import keys
+from storage.database.tables import Job
 from storage.errors import DamagedData, DecodedTooLarge, ObjectChanged, ObjectNotFound
-from storage.files import NewFile
-from storage.gzipped import decoded
 from storage.ids import new_id
-from storage.jsonl import Line, read_lines
+from storage.jobs.planning import Plan, Refusal
 from storage.objects import ObjectStore
-from storage.planning import Plan, Refusal
+from storage.objects import object_keys as keys
+from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.tables import Job
+from storage.streams.gzipped import decoded
+from storage.streams.jsonl import Line, read_lines
 from worker.errors import ModelUnavailable, PlanRefused
 from worker.lines import LineRules
 from worker.plan.build import PlanBuilder, chunk_limits

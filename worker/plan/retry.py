@@ -13,12 +13,13 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from storage import files, jobs
-from storage.database import Database
+from storage.database.connection import Database
+from storage.database.tables import Job
 from storage.errors import NotFound, ObjectChanged, ObjectNotFound
-from storage.jsonl import Line, read_lines
+from storage.jobs import jobs
 from storage.objects import ObjectStore
-from storage.tables import Job
+from storage.registry import files
+from storage.streams.jsonl import Line, read_lines
 from worker.errors import PlanRefused
 from worker.responses import request_id
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from storage.jsonl import Line
+from storage.streams.jsonl import Line
 from worker.lines import InputLine, LineRules
 from worker.plan.check import check
 from worker.plan.rows import PlannedLine

@@ -1,0 +1,2 @@
+"""The schema's history, one revision a file; run by
+`storage.database.connection.Database.migrate`."""

@@ -1,0 +1,174 @@
+"""The rows. Times are seconds since the epoch on the database's clock; `None` is "not yet".
+
+Names follow the field's terms: a *job* is a batch, a *chunk* a range ``[a, b)`` of the plan's
+order, a *part* a chunk's committed results.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from storage.database.states import ChunkState, JobState
+
+_JSON = JSON(none_as_null=True)
+
+
+def _big(default: int = 0) -> Any:
+    return Field(default=default, sa_type=BigInteger)
+
+
+class File(SQLModel, table=True):
+    """An uploaded or produced file."""
+
+    __tablename__ = "file"
+    __table_args__ = (
+        Index("ix_file_tenant", "tenant_id", "created_at", "id"),
+        Index("ix_file_expiry", "expires_at"),
+        Index("ix_file_object", "object_key"),
+    )
+
+    id: str = Field(primary_key=True)
+    tenant_id: str
+    purpose: str
+    filename: str
+    bytes: int = Field(sa_type=BigInteger)
+    object_key: str
+    etag: str
+    sha256: str
+    created_at: float
+    expires_at: float | None = None
+    deleted_at: float | None = None
+
+
+class Model(SQLModel, table=True):
+    """A model that workers may run. ``source`` is a built-in name, a folder or a GGUF file."""
+
+    __tablename__ = "model"
+
+    name: str = Field(primary_key=True)
+    source: str
+    created_at: float
+
+
+class Job(SQLModel, table=True):
+    """A batch.
+
+    ``retry_of`` is the id of the batch whose failed lines, and no others, this one runs.
+    ``paused_at`` is set while its chunks are not to be claimed. ``n_lines`` counts the lines to run
+    once planned; ``n_ok``, ``n_err`` and ``n_cancelled`` are written once, as sums over the chunks,
+    when the job becomes terminal. ``collected_at`` is when its plans and parts, of no use any more,
+    were deleted.
+    """
+
+    __tablename__ = "job"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "idem_key"),
+        Index("ix_job_tenant", "tenant_id", "created_at", "id"),
+        Index("ix_job_state_priority", "state", "priority"),
+    )
+
+    id: str = Field(primary_key=True)
+    tenant_id: str
+    state: str = Field(default=JobState.VALIDATING)
+    idem_key: str | None = None
+    idem_hash: str | None = None
+    endpoint: str
+    completion_window: str
+    model: str | None = None
+    input_file_id: str
+    input_key: str
+    input_etag: str
+    input_sha256: str
+    meta: dict[str, str] | None = Field(default=None, sa_column=Column("metadata", _JSON))
+    options: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    output_expires_seconds: int | None = None
+    priority: int = 0
+    retry_of: str | None = None
+
+    cancel: str | None = None
+    paused_at: float | None = None
+    plan_epoch: int = 0
+    fin_epoch: int = 0
+    lease_owner: str | None = None
+    lease_exp: float | None = None
+    attempts: int = 0
+
+    n_lines: int | None = Field(default=None, sa_type=BigInteger)
+    plan: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    errors: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(_JSON))
+    n_invalid: int = _big()
+    report_file_id: str | None = None
+    out_file_id: str | None = None
+    err_file_id: str | None = None
+    out_key: str | None = None
+    err_key: str | None = None
+    out_sha256: str | None = None
+    err_sha256: str | None = None
+    n_ok: int = _big()
+    n_err: int = _big()
+    n_cancelled: int = _big()
+    prompt_tokens: int = _big()
+    cached_tokens: int = _big()
+    completion_tokens: int = _big()
+
+    created_at: float
+    expires_at: float
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    completed_at: float | None = None
+    failed_at: float | None = None
+    expired_at: float | None = None
+    cancelling_at: float | None = None
+    cancelled_at: float | None = None
+    collected_at: float | None = None
+
+
+class Chunk(SQLModel, table=True):
+    """Lines ``[a, b)`` of a job's plan order, run and committed as one.
+
+    ``plan_key`` names the Arrow file that holds the planned lines; it starts at plan position
+    ``plan_a`` (a split child reads its parent's file). ``first_line`` and ``last_line`` bound the
+    input's line numbers (from 1) in it, for the merge. ``crashes`` counts the attempts that ended
+    without a word, because the engine, its worker or the worker's host was gone; ``engine_crashes``
+    are those of them in which the engine is known to have died while it had the chunk.
+    """
+
+    __tablename__ = "chunk"
+    __table_args__ = (
+        UniqueConstraint("job_id", "a", "b"),
+        CheckConstraint("state <> 'done' OR n_ok + n_err = b - a", name="done_counts"),
+        CheckConstraint("a < b", name="not_empty"),
+        Index("ix_chunk_claim", "state", "model", "not_before"),
+        Index("ix_chunk_job", "job_id", "state", "a"),
+    )
+
+    id: str = Field(primary_key=True)
+    job_id: str = Field(foreign_key="job.id")
+    a: int = Field(sa_type=BigInteger)
+    b: int = Field(sa_type=BigInteger)
+    model: str
+    state: str = Field(default=ChunkState.PENDING)
+    attempt: int = 0
+    owner: str | None = None
+    lease_exp: float | None = None
+    not_before: float = 0.0
+    crashes: int = 0
+    engine_crashes: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    progress: int = 0
+    plan_key: str
+    plan_a: int = Field(sa_type=BigInteger)
+    first_line: int = Field(sa_type=BigInteger)
+    last_line: int = Field(sa_type=BigInteger)
+    n_tokens: int = _big()
+    part_key: str | None = None
+    part_sha256: str | None = None
+    n_ok: int = 0
+    n_err: int = 0
+    prompt_tokens: int = _big()
+    cached_tokens: int = _big()
+    completion_tokens: int = _big()
+    done_at: float | None = None
+
+
+METADATA = SQLModel.metadata

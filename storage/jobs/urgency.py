@@ -1,0 +1,43 @@
+"""Which model's chunks are the most urgent: what a worker of several models goes by."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import func, not_
+from sqlmodel import col
+
+from storage.database.connection import Database
+from storage.database.tables import Chunk, Job
+from storage.jobs.chunks import claimable, poisoned
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingModel:
+    """A model that has claimable chunks, and the highest priority among their jobs."""
+
+    name: str
+    priority: int
+
+
+def waiting_models(
+    database: Database, models: Collection[str] | None, *, max_crashes: int
+) -> list[WaitingModel]:
+    """Those of ``models`` (``None``: of all) with claimable chunks, the most urgent first.
+
+    The order is that of `storage.jobs.chunks.claim_chunk`: the jobs' priority, then their age.
+    """
+    oldest = func.min(col(Job.created_at))
+    query = (
+        claimable()
+        .where(not_(poisoned(max_crashes)))
+        .with_only_columns(col(Chunk.model), col(Job.priority))
+        .group_by(col(Chunk.model), col(Job.priority))
+        .order_by(col(Job.priority).desc(), oldest, col(Chunk.model))
+    )
+    if models is not None:
+        query = query.where(col(Chunk.model).in_(models))
+    highest: dict[str, int] = {}
+    with database.read() as session:
+        for model, priority in session.execute(query):
+            highest.setdefault(model, priority)
+    return [WaitingModel(name, priority) for name, priority in highest.items()]

@@ -1,1 +1,0 @@
-"""The schema's history, one revision a file; run by `storage.database.Database.migrate`."""

@@ -1,0 +1,164 @@
+"""Rows of files. A deleted or expired one is gone for every reader; its row stays."""
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from sqlalchemy import ColumnElement, and_, or_, select, tuple_, update
+from sqlmodel import Session, col
+
+from storage.database.connection import Database, insert_if_absent, now_sql
+from storage.database.tables import File
+from storage.errors import NotFound
+
+Order = Literal["asc", "desc"]
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """One page of a list, and whether more come after it."""
+
+    items: list[Row]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file whose object is stored already. ``expires_after`` is seconds from its creation."""
+
+    id: str
+    tenant_id: str
+    purpose: str
+    filename: str
+    bytes: int
+    object_key: str
+    etag: str
+    sha256: str
+    expires_after: float | None = None
+
+
+def insert(database: Database, new: NewFile) -> File:
+    """Add a file's row; the database's clock dates it."""
+
+    def change(session: Session) -> File:
+        add(session, new)
+        return session.get_one(File, new.id)
+
+    return database.settle(change)
+
+
+def add(session: Session, new: NewFile) -> None:
+    """Add a file's row within a transaction; harmless when the same is added twice."""
+    insert_if_absent(
+        session,
+        File,
+        {
+            "id": new.id,
+            "tenant_id": new.tenant_id,
+            "purpose": new.purpose,
+            "filename": new.filename,
+            "bytes": new.bytes,
+            "object_key": new.object_key,
+            "etag": new.etag,
+            "sha256": new.sha256,
+            "created_at": now_sql(),
+            "expires_at": None if new.expires_after is None else now_sql() + new.expires_after,
+        },
+    )
+
+
+def get(database: Database, tenant_id: str, file_id: str) -> File:
+    """A tenant's file, or `NotFound`: deleted, expired and other tenants' files alike."""
+    with database.read() as session:
+        file = session.scalars(
+            select(File).where(col(File.id) == file_id, _readable(tenant_id))
+        ).first()
+    if file is None:
+        raise NotFound(f"There is no file {file_id}.")
+    return file
+
+
+def list_files(
+    database: Database,
+    tenant_id: str,
+    *,
+    purpose: str | None = None,
+    after: str | None = None,
+    limit: int = 10_000,
+    order: Order = "desc",
+) -> Page[File]:
+    """A tenant's files by creation time, from the one after the file ``after``.
+
+    Raises:
+        NotFound: ``after`` is no file of this tenant.
+    """
+    place = tuple_(col(File.created_at), col(File.id))
+    query = select(File).where(_readable(tenant_id)).limit(limit + 1)
+    if purpose is not None:
+        query = query.where(col(File.purpose) == purpose)
+    with database.read() as session:
+        if after is not None:
+            # A file deleted meanwhile still marks its place.
+            mark = session.get(File, after)
+            if mark is None or mark.tenant_id != tenant_id:
+                raise NotFound(f"There is no file {after}.")
+            here = tuple_(mark.created_at, mark.id)
+            query = query.where(place > here if order == "asc" else place < here)
+        ends = (col(File.created_at), col(File.id))
+        query = query.order_by(*(end.asc() if order == "asc" else end.desc() for end in ends))
+        rows = list(session.scalars(query))
+    return Page(rows[:limit], len(rows) > limit)
+
+
+def soft_delete(database: Database, tenant_id: str, file_id: str) -> File:
+    """Take a file from its tenant, and return it so that the caller can delete the object.
+
+    Raises:
+        NotFound: there is none, or no more.
+    """
+    with database.write() as session:
+        file = session.scalars(
+            update(File)
+            .where(col(File.id) == file_id, _readable(tenant_id))
+            .values(deleted_at=now_sql())
+            .returning(File)
+        ).first()
+    if file is None:
+        raise NotFound(f"There is no file {file_id}.")
+    return file
+
+
+def overdue(database: Database, *, after: str = "", limit: int = 100) -> list[File]:
+    """Files past their time whose objects are not deleted yet, by id from the one after ``after``.
+
+    No reader sees them any more. Their objects go first and `mark_expired` comes then, so that an
+    object which cannot be deleted is found again.
+    """
+    query = (
+        select(File)
+        .where(
+            col(File.expires_at) <= now_sql(), col(File.deleted_at).is_(None), col(File.id) > after
+        )
+        .order_by(col(File.id))
+        .limit(limit)
+    )
+    with database.read() as session:
+        return list(session.scalars(query))
+
+
+def mark_expired(database: Database, file_id: str) -> None:
+    """A file past its time has no object any more."""
+    with database.write() as session:
+        session.execute(
+            update(File)
+            .where(col(File.id) == file_id, col(File.deleted_at).is_(None))
+            .values(deleted_at=now_sql())
+        )
+
+
+def _readable(tenant_id: str) -> ColumnElement[bool]:
+    return and_(
+        col(File.tenant_id) == tenant_id,
+        col(File.deleted_at).is_(None),
+        or_(col(File.expires_at).is_(None), col(File.expires_at) > now_sql()),
+    )

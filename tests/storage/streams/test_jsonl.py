@@ -1,0 +1,116 @@
+"""Lines of a stream, whatever is in it."""
+
+import io
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.streams import jsonl
+from storage.streams.jsonl import Line, read_lines
+
+
+def lines(data: bytes, limit: int = 100) -> list[Line]:
+    return list(read_lines(io.BytesIO(data), max_line_bytes=limit))
+
+
+def plain(data: bytes, limit: int = 100) -> list[tuple[int, bytes]]:
+    return [(line.number, line.data) for line in lines(data, limit)]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"a\nb\n", [(1, b"a"), (2, b"b")]),
+        (b"a\nb", [(1, b"a"), (2, b"b")]),
+        (b"a\r\nb\r\n", [(1, b"a"), (2, b"b")]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", [(1, b"a"), (2, b"\xef\xbb\xbfb")]),
+        (b"\n\n  \t\r\na\n\n", [(4, b"a")]),
+        (b"\xef\xbb\xbf\na", [(2, b"a")]),
+        (b"a\rb\n", [(1, b"a\rb")]),
+        (b"\x00\xff\n", [(1, b"\x00\xff")]),
+        ("a\u2028b\u0085c\n".encode(), [(1, "a\u2028b\u0085c".encode())]),
+    ],
+)
+def test_line_ends(data: bytes, expected: list[tuple[int, bytes]]) -> None:
+    assert plain(data) == expected
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_the_limit_counts_the_line_alone(start: bytes, end: bytes) -> None:
+    assert plain(start + b"x" * 10 + end, limit=10) == [(1, b"x" * 10)]
+    (line,) = lines(start + b"x" * 11 + end, limit=10)
+    assert (line.number, line.data) == (1, b"")
+    assert line.error is not None
+    assert "10 bytes" in str(line.error)
+
+
+def test_lines_go_on_after_one_that_is_too_long() -> None:
+    found = lines(b"a\n" + b"x" * 1_000_000 + b"\nb\n" + b"y" * 1_000_000, limit=20)
+    assert [(line.number, line.error is None) for line in found] == [
+        (1, True),
+        (2, False),
+        (3, True),
+        (4, False),
+    ]
+    assert found[2].data == b"b"
+
+
+class Endless(io.RawIOBase):
+    """Zeros without a line's end, then a short line; never whole in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = min(len(buffer), self.left)
+        buffer[:count] = bytes(count)
+        if 0 < self.left <= count:
+            buffer[count - 2 : count] = b"\na"
+        self.left -= count
+        return count
+
+
+def test_an_endless_line_takes_bounded_memory() -> None:
+    size = 300 * 1024 * 1024
+    stream = io.BufferedReader(Endless(size))
+    tracemalloc.start()
+    found = list(read_lines(stream, max_line_bytes=4 * 1024 * 1024))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(line.number, line.data) for line in found] == [(1, b""), (2, b"a")]
+    assert peak < 16 * 1024 * 1024
+
+
+@given(
+    st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)),
+    st.integers(1, 20),
+    st.integers(1, 8),
+)
+def test_blocks_make_no_difference(parts: list[bytes], limit: int, block: int) -> None:
+    data = b"\n".join(parts)
+    before = jsonl.BLOCK_BYTES
+    try:
+        jsonl.BLOCK_BYTES = block
+        found = plain(data, limit)
+    finally:
+        jsonl.BLOCK_BYTES = before
+    assert found == reference(data, limit)
+
+
+def reference(data: bytes, limit: int) -> list[tuple[int, bytes]]:
+    """Line by line over the whole of it."""
+    found = []
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        line = line.removesuffix(b"\r")
+        if len(line) > limit:
+            found.append((number, b""))
+        elif line.strip():
+            found.append((number, line))
+    return found
