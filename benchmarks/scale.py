@@ -37,11 +37,11 @@ from storage.registry.files import NewFile
 from storage.settings import Settings
 from tidemill.logs import configure_logs
 from worker.context import WorkerContext
-from worker.drain import drain
-from worker.engines import Engines
-from worker.finalizer import finalize_job
+from worker.finish.finalizer import finalize_job
+from worker.models.engines import Engines
+from worker.models.tokenizers import load_text_model
 from worker.plan.job import plan_job
-from worker.plan.models import load_text_model
+from worker.run.drain import drain
 
 MODEL = "smollm2"
 ENDPOINT = "/v1/completions"

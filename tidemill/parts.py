@@ -17,9 +17,9 @@ from tidemill.metrics import serve_metrics
 from tidemill.service import check_shared
 from tidemill.signals import wait_until_set
 from worker.context import WorkerContext
-from worker.host import WorkerHost
 from worker.metrics import BacklogCollector
-from worker.reconciler import Reconciler
+from worker.process.host import WorkerHost
+from worker.process.reconciler import Reconciler
 
 STOP_SECONDS = 10.0
 

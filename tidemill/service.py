@@ -22,8 +22,8 @@ from storage.wakeups import Wakeups, celery_app
 from tidemill.errors import StartFailed
 from tidemill.metrics import serve_metrics
 from tidemill.server import ServerThread, listen, url_of
-from worker.embedded import EmbeddedWorker
 from worker.metrics import BacklogCollector
+from worker.process.embedded import EmbeddedWorker
 
 
 class Service:

@@ -12,9 +12,9 @@ from celery import Celery, signals
 from storage.settings import Settings
 from storage.wakeups import CONTROL_QUEUE, MODEL_QUEUE_PREFIX, celery_app
 from worker.context import WorkerContext
-from worker.crew import PREPARERS, Crew
-from worker.listener import ModelListener, add_tasks
-from worker.reconciler import Reconciler
+from worker.process.listener import ModelListener, add_tasks
+from worker.process.reconciler import Reconciler
+from worker.process.threads import PREPARERS, Crew
 
 log = structlog.get_logger(__name__)
 

@@ -14,11 +14,11 @@ from storage.ids import new_id
 from storage.objects import ObjectStore, open_store
 from storage.settings import Settings
 from storage.wakeups import Wakeups, celery_app
-from worker.engines import Engines
 from worker.errors import Stopping
 from worker.lease import Lease, LeaseKeeper, Renewal
 from worker.metrics import WorkerMetrics
-from worker.plan.models import TextModel, load_text_model
+from worker.models.engines import Engines
+from worker.models.tokenizers import TextModel, load_text_model
 
 # With everything in one process a renewal costs little, and it is what moves the progress shown.
 EMBEDDED_RENEW_SECONDS = 1.0

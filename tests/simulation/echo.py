@@ -8,7 +8,7 @@ from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Output, Request
 from simulation.points import Points
 from simulation.scheduler import Scheduler
-from worker.plan.models import TextModel
+from worker.models.tokenizers import TextModel
 
 POISON = 999  # a token that ends the engine
 AT_ONCE = 4
@@ -16,7 +16,7 @@ _INFO = EngineInfo("echo", 64, 1_000, "cpu", "none", 1, 16, AT_ONCE, 64, 0.0)
 
 
 class Echo:
-    """A `worker.engines.Engine`. It lives in its worker's process and dies with it."""
+    """A `worker.models.engines.Engine`. It lives in its worker's process and dies with it."""
 
     pid = None
 

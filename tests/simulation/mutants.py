@@ -249,7 +249,7 @@ MORE = (
         "commit-before-put",
         "I4",
         Edit(
-            "worker.commit",
+            "worker.run.commit",
             "    sha256 = write_part(worker.store, key, records)\n",
             "    data = list(records)\n"
             "    sha256 = __import__('hashlib').sha256(b''.join(data)).hexdigest()\n",
@@ -259,7 +259,7 @@ MORE = (
         "cancelled-lines-dropped",
         "I4 I5",
         Edit(
-            "worker.finalizer",
+            "worker.finish.finalizer",
             "_SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)",
             "_SETTLED = (ChunkState.DONE,)",
         ),
@@ -267,7 +267,7 @@ MORE = (
     _mutant(
         "poison-never-buried",
         "I8",
-        Edit("worker.reconciler", "    bury_poison(worker)\n", ""),
+        Edit("worker.process.reconciler", "    bury_poison(worker)\n", ""),
     ),
     _mutant(
         "stale-plan-reused",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-import worker.drain
+import worker.run.drain
 from simulation.database import Memory
 from simulation.echo import Echo, text_model
 from simulation.points import Points
@@ -19,13 +19,13 @@ from storage.jobs.reconcile import due
 from storage.settings import Settings
 from storage.wakeups import Wakeup
 from worker.context import WorkerContext
-from worker.drain import drain
-from worker.engines import Engines
 from worker.errors import WorkerError
-from worker.finalizer import finalize_job
-from worker.garbage import collect_garbage
+from worker.finish.finalizer import finalize_job
+from worker.finish.garbage import collect_garbage
+from worker.models.engines import Engines
 from worker.plan.job import plan_job
-from worker.reconciler import tick
+from worker.process.reconciler import tick
+from worker.run.drain import drain
 
 BEAT_SECONDS = 12.0
 COLLECT_SECONDS = 40.0
@@ -185,5 +185,5 @@ def settings(scenario: Scenario, *, newer: bool = False) -> Settings:
 @contextmanager
 def slow_polls() -> Iterator[None]:
     """A poll of the engine may last a second: fewer steps, the same order of events."""
-    with patch.object(worker.drain, "POLL_SECONDS", 1.0):
+    with patch.object(worker.run.drain, "POLL_SECONDS", 1.0):
         yield

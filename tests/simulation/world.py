@@ -74,7 +74,7 @@ from storage.errors import ObjectNotFound
 from storage.jobs.reconcile import reclaim_embedded
 from storage.registry.models import ensure_default
 from worker.errors import BrokenPlan, BrokenResult
-from worker.garbage import collect_garbage
+from worker.finish.garbage import collect_garbage
 
 BEGIN = 1_700_000_000.0
 PATIENCE = 1_800.0  # virtual seconds after the last fault within which every job must end

@@ -33,13 +33,13 @@ from storage.registry.files import NewFile
 from storage.settings import Settings
 from storage.wakeups import Wakeups, celery_app
 from worker.context import WorkerContext
-from worker.drain import drain
-from worker.engines import Engines
-from worker.finalizer import finalize_job
+from worker.finish.finalizer import finalize_job
 from worker.metrics import WorkerMetrics
+from worker.models.engines import Engines
+from worker.models.tokenizers import TextModel, TextModels
 from worker.plan.job import plan_job
-from worker.plan.models import TextModel, TextModels
-from worker.poison import bury_poison
+from worker.run.drain import drain
+from worker.run.poison import bury_poison
 
 TEXT = "/v1/completions"
 POISON = 999  # a token that ends the engine

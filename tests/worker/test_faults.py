@@ -14,9 +14,9 @@ from storage.errors import ConfigurationError, ObjectStoreError, OutOfSpace, Sto
 from storage.objects import object_keys as keys
 from storage.registry import files
 from storage.registry.files import NewFile
-from worker.answers import Answers
-from worker.drain import drain
-from worker.garbage import collect_garbage
+from worker.finish.garbage import collect_garbage
+from worker.run.drain import drain
+from worker.run.spool import Answers
 
 Line = Callable[..., dict[str, Any]]
 

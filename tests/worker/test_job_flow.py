@@ -10,8 +10,8 @@ from engine.errors import CheckpointError, ModelNotFound
 from storage.database.states import ChunkState, JobState
 from storage.jobs import jobs
 from storage.registry import models
-from worker.drain import drain
-from worker.finalizer import finalize_job
+from worker.finish.finalizer import finalize_job
+from worker.run.drain import drain
 
 Line = Callable[..., dict[str, Any]]
 

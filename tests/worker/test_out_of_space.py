@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 
 from storage.database.states import ChunkState, JobState
 from storage.errors import OutOfSpace, StorageError
-from worker.drain import drain
-from worker.finalizer import finalize_job
+from worker.finish.finalizer import finalize_job
 from worker.plan.job import plan_job
+from worker.run.drain import drain
 
 Line = Callable[..., dict[str, Any]]
 

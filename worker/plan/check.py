@@ -8,8 +8,8 @@ from pathlib import Path
 
 from storage.streams.jsonl import Line
 from worker.errors import PlanRefused
-from worker.lines import InputLine, LineRules, check_line, too_long
 from worker.plan.duplicates import CustomIds
+from worker.plan.envelope import InputLine, LineRules, check_line, too_long
 from worker.plan.retry import EVERY_LINE
 from worker.plan.spool import ProblemSpool
 from worker.problems import Problem

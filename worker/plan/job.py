@@ -11,13 +11,13 @@ from storage.jobs import planning
 from storage.jobs.planning import Plan, Refusal
 from storage.registry import models
 from storage.wakeups import Wakeup
-from worker.answers import FOLDER
 from worker.context import WorkerContext
 from worker.errors import LeaseLost, PlanRefused, Stopping
 from worker.lease import Lease, Renewal
 from worker.plan.planner import Planner, refusal
 from worker.plan.retry import retry_source
 from worker.plan.scratch import scratch_folder
+from worker.run.spool import FOLDER
 
 log = structlog.get_logger(__name__)
 

@@ -25,12 +25,12 @@ from storage.settings import Settings
 from storage.streams.gzipped import decoded
 from storage.streams.jsonl import Line, read_lines
 from worker.errors import ModelUnavailable, PlanRefused
-from worker.lines import LineRules
+from worker.models.tokenizers import TextModel, TextModels, load_text_model
 from worker.plan.build import PlanBuilder, chunk_limits
 from worker.plan.check import Checked, check_lines
-from worker.plan.models import TextModel, TextModels, load_text_model
+from worker.plan.envelope import LineRules
 from worker.plan.retry import RetrySource, chosen_lines
-from worker.plan.tokenise import LineTokeniser
+from worker.plan.tokenize import LineTokeniser
 from worker.plan.windows import WindowLimits, windows
 
 

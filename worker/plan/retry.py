@@ -2,7 +2,7 @@
 
 Both files are in line order, so they are read side by side and nothing is kept of either. A line's
 place in the error file is known by its id alone, which is derived from the batch and the line
-number (`worker.responses`).
+number (`worker.endpoints.responses`).
 """
 
 import sys
@@ -20,8 +20,8 @@ from storage.jobs import jobs
 from storage.objects import ObjectStore
 from storage.registry import files
 from storage.streams.jsonl import Line, read_lines
+from worker.endpoints.responses import request_id
 from worker.errors import PlanRefused
-from worker.responses import request_id
 
 EVERY_LINE: Final = range(sys.maxsize)
 # An error line is its input line's custom_id and a message of bounded length.

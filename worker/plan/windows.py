@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from storage.streams.jsonl import Line
-from worker.lines import InputLine, LineRules
 from worker.plan.check import check
+from worker.plan.envelope import InputLine, LineRules
 from worker.plan.rows import PlannedLine
-from worker.plan.tokenise import Encoded, LineTokeniser, Prepared
+from worker.plan.tokenize import Encoded, LineTokeniser, Prepared
 from worker.problems import Problem
 
 _BATCH_LINES = 512

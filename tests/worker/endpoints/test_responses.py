@@ -1,0 +1,129 @@
+"""Response lines as the openai package reads them."""
+
+from typing import Any
+
+import orjson
+from openai.types import Completion as OpenAICompletion
+from openai.types.chat import ChatCompletion
+
+from engine.requests import Completion, FinishReason, Output, PositionLogprobs, TokenLogprob
+from worker.endpoints import CHAT, COMPLETIONS
+from worker.endpoints.responses import (
+    answer_line,
+    as_duplicate,
+    never_run_line,
+    problem_line,
+    response_body,
+)
+from worker.problems import Problem
+
+
+def _token(text: str, logprob: float = -0.5) -> TokenLogprob:
+    return TokenLogprob(1, text, logprob, text.encode())
+
+
+_REASONS: tuple[FinishReason, ...] = ("stop", "length")
+
+
+def _completion(*, logprobs: bool = False, top: bool = True) -> Completion:
+    best = (_token("é"), _token("b", float("-inf"))) if top else ()
+    positions = tuple(PositionLogprobs(_token(text), best) for text in ("é", "!"))
+    return Completion(
+        request_id="r",
+        prompt_token_ids=(1, 2, 3),
+        outputs=tuple(
+            Output(index, (4, 5), "é!", reason, positions if logprobs else None)
+            for index, reason in enumerate(_REASONS)
+        ),
+        cached_tokens=2,
+    )
+
+
+def _answer(endpoint: str, completion: Completion) -> dict[str, Any]:
+    body = response_body(endpoint, "smollm2", completion, 1_700_000_000)
+    line = orjson.loads(answer_line("batch_1", 7, "row-7", body))
+    assert list(line) == ["id", "custom_id", "response", "error"]
+    assert line["id"].startswith("batch_req_")
+    assert line["custom_id"] == "row-7"
+    assert line["error"] is None
+    assert line["response"]["status_code"] == 200
+    assert line["response"]["request_id"]
+    found: dict[str, Any] = line["response"]["body"]
+    return found
+
+
+def test_a_chat_answer_parses_as_openais_type() -> None:
+    body = _answer(CHAT, _completion(logprobs=True))
+    parsed = ChatCompletion.model_validate(body, strict=True)
+    assert parsed.id.startswith("chatcmpl-")
+    assert [choice.finish_reason for choice in parsed.choices] == ["stop", "length"]
+    assert parsed.choices[0].message.content == "é!"
+    assert parsed.choices[0].message.refusal is None
+    assert parsed.usage is not None
+    assert parsed.usage.model_dump(exclude_none=True) == {
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 2},
+    }
+    logprobs = parsed.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert logprobs.content[0].bytes == [195, 169]
+    assert [token.logprob for token in logprobs.content[0].top_logprobs] == [-0.5, -9999.0]
+
+
+def test_a_text_answer_parses_as_openais_type() -> None:
+    body = _answer(COMPLETIONS, _completion(logprobs=True))
+    parsed = OpenAICompletion.model_validate(body, strict=True)
+    assert parsed.id.startswith("cmpl-")
+    logprobs = parsed.choices[1].logprobs
+    assert logprobs is not None
+    assert logprobs.tokens == ["é", "!"]
+    assert logprobs.text_offset == [0, 1]
+    assert logprobs.top_logprobs == [{"é": -0.5, "b": -9999.0}] * 2
+
+
+def test_no_logprobs_asked_for_is_null() -> None:
+    assert _answer(CHAT, _completion())["choices"][0]["logprobs"] is None
+    text = _answer(COMPLETIONS, _completion(logprobs=True, top=False))
+    assert text["choices"][0]["logprobs"]["top_logprobs"] is None
+
+
+def test_a_duplicate_has_the_same_answer_and_its_whole_prompt_cached() -> None:
+    body = response_body(CHAT, "smollm2", _completion(), 1)
+    copy = as_duplicate(body)
+    assert copy["choices"] == body["choices"]
+    assert copy["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
+    first = orjson.loads(answer_line("batch_1", 1, "a", body))
+    second = orjson.loads(answer_line("batch_1", 2, "b", copy))
+    assert first["id"] != second["id"]
+    assert first["response"]["body"]["id"] != second["response"]["body"]["id"]
+
+
+def test_ids_stay_the_same_when_a_line_is_computed_again() -> None:
+    body = response_body(CHAT, "smollm2", _completion(), 1)
+    assert answer_line("batch_1", 1, "a", body) == answer_line("batch_1", 1, "a", body)
+
+
+def test_a_bad_line_carries_its_number_and_reason() -> None:
+    problem = Problem(12, "invalid_type", "Wrong.", "temperature", "row")
+    line = orjson.loads(problem_line("batch_1", problem))
+    assert line["response"]["status_code"] == 400
+    assert line["error"] is None
+    assert line["response"]["body"] == {
+        "error": {
+            "message": "Wrong.",
+            "type": "invalid_request_error",
+            "param": "temperature",
+            "code": "invalid_type",
+            "line": 12,
+        }
+    }
+
+
+def test_a_line_that_was_never_run_has_no_response() -> None:
+    line = orjson.loads(never_run_line("batch_1", 3, "row", "batch_expired"))
+    assert line["response"] is None
+    assert line["error"]["code"] == "batch_expired"
+    assert line["error"]["message"]

@@ -1,0 +1,148 @@
+"""The whole spine with nothing replaced: Celery, database, store, planner, engine, model."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from openai.types.chat import ChatCompletion
+
+from storage.database.connection import Database
+from storage.database.states import TERMINAL_JOB_STATES, ChunkState, JobState
+from storage.ids import new_id
+from storage.jobs import jobs
+from storage.jobs.chunks import iter_chunks
+from storage.jobs.jobs import JobView, NewJob
+from storage.objects import object_keys as keys
+from storage.objects import open_store
+from storage.registry import files
+from storage.registry.files import NewFile
+from storage.settings import Settings
+from storage.wakeups import Wakeup, Wakeups, celery_app
+from worker.process.embedded import EmbeddedWorker
+
+CHAT = "/v1/chat/completions"
+SECONDS = 200.0
+
+
+def _chat(custom_id: str, content: str, max_tokens: int = 16, **options: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": content}]
+    body = {"model": "smollm2", "messages": messages, "temperature": 0, **options}
+    body["max_tokens"] = max_tokens
+    return {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body}
+
+
+class Site:
+    """A home folder with a running embedded worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.resolved_database_url)
+        self.database.migrate()
+        self.store = open_store(settings)
+        self.wakeups = Wakeups(celery_app(settings))
+
+    def create(self, lines: list[dict[str, Any]]) -> str:
+        data = b"\n".join(map(orjson.dumps, lines))
+        file_id = new_id("file")
+        key = keys.upload("default", file_id)
+        info = self.store.put(key, data)
+        file = files.insert(
+            self.database,
+            NewFile(file_id, "default", "batch", "in.jsonl", len(data), key, info.etag, ""),
+        )
+        job = jobs.create_job(self.database, NewJob("default", CHAT, "24h", 86_400.0, file)).job
+        self.wakeups.send(Wakeup.plan(job.id))
+        return job.id
+
+    def wait(self, job_id: str, reached: Callable[[JobView], bool]) -> list[JobView]:
+        """Every view until one is as wished."""
+        seen: list[JobView] = []
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            seen.append(jobs.view(self.database, "default", job_id))
+            if reached(seen[-1]):
+                return seen
+            time.sleep(0.1)
+        raise AssertionError(f"still {seen[-1]}")
+
+    def read(self, key: str | None) -> list[dict[str, Any]]:
+        with self.store.reader(key or "") as stream:
+            return [orjson.loads(line) for line in stream.read().splitlines()]
+
+
+def _ended(view: JobView) -> bool:
+    return view.job.state in TERMINAL_JOB_STATES
+
+
+def test_leases_in_a_shared_database_are_left_to_their_owners(
+    make_bench: Any, line: Any, tmp_path: Path
+) -> None:
+    bench = make_bench()
+    job_id = bench.create([line("a")])
+    bench.plan(job_id)
+    bench.sql("UPDATE chunk SET state = 'leased', owner = 'another', attempt = 1, lease_exp = 9e9")
+    url = f"sqlite:///{tmp_path / 'tidemill.db'}"
+    worker = EmbeddedWorker(Settings(home=tmp_path / "other", database_url=url))
+    try:
+        worker.start()
+        (chunk,) = bench.chunks(job_id)
+        assert (chunk.state, chunk.owner, chunk.crashes) == (ChunkState.LEASED, "another", 0)
+    finally:
+        worker.stop()
+
+
+@pytest.mark.slow
+def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> None:
+    # One test, since loading the model takes longer than all the rest of it.
+    site = Site(Settings(home=tmp_path, chunk_lines=8, dtype="float32"))
+    worker = EmbeddedWorker(site.settings)
+    worker.start()
+    try:
+        _a_job_is_answered(site)
+        _a_cancelled_job_ends_soon(site)
+        left = site.create([_chat(f"row{i}", f"Tell me of {i}.", 2_000) for i in range(20)])
+        site.wait(left, lambda view: view.job.state == JobState.RUNNING)
+        time.sleep(1)
+    finally:
+        stopped_at = time.monotonic()
+        worker.stop()
+    assert time.monotonic() - stopped_at < 8
+    assert worker.failures == {}
+    held = list(iter_chunks(site.database, left, [ChunkState.LEASED]))
+    assert held == [], "every chunk was given back"
+    pending = list(iter_chunks(site.database, left, [ChunkState.PENDING]))
+    assert {chunk.crashes for chunk in pending} == {0}
+    site.database.close()
+
+
+def _a_job_is_answered(site: Site) -> None:
+    questions = ["What is the capital of France?", "Say hello.", "Name a colour."]
+    lines = [_chat(f"row{i}", questions[i % 3]) for i in range(12)]
+    lines += [_chat(f"own{i}", f"What comes after {i}?", logprobs=True) for i in range(12)]
+    views = site.wait(site.create(lines), _ended)
+    job = views[-1].job
+    assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 24, 0)
+    output = site.read(job.out_key)
+    assert [row["custom_id"] for row in output] == [line["custom_id"] for line in lines]
+    answers = [ChatCompletion.model_validate(row["response"]["body"]) for row in output]
+    assert "Paris" in (answers[0].choices[0].message.content or "")
+    assert answers[0].choices == answers[9].choices
+    assert answers[-1].choices[0].logprobs is not None
+    assert job.plan is not None
+    assert job.plan["duplicate_lines"] == 9
+
+
+def _a_cancelled_job_ends_soon(site: Site) -> None:
+    lines = [_chat(f"row{i}", f"Write a long story about {i}.", 1_500) for i in range(24)]
+    job_id = site.create(lines)
+    site.wait(job_id, lambda view: view.job.state == JobState.RUNNING)
+    jobs.request_stop(site.database, "default", job_id)
+    asked_at = time.monotonic()
+    job = site.wait(job_id, _ended)[-1].job
+    assert time.monotonic() - asked_at < 15
+    assert job.state == JobState.CANCELLED
+    assert job.n_ok + job.n_err + job.n_cancelled == 24
+    assert len(site.read(job.err_key)) == job.n_err + job.n_cancelled

@@ -1,0 +1,107 @@
+"""Doorbells over a real Valkey that is flushed, restarted and away."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack.servers import Valkey
+from storage.settings import Settings
+from storage.wakeups import SILENT_SECONDS, Wakeup, Wakeups, celery_app
+from worker.context import WorkerContext
+from worker.process.listener import Listener, add_tasks
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    server = Valkey(tmp_path / "valkey")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+Listen = Callable[[Valkey], threading.Semaphore]
+
+
+@pytest.fixture
+def listen(make_bench: Any) -> Iterator[Listen]:
+    """Listens with a worker of its own; the semaphore counts the rings that it heard."""
+    listeners: list[Listener] = []
+
+    def start(valkey: Valkey) -> threading.Semaphore:
+        bench = make_bench(broker_url=valkey.url)
+        worker: WorkerContext = bench.worker
+        rings = threading.Semaphore(0)
+        app = celery_app(worker.settings)
+        app.conf.worker_enable_remote_control = False
+        add_tasks(app, worker, rings.release)
+        listener = Listener(app, worker, ["smollm2"])
+        listeners.append(listener)
+        listener.start()
+        return rings
+
+    yield start
+    for listener in listeners:
+        listener.stop(5)
+
+
+def _rung(wakeups: Wakeups, rings: threading.Semaphore, wakeup: Wakeup, seconds: float) -> bool:
+    """Ring until one is heard, at most so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        wakeups.send(wakeup)
+        if rings.acquire(timeout=0.5):
+            return True
+    return False
+
+
+def test_every_kind_of_doorbell_is_heard_and_flushing_breaks_none(
+    valkey: Valkey, listen: Listen
+) -> None:
+    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    rings = listen(valkey)
+    every = (
+        Wakeup.plan("batch_1"),
+        Wakeup.finalize("batch_1"),
+        Wakeup.drain("smollm2"),
+        Wakeup.reconcile(),
+    )
+    for wakeup in every:
+        assert _rung(wakeups, rings, wakeup, 30)
+    for _ in range(3):
+        valkey.flush()
+        while rings.acquire(timeout=0.1):
+            pass
+        for wakeup in every:
+            # One ring each, no second chance: the queue and its bindings are gone by now.
+            wakeups.send(wakeup)
+            assert rings.acquire(timeout=10)
+
+
+def test_a_restart_is_survived_and_nobody_waits_meanwhile(valkey: Valkey, listen: Listen) -> None:
+    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    rings = listen(valkey)
+    assert _rung(wakeups, rings, Wakeup.plan("batch_1"), 30)
+    valkey.kill()
+    began = time.monotonic()
+    for _ in range(100):
+        wakeups.send(Wakeup.plan("batch_1"))
+    assert time.monotonic() - began < SILENT_SECONDS, "only the first was tried"
+    valkey.start()
+    assert _rung(wakeups, rings, Wakeup.plan("batch_1"), 30)
+
+
+def test_a_listener_may_start_before_its_broker(valkey: Valkey, listen: Listen) -> None:
+    valkey.kill()
+    rings = listen(valkey)
+    time.sleep(0.5)
+    valkey.start()
+    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    assert _rung(wakeups, rings, Wakeup.drain("smollm2"), 30)

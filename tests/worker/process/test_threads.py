@@ -1,0 +1,140 @@
+"""The threads of a worker: they look by themselves, hurry when rung, and leave in good order."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from storage.database.states import TERMINAL_JOB_STATES, ChunkState, JobState
+from worker.process.reconciler import Reconciler
+from worker.process.threads import Crew
+
+Line = Callable[..., dict[str, Any]]
+Start = Callable[..., Crew]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts the crew of a bench; it has ended when the test has."""
+    started: list[tuple[Any, Crew]] = []
+
+    def run(bench: Any, **options: Any) -> Crew:
+        crew = Crew(bench.worker, **options)
+        crew.start()
+        started.append((bench, crew))
+        return crew
+
+    yield run
+    for bench, crew in started:
+        bench.worker.stopping.set()
+        assert crew.join(10)
+
+
+def _until(reached: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_job_is_done_without_a_single_wakeup(make_bench: Any, line: Line, start: Start) -> None:
+    bench = make_bench(reconcile_seconds=0.05)
+    reconciler = Reconciler(bench.worker)
+    start(bench)
+    reconciler.start()
+    job_id = bench.create([line("a"), line("b", "y")])
+    _until(lambda: bench.job(job_id).state in TERMINAL_JOB_STATES)
+    bench.worker.stopping.set()
+    reconciler.join(5)
+    assert (bench.job(job_id).state, bench.job(job_id).n_ok) == (JobState.COMPLETED, 2)
+
+
+def test_a_ring_is_quicker_than_the_beat(make_bench: Any, line: Line, start: Start) -> None:
+    bench = make_bench(reconcile_seconds=600)
+    crew = start(bench, models=[])
+    time.sleep(0.2)  # the first look finds nothing
+    job_id = bench.create([line("a")])
+    crew.ring()
+    _until(lambda: bench.job(job_id).state == JobState.RUNNING)
+
+
+def test_leaving_lets_what_is_in_hand_end_and_begins_nothing(
+    make_bench: Any, line: Line, start: Start
+) -> None:
+    bench = make_bench(chunk_lines=8, reconcile_seconds=0.05)
+    job_id = bench.create([line(f"row{i}", f"w{i}") for i in range(24)])
+    bench.plan(job_id)
+    bench.lab.paused = True
+    crew = start(bench)
+    _until(lambda: bool(bench.lab.submitted))
+    bench.worker.leaving.set()
+    assert not crew.join(0.3), "the chunk still runs"
+    bench.lab.paused = False
+    assert crew.join(10)
+    chunks = bench.chunks(job_id)
+    assert sorted(chunk.state for chunk in chunks) == [
+        ChunkState.DONE,
+        ChunkState.PENDING,
+        ChunkState.PENDING,
+    ]
+    assert {chunk.crashes for chunk in chunks} == {0}
+    assert not bench.worker.stopping.is_set()
+
+
+def test_what_does_not_end_in_time_is_given_back(make_bench: Any, line: Line, start: Start) -> None:
+    bench = make_bench(reconcile_seconds=0.05)
+    job_id = bench.create([line("a")])
+    bench.plan(job_id)
+    bench.lab.paused = True
+    crew = start(bench)
+    _until(lambda: bool(bench.lab.submitted))
+    bench.worker.leaving.set()
+    assert not crew.join(0.2)
+    bench.worker.stopping.set()
+    assert crew.join(5)
+    (chunk,) = bench.chunks(job_id)
+    assert (chunk.state, chunk.attempt, chunk.crashes) == (ChunkState.PENDING, 1, 0)
+
+
+def test_planning_leaves_a_thread_for_the_engine_and_doubles_nothing(
+    make_bench: Any, line: Line, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(reconcile_seconds=0.05)
+    planned = bench.create([line("a")])
+    bench.plan(planned)
+    waiting = {bench.create([line("a")]) for _ in range(3)}
+    leave, seen = threading.Event(), list[str]()
+
+    def plan(worker: Any, job_id: str) -> None:
+        seen.append(job_id)
+        assert leave.wait(timeout=20)
+
+    monkeypatch.setattr("worker.process.threads.plan_job", plan)
+    start(bench, preparers=2)
+    _until(lambda: bench.chunks(planned)[0].state == ChunkState.DONE)
+    _until(lambda: len(seen) == 2)
+    time.sleep(0.2)
+    assert len(set(seen)) == 2, "both threads are busy, each with a job of its own"
+    assert set(seen) <= waiting
+    bench.worker.stopping.set()
+    leave.set()
+
+
+def test_a_job_that_fails_oddly_keeps_no_other_back(
+    make_bench: Any, line: Line, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(reconcile_seconds=0.05)
+    first, second = bench.create([line("a")]), bench.create([line("a")])
+    from worker.plan.job import plan_job
+
+    def plan(worker: Any, job_id: str) -> None:
+        if job_id == first:
+            raise RuntimeError("a bug")
+        plan_job(worker, job_id)
+
+    monkeypatch.setattr("worker.process.threads.plan_job", plan)
+    start(bench, preparers=1)
+    _until(lambda: bench.job(second).state != JobState.VALIDATING)
+    assert bench.job(first).state == JobState.VALIDATING

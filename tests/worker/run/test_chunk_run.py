@@ -1,0 +1,142 @@
+"""One chunk's bookkeeping: what it asks for, what it takes, what it writes."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from engine.params import SamplingParams
+from engine.requests import Completion, Output
+from storage.database.states import StopReason
+from storage.database.tables import Chunk
+from worker.errors import BrokenResult
+from worker.plan.order import arrange
+from worker.plan.plan_file import PlanFile, PlanHeader, encode_groups
+from worker.plan.rows import PlannedLine, pack_params, pack_tokens
+from worker.run.chunk_run import ChunkRun
+from worker.run.spool import Answers
+
+MakeRun = Callable[..., ChunkRun]
+
+GREEDY = pack_params(SamplingParams(temperature=0))
+
+
+@pytest.fixture
+def make_run() -> Iterator[Callable[..., ChunkRun]]:
+    """Lines 1, 3, 4 are equal, line 2 comes before them in prefix order."""
+    rows = [
+        PlannedLine(line, f"id{line}", "m", pack_tokens(tokens), GREEDY, 9, True)
+        for line, tokens in [(1, [7, 8]), (2, [5]), (3, [7, 8]), (4, [7, 8])]
+    ]
+    header = PlanHeader(0, "/v1/completions", "m", "tenant")
+    plan = PlanFile(encode_groups(header, arrange(rows, 16)))
+    runs: list[ChunkRun] = []
+
+    def make(a: int = 0, b: int = 4) -> ChunkRun:
+        chunk = Chunk(
+            id="chunk_1",
+            job_id="batch_1",
+            a=a,
+            b=b,
+            model="m",
+            attempt=3,
+            plan_key="",
+            plan_a=0,
+            first_line=1,
+            last_line=4,
+        )
+        runs.append(ChunkRun(chunk, plan))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.close()
+
+
+def _answer(request_id: str, reason: Any = "stop", **fields: Any) -> Completion:
+    outputs = (Output(0, (1,), "text", reason),)
+    return Completion(request_id, (7, 8), outputs, **fields)
+
+
+def _records(run: ChunkRun) -> list[dict[str, Any]]:
+    return [orjson.loads(record) for record in run.records()]
+
+
+def test_each_distinct_request_is_asked_for_once(make_run: MakeRun) -> None:
+    run = make_run()
+    assert [request.prompt for request in run.requests()] == [(5,), (7, 8)]
+    assert {request.salt for request in run.requests()} == {"tenant"}
+    assert all(request.id.startswith("chunk_1/3/") for request in run.requests())
+
+
+def test_half_of_a_split_computes_its_share_of_equal_lines(make_run: MakeRun) -> None:
+    run = make_run(2, 4)
+    (request,) = run.requests()
+    assert request.prompt == (7, 8)
+    run.accept(_answer(request.id))
+    assert [record["line"] for record in _records(run)] == [3, 4]
+
+
+def test_an_answer_goes_to_every_equal_line_and_counts_for_each(make_run: MakeRun) -> None:
+    run = make_run()
+    small, large = run.requests()
+    run.accept(_answer(small.id, cached_tokens=0))
+    run.accept(_answer(large.id, cached_tokens=1))
+    run.accept(_answer(large.id, cached_tokens=1))  # told twice
+    records = _records(run)
+    assert [record["line"] for record in records] == [1, 2, 3, 4]
+    assert run.counts.ok == 4
+    assert run.counts.prompt_tokens == 8
+    assert run.counts.cached_tokens == 0 + 1 + 2 + 2
+    usage = [record["text"]["response"]["body"]["usage"] for record in records]
+    assert sum(count["prompt_tokens"] for count in usage) == run.counts.prompt_tokens
+    cached = [count["prompt_tokens_details"]["cached_tokens"] for count in usage]
+    assert sum(cached) == run.counts.cached_tokens
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("context_length_exceeded", 400), ("out_of_cache", 500)]
+)
+def test_a_request_that_the_engine_refuses_is_an_error_of_each_equal_line(
+    make_run: MakeRun, code: str, status: int
+) -> None:
+    run = make_run(1, 4)
+    (request,) = run.requests()
+    run.accept(Completion(request.id, (7, 8), (), error="Why.", error_code=code))
+    records = _records(run)
+    assert [record["ok"] for record in records] == [False] * 3
+    assert {record["text"]["response"]["status_code"] for record in records} == {status}
+    messages = {record["text"]["response"]["body"]["error"]["message"] for record in records}
+    # Only what is said of the request itself is for the client.
+    assert messages == {"Why." if status == 400 else "The engine could not run this line."}
+    errors = [record["text"]["response"]["body"]["error"] for record in records]
+    assert [error["line"] for error in errors] == [1, 3, 4]
+    assert run.counts.err == 3
+
+
+def test_giving_up_keeps_what_is_answered(make_run: MakeRun) -> None:
+    run = make_run()
+    small, large = run.requests()
+    run.accept(_answer(small.id))
+    run.give_up(StopReason.EXPIRED)
+    run.accept(_answer(large.id, "cancelled"))
+    assert run.pending == 0
+    assert (run.counts.ok, run.counts.err) == (1, 3)
+    assert [record["ok"] for record in _records(run)] == [False, True, False, False]
+
+
+def test_a_line_without_an_answer_is_never_written_as_if_it_had_one(make_run: MakeRun) -> None:
+    with pytest.raises(BrokenResult):
+        _records(make_run())
+
+
+def test_large_answers_lie_on_disk_and_come_back() -> None:
+    answers = Answers(memory_bytes=100)
+    for position in range(20):
+        answers.add(position, {"text": "é" * position})
+    assert [answers.get(position) for position in (19, 0, 7)] == [
+        {"text": "é" * size} for size in (19, 0, 7)
+    ]
+    assert answers.get(99) is None
+    answers.close()

@@ -1,0 +1,68 @@
+"""The resident engine: started once, replaced when it must be, and never in the way of a stop."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import EngineMissing
+from storage.settings import Settings
+from worker.errors import EngineUnavailable
+from worker.models import engines
+from worker.models.engines import Engines
+
+
+def test_the_engine_stays_between_jobs_and_makes_room_for_another_model(bench: Any) -> None:
+    found: Engines = bench.worker.engines
+    first = found.get("smollm2", "words")
+    assert found.get("smollm2", "words") is first
+    second = found.get("other", "more words")
+    assert not first.engine.alive
+    assert second.engine.alive
+    assert bench.lab.starts == 2
+
+
+def test_an_engine_that_died_is_started_again(bench: Any) -> None:
+    first = bench.worker.engines.get("smollm2", "words")
+    first.engine.close()
+    assert bench.worker.engines.get("smollm2", "words").engine.alive
+
+
+def test_a_model_that_does_not_start_rests_longer_each_time(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "FIRST_PAUSE_SECONDS", 0.05)
+    found: Engines = bench.worker.engines
+    bench.lab.start_error = EngineMissing()
+    for _ in range(3):
+        with pytest.raises(EngineUnavailable, match="torch is not installed"):
+            found.get("smollm2", "words")
+    assert found.resting("smollm2")
+    assert isinstance(found.failure("smollm2"), EngineMissing)
+    time.sleep(0.25)
+    assert not found.resting("smollm2")
+    bench.lab.start_error = None
+    found.get("smollm2", "words")
+    assert found.failures == {}
+
+
+def test_a_stop_does_not_wait_for_an_engine_that_is_still_loading(tmp_path: Path) -> None:
+    found = Engines(Settings(home=tmp_path))
+    outcome: list[Exception] = []
+
+    def start() -> None:
+        try:
+            found.get("smollm2", "smollm2")
+        except EngineUnavailable as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    time.sleep(0.5)
+    found.interrupt()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert len(outcome) == 1
+    assert found.failures == {}, "it is no failure of the model's"

@@ -1,0 +1,117 @@
+"""A worker of several models: the most urgent first, and no engine loaded for nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+from storage.database.states import JobState
+from storage.registry import models as model_rows
+from worker.run.drain import drain
+from worker.run.model_choice import Turns
+
+Line = Callable[..., dict[str, Any]]
+
+
+def _job(bench: Any, line: Line, model: str, priority: int, lines: int = 4) -> str:
+    rows = [line(f"row{i}", f"{model} {priority} {i}") for i in range(lines)]
+    for row in rows:
+        row["body"]["model"] = model
+    job_id: str = bench.create(rows)
+    bench.sql(f"UPDATE job SET priority = {priority} WHERE id = '{job_id}'")
+    bench.plan(job_id)
+    return job_id
+
+
+def _models_run(bench: Any) -> list[str]:
+    """The models in the order in which the engine had them, each change once."""
+    chunks = {c.id: c.model for job_id in bench.jobs for c in bench.chunks(job_id)}
+    order: list[str] = []
+    for request in bench.lab.submitted:
+        model = chunks[request.id.split("/")[0]]
+        if order[-1:] != [model]:
+            order.append(model)
+    return order
+
+
+def _bench(make_bench: Any, **changes: Any) -> Any:
+    bench = make_bench(**changes)
+    model_rows.add(bench.worker.database, "other", "other-words")
+    bench.jobs = []
+    return bench
+
+
+def test_the_most_urgent_model_comes_first(make_bench: Any, line: Line) -> None:
+    bench = _bench(make_bench)
+    bench.jobs = [_job(bench, line, "smollm2", 0), _job(bench, line, "other", 5)]
+    assert drain(bench.worker) == 2
+    assert _models_run(bench) == ["other", "smollm2"]
+
+
+def test_an_urgent_job_of_another_model_does_not_wait_until_this_one_is_dry(
+    make_bench: Any, line: Line
+) -> None:
+    bench = _bench(make_bench, chunk_lines=8)
+    bench.jobs = [_job(bench, line, "smollm2", 0, lines=80)]
+
+    def later(engine: Any) -> None:
+        if len(bench.jobs) == 1:
+            bench.jobs.append(_job(bench, line, "other", 5))
+
+    bench.lab.before_poll = later
+    # The look is at most a second old; here it is made anew each time.
+    assert drain(bench.worker) > 0
+    order = _models_run(bench)
+    assert order in (["smollm2", "other", "smollm2"], ["smollm2", "other"])
+
+
+def test_a_loaded_model_stays_among_its_equals(make_bench: Any, line: Line) -> None:
+    bench = _bench(make_bench)
+    bench.jobs = [_job(bench, line, "other", 0)]
+    assert drain(bench.worker) == 1
+    bench.jobs += [_job(bench, line, "smollm2", 0), _job(bench, line, "other", 0)]
+    bench.lab.submitted.clear()
+    assert drain(bench.worker) == 2
+    assert _models_run(bench) == ["other", "smollm2"]
+    assert bench.lab.starts == 2
+
+
+def test_another_model_has_its_turn_only_when_nothing_is_in_hand(
+    make_bench: Any, line: Line
+) -> None:
+    bench = _bench(make_bench)
+    _job(bench, line, "smollm2", 0)
+    turns = Turns(bench.worker, None)
+    assert turns.next(switch=True) == "smollm2"
+    _job(bench, line, "other", 5)
+    turns.look_again()
+    assert turns.next(switch=False) is None
+    assert turns.next(switch=True) == "other"
+
+
+def test_models_that_are_not_served_are_left_alone(make_bench: Any, line: Line) -> None:
+    bench = _bench(make_bench)
+    mine, others = _job(bench, line, "smollm2", 0), _job(bench, line, "other", 5)
+    assert drain(bench.worker, ["smollm2"]) == 1
+    assert bench.finish(mine).state == JobState.COMPLETED
+    assert bench.chunks(others)[0].attempt >= 0
+
+
+def test_a_model_whose_engine_does_not_start_lets_the_others_run(
+    make_bench: Any, line: Line
+) -> None:
+    from engine.errors import CheckpointError
+
+    bench = _bench(make_bench)
+    broken, sound = _job(bench, line, "other", 5), _job(bench, line, "smollm2", 0)
+    made = bench.lab.make
+
+    def start(config: Any) -> Any:
+        bench.lab.start_error = (
+            CheckpointError("A tensor is missing.") if config.model == "other-words" else None
+        )
+        return made(config)
+
+    bench.worker.engines._make = start
+    assert drain(bench.worker) == 1
+    assert bench.chunks(sound)[0].state == "done"
+    (chunk,) = bench.chunks(broken)
+    assert (chunk.state, chunk.crashes) == ("pending", 0)

@@ -1,0 +1,143 @@
+"""What both endpoints share: sampling options, ignored and refused parameters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from engine.errors import InvalidRequest
+from engine.params import SamplingParams
+from worker.endpoints.values import (
+    Reader,
+    boolean,
+    integer,
+    logit_bias,
+    number,
+    stop_strings,
+    token_ids,
+    unsupported,
+)
+from worker.errors import BodyError
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """Messages for the chat template; ``template_args`` go to the template as variables."""
+
+    messages: list[dict[str, Any]]
+    template_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    """Text that is tokenised as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrompt:
+    """A prompt that is token ids already."""
+
+    ids: tuple[int, ...]
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBody:
+    """A request that can be run. ``params.max_tokens`` is ``None`` where the body sets none."""
+
+    prompt: Prompt
+    params: SamplingParams
+
+
+SAMPLING: Mapping[str, Reader] = {
+    "temperature": number,
+    "top_p": number,
+    "top_k": integer,
+    "min_p": number,
+    "n": integer,
+    "seed": integer,
+    "stop": stop_strings,
+    "stop_token_ids": token_ids,
+    "max_tokens": integer,
+    "min_tokens": integer,
+    "presence_penalty": number,
+    "frequency_penalty": number,
+    "repetition_penalty": number,
+    "logit_bias": logit_bias,
+    "ignore_eos": boolean,
+    "skip_special_tokens": boolean,
+    "include_stop_str_in_output": boolean,
+}
+
+# Accepted for compatibility; none of them changes an answer.
+IGNORED = frozenset(
+    {
+        "model",
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "parallel_tool_calls",
+    }
+)
+
+
+def read_params(
+    body: Mapping[str, Any], own: frozenset[str], extra: Mapping[str, Any]
+) -> SamplingParams:
+    """The sampling parameters of ``body``.
+
+    ``own`` are the parameters that the endpoint reads itself, ``extra`` the `SamplingParams`
+    fields that it took from them.
+
+    Raises:
+        BodyError: a parameter is unknown, of the wrong type, or out of range.
+    """
+    options: dict[str, Any] = {"max_tokens": None}
+    for name, value in body.items():
+        if name in own or name in IGNORED:
+            continue
+        reader = SAMPLING.get(name)
+        if reader is None:
+            raise BodyError(
+                f"Unknown parameter: '{name[:100]}'.", param=name[:100], code="unknown_parameter"
+            )
+        if value is not None:
+            options[name] = reader(name, value)
+    options.update(extra)
+    make = _same_params if all(map(_scalar, options.values())) else SamplingParams
+    try:
+        return make(**options)
+    except InvalidRequest as error:
+        raise BodyError(str(error), param=error.param, code="invalid_value") from error
+
+
+# Most lines of a batch have the parameters of the line before, and checking them takes longer than
+# parsing the line. Only scalars: what is remembered stays small. Typed: 1 and 1.0 are equal.
+_same_params = lru_cache(256, typed=True)(SamplingParams)
+
+
+def _scalar(value: object) -> bool:
+    return isinstance(value, int | float | None)
+
+
+def refuse_stream(body: Mapping[str, Any]) -> None:
+    """A batch has nobody to stream to."""
+    for name in ("stream", "stream_options"):
+        if body.get(name) not in (None, False):
+            raise unsupported(name, f"'{name}' is not supported in a batch.")
+
+
+def refuse(body: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse every parameter named in ``allowed`` whose value is not null or listed there."""
+    for name, values in allowed.items():
+        value = body.get(name)
+        if value is not None and value not in values:
+            raise unsupported(name, f"'{name}' is not supported with this value.")

@@ -1,0 +1,192 @@
+"""The last step of a job: its parts, merged into the output and the error file, in input order."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+
+from storage.database.states import ChunkState, StopReason
+from storage.database.tables import Chunk, Job
+from storage.errors import CountsDiffer, ObjectNotFound, StateConflict, StorageError
+from storage.ids import new_id
+from storage.jobs import finalizing
+from storage.jobs.chunks import iter_chunks
+from storage.jobs.finalizing import Results
+from storage.objects import ObjectStore, ObjectWriter
+from storage.objects import object_keys as keys
+from storage.objects.object_keys import ResultKind
+from storage.registry.files import NewFile
+from worker.context import WorkerContext
+from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping
+from worker.finish.merge import Source, merge, most_overlapping
+from worker.lease import Lease, Renewal
+from worker.plan.plan_file import PlanFile
+from worker.run.chunk_run import unanswered
+from worker.run.parts import PartReader, Record
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 3
+RETRY_SECONDS = 5.0
+MERGE_BYTES = 64 * 1024 * 1024  # buffers of all parts that are being merged
+_SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)
+
+
+def finalize_job(worker: WorkerContext, job_id: str) -> None:
+    """Finalize a job, unless it is not due or somebody else is at it."""
+    since = time.monotonic()
+    lease_seconds = worker.settings.lease_seconds
+    job = finalizing.claim_finalize(
+        worker.database, worker.owner, lease_seconds=lease_seconds, job_id=job_id
+    )
+    if job is None:
+        return
+    epoch = job.fin_epoch
+    if job.cancel == StopReason.BROKEN:
+        finalizing.fail_final(worker.database, job.id, epoch, job.errors or [])
+        log.error("job_failed", job=job.id, reason=StopReason.BROKEN)
+        return
+    if job.attempts > MAX_ATTEMPTS:
+        _give_up(worker, job)
+        return
+
+    def renew() -> Renewal:
+        # A job that is asked to stop while it is finalized is finalized all the same.
+        answer = finalizing.renew_finalize(
+            worker.database, job_id, epoch, lease_seconds=lease_seconds
+        )
+        return Renewal(answer.still_mine)
+
+    with worker.keeping(f"results of {job_id}", renew, since) as lease:
+        try:
+            _settle(worker, job, lease, since)
+        except (LeaseLost, StateConflict):
+            log.warning("finalize_abandoned", job=job_id, epoch=epoch)
+        except Stopping:
+            finalizing.release_finalize(worker.database, job_id, epoch)
+        except (BrokenPlan, BrokenResult, CountsDiffer, ObjectNotFound) as error:
+            _broken(worker, job, str(error))
+        except StorageError as error:
+            log.warning("finalize_postponed", job=job_id, code=error.code, reason=str(error))
+            finalizing.release_finalize(worker.database, job_id, epoch, delay=RETRY_SECONDS)
+
+
+def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:
+    results = _Merger(worker, job, worker.heartbeat(lease)).run()
+    lease.check()
+    ended = finalizing.commit_final(worker.database, job.id, job.fin_epoch, results)
+    log.info(
+        "job_ended",
+        job=job.id,
+        state=ended.state,
+        ok=ended.n_ok,
+        errors=ended.n_err,
+        cancelled=ended.n_cancelled,
+        prompt_tokens=ended.prompt_tokens,
+        cached_tokens=ended.cached_tokens,
+        completion_tokens=ended.completion_tokens,
+        seconds=round(time.monotonic() - since, 3),
+    )
+
+
+def _broken(worker: WorkerContext, job: Job, reason: str) -> None:
+    """Parts that do not add up: look again when the lease has run out, and then give up."""
+    log.error("results_broken", job=job.id, attempt=job.attempts, reason=reason)
+    if job.attempts >= MAX_ATTEMPTS:
+        _give_up(worker, job)
+
+
+def _give_up(worker: WorkerContext, job: Job) -> None:
+    message = "The results of this batch could not be put together."
+    error = {"code": "internal_error", "message": message, "param": None, "line": None}
+    finalizing.fail_final(worker.database, job.id, job.fin_epoch, [error])
+    log.error("job_failed", job=job.id, attempts=job.attempts)
+
+
+@dataclass
+class _ResultFile:
+    """A result file that comes into being with its first line."""
+
+    store: ObjectStore
+    job: Job
+    kind: ResultKind
+    stack: ExitStack
+    lines: int = 0
+    _writer: ObjectWriter | None = None
+    _key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._key = keys.result(self.job.id, self.job.fin_epoch, self.kind)
+
+    def write(self, text: bytes) -> None:
+        if self._writer is None:
+            self._writer = self.stack.enter_context(self.store.writer(self._key))
+        self._writer.write(text)
+        self._writer.write(b"\n")
+        self.lines += 1
+
+    def row(self) -> NewFile | None:
+        """The file's row, once the stack is closed; ``None`` where there was no line."""
+        if self._writer is None:
+            return None
+        suffix = "output" if self.kind == "output" else "error"
+        return NewFile(
+            id=new_id("file"),
+            tenant_id=self.job.tenant_id,
+            purpose="batch_output",
+            filename=f"{self.job.id}_{suffix}.jsonl",
+            bytes=self._writer.size,
+            object_key=self._key,
+            etag=self._writer.info.etag,
+            sha256=self._writer.sha256,
+            expires_after=self.job.output_expires_seconds,
+        )
+
+
+@dataclass(frozen=True)
+class _Merger:
+    worker: WorkerContext
+    job: Job
+    heartbeat: Callable[[], None]
+
+    def run(self) -> Results:
+        """Write both files.
+
+        Raises:
+            BrokenResult: the parts do not hold every line exactly once.
+        """
+        with ExitStack() as stack:
+            output = _ResultFile(self.worker.store, self.job, "output", stack)
+            errors = _ResultFile(self.worker.store, self.job, "errors", stack)
+            for record in merge(self._sources()):
+                self.heartbeat()
+                (output if record.ok else errors).write(bytes(record.text))
+            if output.lines + errors.lines != self.job.n_lines:
+                raise BrokenResult(
+                    f"{output.lines} answers and {errors.lines} errors were merged, of "
+                    f"{self.job.n_lines} lines."
+                )
+        return Results(output.lines, errors.lines, output.row(), errors.row())
+
+    def _sources(self) -> Iterator[Source]:
+        chunks = iter_chunks(self.worker.database, self.job.id, _SETTLED)
+        open_at_once = most_overlapping((chunk.first_line, chunk.last_line) for chunk in chunks)
+        reader = PartReader.sharing(self.worker.store, open_at_once, MERGE_BYTES)
+        for chunk in iter_chunks(self.worker.database, self.job.id, _SETTLED):
+            yield Source(chunk.first_line, partial(self._records, reader, chunk))
+
+    def _records(self, reader: PartReader, chunk: Chunk) -> Iterator[Record]:
+        if chunk.state == ChunkState.CANCELLED:
+            reason = StopReason(self.job.cancel or StopReason.CANCELLED)
+            with self.worker.store.reader(chunk.plan_key) as stream:
+                plan = PlanFile(stream.read())
+            yield from unanswered(self.job.id, plan, chunk.a, chunk.b, reason)
+            return
+        digest = hashlib.sha256()
+        yield from reader.records(chunk.part_key or "", digest)
+        if digest.hexdigest() != chunk.part_sha256:
+            raise BrokenResult(f"The part {chunk.part_key} is not the one that was committed.")

@@ -1,0 +1,143 @@
+"""The Celery side of a worker: a consumer that hears doorbells. The work itself is the crew's.
+
+A task looks at no row: it rings and returns. One that comes twice, late or for nothing costs one
+look.
+"""
+
+import threading
+from collections.abc import Callable, Collection
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.exceptions import WorkerShutdown
+from celery.worker import WorkController
+
+from storage.errors import StorageError
+from storage.registry import models as model_rows
+from storage.wakeups import CONTROL_QUEUE, Wakeup, model_queue
+from worker.context import WorkerContext
+from worker.process.reconciler import tick
+
+log = structlog.get_logger(__name__)
+
+RESTART_SECONDS = 5.0
+
+
+def add_tasks(app: Celery, worker: WorkerContext, ring: Callable[[], None]) -> None:
+    """Register the tasks that wake-ups name; ``ring`` has the crew look at the rows."""
+
+    def doorbell(*args: str) -> None:
+        ring()
+
+    def settle() -> None:
+        try:
+            tick(worker)
+        except StorageError as error:
+            log.warning("reconcile_failed", code=error.code, reason=str(error))
+        ring()
+
+    for name, task in (
+        ("tidemill.plan", doorbell),
+        ("tidemill.drain", doorbell),
+        ("tidemill.finalize", doorbell),
+        ("tidemill.reconcile", settle),
+    ):
+        # Not shared: a later worker in this process has tasks of its own.
+        app.task(task, name=name, shared=False)
+
+
+def queues_of(models: Collection[str]) -> list[str]:
+    """The queues of a worker that serves these models."""
+    return [CONTROL_QUEUE, *map(model_queue, models)]
+
+
+class ModelListener:
+    """Lets a worker hear of models that are added while it runs, each time that it is called."""
+
+    def __init__(self, worker: WorkerContext, consumer: Callable[[], Any]) -> None:
+        """``consumer`` is asked for Celery's; ``None`` is a worker that has none yet."""
+        self._worker = worker
+        self._consumer = consumer
+
+    def __call__(self) -> None:
+        consumer = self._consumer()
+        if consumer is None or consumer.task_consumer is None:
+            return  # not connected yet, or not at the moment
+        try:
+            names = [model.name for model in model_rows.list_models(self._worker.database)]
+        except StorageError as error:
+            log.warning("models_not_listed", code=error.code)
+            return
+        for queue in queues_of(names):
+            if queue not in consumer.app.amqp.queues.consume_from:
+                consumer.call_soon(consumer.add_task_queue, queue)
+
+
+class Listener:
+    """A Celery consumer in a thread of this process."""
+
+    def __init__(
+        self, app: Celery, worker: WorkerContext, models: Collection[str] | None = None
+    ) -> None:
+        """``models`` are those to hear of; ``None`` is all, later ones included."""
+        self._app = app
+        self._worker = worker
+        self._models = models
+        self._stopping = threading.Event()
+        self._celery: WorkController | None = None
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+        self._refresh = ModelListener(worker, self._consumer)
+
+    def start(self) -> None:
+        """Begin to listen; while the broker is away the connection is tried again and again."""
+        # Celery's threads look a task up in the default app, not in that of their worker.
+        self._app.set_default()
+        self._thread.start()
+
+    def refresh(self) -> None:
+        """Hear of the models that were added meanwhile, unless some were named."""
+        if self._models is None:
+            self._refresh()
+
+    def stop(self, timeout: float) -> None:
+        """Listen no more; wait for the end, at most ``timeout`` seconds."""
+        self._stopping.set()
+        if not self._thread.is_alive():
+            return
+        consumer = self._consumer()
+        if consumer is not None:
+            consumer.call_soon(_shut_down)
+        if self._worker.settings.embedded:
+            # The consumer waits for messages for up to two seconds: this one ends the wait.
+            self._worker.wakeups.send(Wakeup.plan(""))
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            # It waits for a broker that is away. It holds nothing, and ends with the process.
+            log.info("listener_left_behind")
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._celery = self._controller()
+            self._celery.start()
+            if not self._stopping.wait(RESTART_SECONDS):
+                log.warning("listener_restarts")
+
+    def _controller(self) -> WorkController:
+        return WorkController(
+            app=self._app,
+            hostname=f"tidemill@{self._worker.owner}",
+            pool="solo",  # a task rings and returns
+            # Those of models that are not named are added once it is connected.
+            queues=queues_of(self._models or ()),
+            without_heartbeat=True,
+            without_mingle=True,
+            without_gossip=True,
+        )
+
+    def _consumer(self) -> Any:
+        return self._celery.consumer if self._celery is not None else None
+
+
+def _shut_down() -> None:
+    raise WorkerShutdown(0)

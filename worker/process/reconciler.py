@@ -1,0 +1,67 @@
+"""Sees to it that what is due happens, whoever died meanwhile. Any number of them may run."""
+
+import threading
+import time
+
+import structlog
+
+from storage.errors import StorageError
+from storage.jobs.reconcile import reconcile
+from storage.wakeups import Wakeup
+from worker.context import WorkerContext
+from worker.errors import WorkerError
+from worker.finish.garbage import collect_garbage
+from worker.run.poison import bury_poison
+
+log = structlog.get_logger(__name__)
+
+COLLECT_SECONDS = 600.0
+
+
+def tick(worker: WorkerContext, rung: frozenset[Wakeup] = frozenset()) -> frozenset[Wakeup]:
+    """Settle what is due, once, and ring the doorbells; which, for the next call's ``rung``.
+
+    Those in ``rung`` are not rung again: workers look by themselves, and a queue that nobody
+    listens to must not grow with each beat.
+
+    Raises:
+        StorageError: the database or the store failed.
+    """
+    due = reconcile(worker.database, max_crashes=worker.settings.max_crashes)
+    for wakeup in due:
+        if wakeup not in rung:
+            worker.wakeups.send(wakeup)
+    bury_poison(worker)
+    return frozenset(due)
+
+
+class Reconciler:
+    """A thread that ticks; an error is logged and the next tick comes all the same."""
+
+    def __init__(self, worker: WorkerContext) -> None:
+        self._worker = worker
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._collect_at = time.monotonic()
+        self._rung: frozenset[Wakeup] = frozenset()
+
+    def start(self) -> None:
+        """Begin; it ends once the worker's ``stopping`` is set."""
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait for its end, at most ``timeout`` seconds."""
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._worker.stopping.wait(self._worker.reconcile_seconds):
+            try:
+                self._rung = tick(self._worker, self._rung)
+                if time.monotonic() >= self._collect_at:
+                    self._collect_at = time.monotonic() + COLLECT_SECONDS
+                    collect_garbage(self._worker)
+            except (StorageError, WorkerError) as error:
+                log.warning("reconcile_failed", code=error.code, reason=str(error))
+            except Exception:
+                # Whatever else it is: without this thread lost work would never come back.
+                log.exception("reconcile_failed")

@@ -1,0 +1,203 @@
+"""The drain loop: claimed chunks through the resident engine, until nothing is claimable.
+
+The next chunk is claimed while earlier ones still run, so that the engine's batch never empties
+between chunks or jobs. Of several models the most urgent has its turn. A chunk that crashed before
+runs alone: if the engine dies again, only that chunk is to blame.
+"""
+
+import time
+from collections.abc import Collection
+
+import structlog
+
+from engine.errors import EngineDied
+from engine.requests import Completion
+from storage.errors import StorageError
+from worker.context import WorkerContext
+from worker.errors import EngineUnavailable
+from worker.lease import LeaseKeeper
+from worker.models.engines import Resident
+from worker.run.held_chunks import Held, Holding, backoff
+from worker.run.model_choice import Turns
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.1
+CLAIM_PAUSE_SECONDS = 0.5  # between claims while there was nothing to claim and work goes on
+BATCHES_AHEAD = 2  # requests handed to the engine, in multiples of what it runs at once
+
+
+def drain(worker: WorkerContext, models: str | Collection[str] | None = None) -> int:
+    """Run chunks of these models, or of any, until none is claimable; how many were committed.
+
+    Returns at once while another drain loop of this process runs. Models whose engine failed to
+    start a moment ago are left out.
+    """
+    if not worker.draining.acquire(blocking=False):
+        return 0
+    try:
+        return DrainLoop(worker, (models,) if isinstance(models, str) else models).run()
+    finally:
+        worker.draining.release()
+
+
+class DrainLoop:
+    """One run of the loop. All but the keeping of leases happens in the calling thread."""
+
+    def __init__(self, worker: WorkerContext, models: Collection[str] | None) -> None:
+        self._worker = worker
+        self._holding = Holding(worker)
+        self._turns = Turns(worker, models)
+        self._resident: Resident | None = None
+        self._next_claim = 0.0
+
+    def run(self) -> int:
+        """Loop; see `drain`."""
+        leases = self._holding.leases
+        with LeaseKeeper(leases.every_seconds, leases.keep):
+            try:
+                self._loop()
+            except BaseException as error:
+                self._lay_down(error)
+                raise
+            self._give_back()
+        return self._holding.committed
+
+    def _loop(self) -> None:
+        holding = self._holding
+        while not self._worker.stopping.is_set():
+            try:
+                if not self._worker.leaving.is_set():
+                    self._claim()
+                if not holding:
+                    break
+                self._step()
+            except EngineDied as error:
+                self._engine_died(error)
+            except EngineUnavailable:
+                # `Engines` has logged why and lets the model rest; another may have work.
+                self._resident = None
+                for held in holding:
+                    holding.give_back(held)
+
+    def _lay_down(self, error: BaseException) -> None:
+        """Give everything back after what nobody expected, which must not come back for ever.
+
+        To the chunks in the engine it counts as a crash. An order to exit and a fault of the
+        storage are not of their doing.
+        """
+        blame = isinstance(error, Exception) and not isinstance(error, StorageError)
+        for held in self._holding:
+            if blame and held.submitted:
+                self._holding.crashed(held, engine=False)
+            else:
+                self._holding.give_back(held)
+
+    def _step(self) -> None:
+        self._drop_lost()
+        self._stop_cancelled()
+        self._submit()
+        if self._resident is not None and any(held.submitted for held in self._holding):
+            for completion in self._resident.engine.poll(POLL_SECONDS):
+                self._accept(completion)
+        for held in self._holding:
+            if not held.run.pending:
+                self._holding.commit(held)
+
+    def _claim(self) -> None:
+        """Claim until the engine has enough ahead, or nothing is claimable."""
+        holding = self._holding
+        while self._wants_more() and (not holding or time.monotonic() >= self._next_claim):
+            model = self._turns.next(switch=not holding)
+            if model is not None and holding.claim(model):
+                continue
+            if self._turns.fresh:
+                self._next_claim = time.monotonic() + CLAIM_PAUSE_SECONDS
+                if self._resident is not None:
+                    self._resident.engine.flush()
+                return
+            self._turns.look_again()
+
+    def _wants_more(self) -> bool:
+        holding = self._holding
+        # Chunks of nothing but errors or duplicates ask for little and still take memory.
+        if holding.lines >= self._worker.settings.plan_window_lines:
+            return False
+        if any(held.alone or not held.run.pending for held in holding):
+            return False
+        if self._resident is None:
+            return not holding
+        return holding.pending < BATCHES_AHEAD * self._resident.info.max_num_seqs
+
+    def _submit(self) -> None:
+        for held in self._holding:
+            waits_its_turn = held.alone and len(self._holding) > 1
+            if not held.submitted and held.run.pending and not waits_its_turn:
+                self._submit_one(held)
+
+    def _submit_one(self, held: Held) -> None:
+        source = held.run.plan.header.source
+        if self._resident is None or self._resident.source != source:
+            if any(other.submitted for other in self._holding):
+                return  # the model was given another source: when the first has nothing left
+            self._resident = self._worker.engines.get(held.chunk.model, source)
+        held.submitted = True
+        self._resident.engine.submit(held.run.requests())
+
+    def _accept(self, completion: Completion) -> None:
+        chunk_id, attempt, _ = completion.request_id.split("/")
+        held = self._holding.get(chunk_id, int(attempt))
+        # Chunks that were given up still have answers on their way.
+        if held is None:
+            return
+        try:
+            held.run.accept(completion)
+        except StorageError as error:
+            log.warning("answer_not_kept", chunk=held.chunk.id, reason=str(error))
+            self._holding.give_back(held, delay=backoff(held.chunk))
+            self._cancel(held)
+
+    def _drop_lost(self) -> None:
+        for held in self._holding:
+            if held.lease.lost:
+                self._cancel(held)
+                self._holding.abandon(held, "lease_lost")
+
+    def _stop_cancelled(self) -> None:
+        """The job is cancelled or expired: keep what is done, and wait for nothing more."""
+        for held in self._holding:
+            reason = held.lease.stop
+            if reason is not None and held.run.stopped is None:
+                log.info("chunk_stopping", chunk=held.chunk.id, reason=reason)
+                self._cancel(held)
+                held.run.give_up(reason)
+
+    def _cancel(self, held: Held) -> None:
+        if held.submitted and self._resident is not None:
+            self._resident.engine.cancel(held.run.pending_ids())
+
+    def _engine_died(self, error: EngineDied) -> None:
+        self._worker.engines.discard()
+        self._resident = None
+        if self._worker.stopping.is_set():
+            return
+        self._worker.metrics.engine_died(self._turns.model or "")
+        log.error(
+            "engine_died",
+            model=self._turns.model,
+            exit_code=error.exit_code,
+            reason=str(error),
+            log_tail=error.log_tail,
+        )
+        for held in self._holding:
+            if held.submitted and held.run.pending:
+                self._holding.crashed(held, engine=True)
+
+    def _give_back(self) -> None:
+        try:
+            for held in self._holding:
+                self._cancel(held)
+        except EngineDied:
+            self._worker.engines.discard()
+        for held in self._holding:
+            self._holding.give_back(held)

@@ -1,0 +1,209 @@
+"""The chunks that a drain loop holds: claimed, renewed, and ended in one of four ways.
+
+A chunk is committed, given back as it was, given back as crashed, or abandoned because its lease
+was lost; after the last of these nothing may be written for it.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from storage.database.tables import Chunk
+from storage.errors import ObjectNotFound, StateConflict, StorageError
+from storage.jobs.chunks import claim_chunk, release_chunk
+from storage.jobs.crashes import crash_chunk
+from worker.context import WorkerContext
+from worker.errors import BrokenPlan, LeaseLost, PartMismatch
+from worker.lease import Lease
+from worker.plan.plan_file import PlanFile
+from worker.run.chunk_leases import ChunkLeases
+from worker.run.chunk_run import ChunkRun
+from worker.run.commit import commit_part
+from worker.run.lost_plan import give_up_plan
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY_SECONDS = 0.2
+LONGEST_RETRY_SECONDS = 5.0
+FIRST_BACKOFF_SECONDS = 5.0
+LONGEST_BACKOFF_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Held:
+    """A chunk that is held: its lease, its run, and whether the engine has it."""
+
+    run: ChunkRun
+    lease: Lease
+    claimed_at: float
+    submitted: bool = False
+
+    @property
+    def chunk(self) -> Chunk:
+        """The row as it was claimed."""
+        return self.run.chunk
+
+    @property
+    def alone(self) -> bool:
+        """Whether it must not share the engine, having crashed before."""
+        return self.chunk.crashes > 0
+
+
+class Holding:
+    """The chunks that this process holds, all of one model at a time. For one thread.
+
+    Attributes:
+        leases: to be kept by another thread.
+    """
+
+    def __init__(self, worker: WorkerContext) -> None:
+        self._worker = worker
+        self.leases = ChunkLeases(worker)
+        self._held: dict[str, Held] = {}
+        self.committed = 0
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def pending(self) -> int:
+        """Requests that have no answer yet, over all chunks."""
+        return sum(held.run.pending for held in self._held.values())
+
+    @property
+    def lines(self) -> int:
+        """Lines of all chunks."""
+        return sum(held.chunk.b - held.chunk.a for held in self._held.values())
+
+    def get(self, chunk_id: str, attempt: int) -> Held | None:
+        """A chunk by its id, if it is held under this very attempt."""
+        held = self._held.get(chunk_id)
+        return held if held is not None and held.chunk.attempt == attempt else None
+
+    def claim(self, model: str) -> bool:
+        """Claim one more chunk of this model; whether there was one."""
+        since = time.monotonic()
+        settings = self._worker.settings
+        try:
+            chunk = claim_chunk(
+                self._worker.database,
+                self._worker.owner,
+                [model],
+                lease_seconds=settings.lease_seconds,
+                max_crashes=settings.max_crashes,
+            )
+        except StorageError as error:
+            log.warning("claim_failed", model=model, reason=error.code)
+            return False
+        return chunk is not None and self._hold(chunk, since)
+
+    def _hold(self, chunk: Chunk, since: float) -> bool:
+        try:
+            with self._worker.store.reader(chunk.plan_key) as stream:
+                run = ChunkRun(chunk, PlanFile(stream.read()))
+        except (ObjectNotFound, BrokenPlan) as error:
+            give_up_plan(self._worker, chunk, error.code)
+            self._return(chunk, delay=backoff(chunk))
+            return False
+        except StorageError as error:
+            log.error("plan_not_read", **_names(chunk), reason=str(error))
+            self._return(chunk, delay=backoff(chunk))
+            return False
+        except BaseException:
+            self._return(chunk, delay=backoff(chunk))
+            raise
+        self._held[chunk.id] = Held(run, self.leases.hold(run, since), since)
+        log.info(
+            "chunk_claimed",
+            **_names(chunk),
+            lines=chunk.b - chunk.a,
+            requests=run.pending,
+            crashes=chunk.crashes,
+        )
+        return True
+
+    def commit(self, held: Held) -> None:
+        """Write the part and commit; tried again for as long as the lease holds."""
+        pause = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                held.lease.check()
+                commit_part(self._worker, held.chunk, held.run.records(), held.run.counts)
+                break
+            except (LeaseLost, StateConflict, PartMismatch) as error:
+                self.abandon(held, error.code)
+                return
+            except StorageError as error:
+                log.warning("commit_failed", **_names(held.chunk), reason=str(error))
+                if not error.retryable:
+                    self.give_back(held, delay=backoff(held.chunk))
+                    return
+                if self._worker.stopping.wait(pause):
+                    self.give_back(held)
+                    return
+                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+        self._forget(held)
+        self.committed += 1
+        self._worker.metrics.committed(held.chunk.model, held.run.counts)
+        counts = held.run.counts
+        log.info(
+            "chunk_done",
+            **_names(held.chunk),
+            ok=counts.ok,
+            errors=counts.err,
+            prompt_tokens=counts.prompt_tokens,
+            cached_tokens=counts.cached_tokens,
+            completion_tokens=counts.completion_tokens,
+            seconds=round(time.monotonic() - held.claimed_at, 3),
+        )
+
+    def abandon(self, held: Held, reason: str) -> None:
+        """Write nothing more for a chunk whose lease is lost."""
+        self._forget(held)
+        self._worker.metrics.abandoned(held.chunk.model)
+        log.warning("chunk_abandoned", **_names(held.chunk), reason=reason)
+
+    def give_back(self, held: Held, *, delay: float = 0.0) -> None:
+        """Let somebody run it again, after ``delay`` seconds, with nothing held against it."""
+        self._forget(held)
+        self._return(held.chunk, delay=delay)
+
+    def crashed(self, held: Held, *, engine: bool) -> None:
+        """Give it back as one that ended its attempt; ``engine`` says that its engine died."""
+        self._forget(held)
+        chunk = held.chunk
+        try:
+            crash_chunk(self._worker.database, chunk.id, chunk.attempt, engine=engine)
+            self._worker.metrics.given_back(chunk.model, crashed=True)
+            log.warning("chunk_crashed", **_names(chunk), engine=engine)
+        except StorageError as error:
+            # Its lease will run out, which counts as a crash too.
+            log.warning("chunk_not_given_back", **_names(chunk), reason=error.code)
+
+    def _return(self, chunk: Chunk, *, delay: float) -> None:
+        try:
+            release_chunk(self._worker.database, chunk.id, chunk.attempt, delay=delay)
+            self._worker.metrics.given_back(chunk.model, crashed=False)
+            log.info("chunk_given_back", **_names(chunk), delay=delay)
+        except StorageError as error:
+            # Its lease will run out, which comes to the same.
+            log.warning("chunk_not_given_back", **_names(chunk), reason=error.code)
+
+    def _forget(self, held: Held) -> None:
+        self.leases.drop(held.chunk.id)
+        del self._held[held.chunk.id]
+        held.run.close()
+
+
+def backoff(chunk: Chunk) -> float:
+    """Seconds for which a chunk rests after a fault of the storage; longer at each attempt."""
+    return min(FIRST_BACKOFF_SECONDS * 2.0 ** min(chunk.attempt - 1, 9), LONGEST_BACKOFF_SECONDS)
+
+
+def _names(chunk: Chunk) -> dict[str, str | int]:
+    return {"job": chunk.job_id, "chunk": chunk.id, "attempt": chunk.attempt}
