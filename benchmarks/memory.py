@@ -94,7 +94,7 @@ class Sampler(Thread):
 def start(home: Path) -> tuple[subprocess.Popen[str], OpenAI]:
     """``tidemill up`` on a free port, and a client of it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tidemill.main", "up", "--port", "0", "--home", str(home)],
+        [sys.executable, "-m", "tidemill.cli.main", "up", "--port", "0", "--home", str(home)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -35,7 +35,7 @@ from storage.objects import open_store
 from storage.registry import files, models
 from storage.registry.files import NewFile
 from storage.settings import Settings
-from tidemill.logs import configure_logs
+from tidemill.serve.logs import configure_logs
 from worker.context import WorkerContext
 from worker.finish.finalizer import finalize_job
 from worker.models.engines import Engines

@@ -25,9 +25,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tidemill.answers import read_answers
+from tidemill.client.shapes import Batch, Usage
 from tidemill.errors import StartFailed, TidemillError
-from tidemill.objects import Batch, Usage
-from tidemill.progress import duration, reporter
+from tidemill.run.progress import duration, reporter
 
 SYSTEM = (
     "You are a technical writer. You are given the documentation of one item of the Python "
@@ -119,7 +119,7 @@ def write_requests(items: list[Docstring], path: Path, max_tokens: int) -> None:
 @contextmanager
 def service(home: Path) -> Iterator[str]:
     """``tidemill up`` in a process of its own, on a free port; its URL, with ``/v1``."""
-    command = [sys.executable, "-m", "tidemill.main", "up", "--port", "0", "--home", str(home)]
+    command = [sys.executable, "-m", "tidemill.cli.main", "up", "--port", "0", "--home", str(home)]
     with (home / "up.log").open("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:

@@ -4,7 +4,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tidemill.objects import Batch
+    from tidemill.client.shapes import Batch
 
 
 class ExitCode(IntEnum):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tidemill.client import Upload
+from tidemill.client.client import Upload
 from tidemill.errors import InputError, UsageError
 from tidemill.inputs import CHAT, Kind, Row, Source, read_rows
 

@@ -201,4 +201,4 @@ class Stack:
 
 
 def _command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "tidemill.main", *words]
+    return [sys.executable, "-m", "tidemill.cli.main", *words]

@@ -14,7 +14,7 @@ import yaml
 
 from stack.topology import Stack
 from storage.settings import Settings
-from tidemill.main import app
+from tidemill.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "compose.yaml").read_text()

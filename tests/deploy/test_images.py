@@ -73,7 +73,7 @@ def test_what_is_copied_is_there_and_goes_to_the_builder() -> None:
     assert all((ROOT / name).exists() for name in allowed)
 
 
-@pytest.mark.parametrize("module", ["tidemill.parts", "tidemill.service"])
+@pytest.mark.parametrize("module", ["tidemill.serve.processes", "tidemill.serve.service"])
 def test_the_api_and_the_reconciler_start_without_what_only_workers_have(module: str) -> None:
     code = f"""
 import sys

@@ -26,7 +26,7 @@ class Up:
         self.url = ""
 
     def start(self) -> "Up":
-        command = [sys.executable, "-m", "tidemill.main", "up", "--port", "0"]
+        command = [sys.executable, "-m", "tidemill.cli.main", "up", "--port", "0"]
         self.process = subprocess.Popen(
             [*command, "--home", str(self.home)],
             env=self._environment,

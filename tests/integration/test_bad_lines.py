@@ -36,7 +36,7 @@ def test_988_answers_12_errors_in_order(tmp_path: Path) -> None:
         lines.append(bad if isinstance(bad, bytes) else orjson.dumps(bad))
     source, output, errors = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "bad.jsonl"))
     source.write_bytes(b"\n".join(lines) + b"\n")
-    command = [sys.executable, "-m", "tidemill.main", "run", str(source), "-o", str(output)]
+    command = [sys.executable, "-m", "tidemill.cli.main", "run", str(source), "-o", str(output)]
     done = subprocess.run(
         [*command, "--errors", str(errors), "--home", str(tmp_path / "home")],
         env=ENVIRONMENT,

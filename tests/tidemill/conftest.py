@@ -11,7 +11,7 @@ from storage.objects import open_store
 from storage.settings import Settings
 from storage.wakeups import Wakeups, celery_app
 from tidemill.client import Client
-from tidemill.server import ServerThread, listen, url_of
+from tidemill.serve.server import ServerThread, listen, url_of
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator["subprocess.Popen[str
     }
     with (tmp_path / "worker.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tidemill.main", "worker"],
+            [sys.executable, "-m", "tidemill.cli.main", "worker"],
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=log,

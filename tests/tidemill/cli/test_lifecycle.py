@@ -1,0 +1,175 @@
+"""Pause, resume, retry and cancel, by command and client, on a whole service in one process.
+
+The lines that run are refused by the planner one by one, so no engine is needed to end a batch.
+"""
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from rich.console import Console
+
+from storage.settings import Settings
+from tidemill.client import Client, Upload
+from tidemill.client.shapes import Batch
+from tidemill.errors import ApiError
+from tidemill.run.jobs import RUN_MARK, cancel_left_over
+from tidemill.run.progress import PlainReporter
+from tidemill.serve.service import Service
+
+pytestmark = pytest.mark.slow
+
+CHAT = "/v1/chat/completions"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A whole service that ticks so seldom that only doorbells can be what makes it act."""
+    settings = Settings(
+        home=tmp_path_factory.mktemp("home"), port=0, reconcile_seconds=3600, _env_file=None
+    )
+    with Service(settings, announce=False) as service:
+        yield service.url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as client:
+        yield client
+
+
+@pytest.fixture
+def tidemill(tmp_path: Path, url: str) -> Run:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEMILL_")}
+    environment |= {"TIDEMILL_URL": url, "TIDEMILL_HOME": str(tmp_path / "home")}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tidemill.cli.main", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def line(custom_id: str, **body: Any) -> bytes:
+    messages = [{"role": "user", "content": "Hello"}]
+    request = {"messages": messages, "max_tokens": 2, **body}
+    return orjson.dumps({"custom_id": custom_id, "method": "POST", "url": CHAT, "body": request})
+
+
+def create(client: Client, *lines: bytes, **more: Any) -> Batch:
+    file = client.upload(Upload("in.jsonl", lambda: [b"\n".join(lines)]))
+    return client.create_batch(file.id, CHAT, **more)
+
+
+def finished(client: Client, batch_id: str) -> Batch:
+    *_, last = client.watch(batch_id)
+    return last
+
+
+def refused(client: Client, count: int, **more: Any) -> Batch:
+    """A batch that has completed, every line of it with an error."""
+    lines = [line(f"row{number}", temperature=9) for number in range(count)]
+    return finished(client, create(client, *lines, **more).id)
+
+
+def test_failed_lines_run_again(client: Client, tidemill: Run) -> None:
+    first = refused(client, 3, metadata={"job": "nightly"})
+    assert (first.status, first.request_counts.failed) == ("completed", 3)
+    done = tidemill("retry", first.id)
+    assert done.returncode == 0, done.stderr
+    second = finished(client, done.stdout.strip())
+    assert second.id != first.id
+    assert (second.status, second.request_counts.failed) == ("completed", 3)
+    assert (second.retry_of, second.metadata) == (first.id, {"job": "nightly"})
+    shown = tidemill("status", second.id).stdout
+    assert f"retry of\t{first.id}" in shown
+    for batch in (first, second):
+        assert batch.error_file_id is not None
+        with client.download(batch.error_file_id) as pieces:
+            rows = [orjson.loads(row) for row in b"".join(pieces).splitlines()]
+        assert [row["custom_id"] for row in rows] == ["row0", "row1", "row2"]
+
+
+def test_a_retry_on_other_terms(client: Client, tidemill: Run) -> None:
+    first = refused(client, 1)
+    done = tidemill("retry", first.id, "--window", "7d", "--priority", "5", "--json")
+    made = orjson.loads(done.stdout)
+    assert (made["completion_window"], made["tidemill"]["retry_of"]) == ("7d", first.id)
+    by_client = client.retry(first.id, completion_window="2h", metadata={"a": "b"}, priority=-1)
+    assert (by_client.completion_window, by_client.metadata) == ("2h", {"a": "b"})
+
+
+def test_what_cannot_be_retried(client: Client, tidemill: Run) -> None:
+    failed = finished(client, create(client, b"{").id)
+    with pytest.raises(ApiError) as caught:
+        client.retry(failed.id)
+    assert caught.value.code == "batch_not_retryable"
+    done = tidemill("retry", failed.id)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "with status 'failed'" in done.stderr
+
+
+def test_a_cancelled_batch_ends_at_once(client: Client) -> None:
+    """Nothing but the doorbell can be what ends it: the next tick is an hour away."""
+    batch = create(client, *(line(f"row{number}", temperature=9) for number in range(5_000)))
+    client.pause(batch.id)
+    planned = next(seen for seen in client.watch(batch.id) if seen.status != "validating")
+    assert (planned.status, planned.paused) == ("in_progress", True)
+    client.cancel(batch.id)
+    started = time.monotonic()
+    ended = finished(client, batch.id)
+    assert time.monotonic() - started < 10
+    assert (ended.status, ended.request_counts.failed) == ("cancelled", 5_000)
+
+
+def test_a_retry_of_a_run_is_no_left_over(client: Client) -> None:
+    first = refused(client, 5_000, metadata=RUN_MARK)
+    again = client.pause(client.retry(first.id).id)
+    assert again.metadata == RUN_MARK
+    cancel_left_over(client, PlainReporter(Console(file=io.StringIO())))
+    assert client.resume(again.id).status in ("validating", "in_progress")
+    assert finished(client, again.id).status == "completed"
+
+
+def test_a_resumed_batch_goes_on_at_once(client: Client) -> None:
+    batch = create(client, *(line(f"row{number}", temperature=9) for number in range(5_000)))
+    client.pause(batch.id)
+    assert next(seen for seen in client.watch(batch.id) if seen.status != "validating").paused
+    client.resume(batch.id)
+    assert finished(client, batch.id).status == "completed"
+
+
+def test_pause_and_resume_by_command(api_url: str, tidemill: Run) -> None:
+    reach = ("--url", api_url, "--api-key", "secret")
+    with Client(api_url, "secret") as client:
+        batch = create(client, line("a"))
+        done = tidemill("pause", batch.id, *reach)
+        assert (done.returncode, done.stdout) == (0, "paused\n")
+        assert "validating, paused" in tidemill("status", batch.id, *reach).stdout
+        shown = orjson.loads(tidemill("pause", batch.id, "--json", *reach).stdout)
+        assert shown["tidemill"]["paused"] is True
+        said = io.StringIO()
+        PlainReporter(Console(file=said)).update(client.batch(batch.id))
+        assert said.getvalue() == "Paused\n"
+        done = tidemill("resume", batch.id, *reach)
+        assert (done.returncode, done.stdout) == (0, "validating\n")
+        assert not client.batch(batch.id).paused
+        client.cancel(batch.id)
+        for command in ("pause", "resume"):
+            done = tidemill(command, batch.id, *reach)
+            assert done.returncode == 1
+            assert f"Cannot {command} a batch with status 'cancelling'" in done.stderr

@@ -1,0 +1,191 @@
+"""A batch's results, joined to the input they came from or as they are."""
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.client import Client, Upload
+from tidemill.client.shapes import Batch
+from tidemill.errors import TidemillError
+from tidemill.inputs import Kind, open_source
+from tidemill.join import join_rows
+from tidemill.run.formats import Format
+from tidemill.run.outputs import write_results
+from tidemill.run.targets import plan_target
+
+
+def answered(custom_id: str, text: str) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+    body = {"object": "chat.completion", "choices": [{**choice, "finish_reason": "stop"}]}
+    response = {"status_code": 200, "request_id": "r", "body": body}
+    line = {"id": "b", "custom_id": custom_id, "response": response, "error": None}
+    return orjson.dumps(line) + b"\n"
+
+
+def failed(custom_id: str | None, line: int) -> bytes:
+    error = {"message": "bad", "type": "t", "param": "p", "code": "c", "line": line}
+    response = {"status_code": 400, "request_id": "r", "body": {"error": error}}
+    record = {"id": "b", "custom_id": custom_id, "response": response, "error": None}
+    return orjson.dumps(record) + b"\n"
+
+
+def finished(client: Client, output: bytes, errors: bytes) -> Batch:
+    """A finished batch whose result files are really there."""
+    ids = [
+        client.upload(Upload("r.jsonl", lambda content=content: [content])).id if content else None
+        for content in (output, errors)
+    ]
+    return Batch("batch_x", "completed", "/v1/chat/completions", "file-x", 0, "24h", None, *ids)
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_plain_output_is_the_inputs_fields_with_the_answer(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"prompt": "a", "id": 18446744073709551616}\n\n{broken\n{"prompt": "b"}\n')
+    source = open_source(path)
+    batch = finished(client, answered("line-1", "A") + answered("line-4", "B"), failed(None, 3))
+    written = write_results(client, batch, source, plan_target(path, source.kind))
+    assert written.output == tmp_path / "in.output.jsonl"
+    assert written.errors == tmp_path / "in.errors.jsonl"
+    assert json_lines(written.output) == [
+        {"prompt": "a", "id": 2**64, "answer": "A", "finish_reason": "stop"},
+        {"prompt": "b", "answer": "B", "finish_reason": "stop"},
+    ]
+    assert json_lines(written.errors) == [
+        {"error": {"code": "c", "message": "bad", "param": "p", "line": 3}}
+    ]
+
+
+def test_parquet_output_keeps_columns_types_and_failed_rows(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    table = pa.table(
+        {
+            "prompt": pa.array(["a", None, "c"]),
+            "score": pa.array([1.5, 2.5, None], pa.float32()),
+            "tags": pa.array([["x"], [], None]),
+        }
+    )
+    pq.write_table(table, path, row_group_size=2)
+    source = open_source(path)
+    batch = finished(client, answered("row-1", "A") + answered("row-3", "C"), failed("row-2", 2))
+    written = write_results(client, batch, source, plan_target(path, source.kind))
+    assert written.errors is None
+    joined = pq.read_table(tmp_path / "in.output.parquet")
+    assert joined.select(table.column_names).equals(table)
+    assert joined["answer"].to_pylist() == ["A", None, "C"]
+    assert joined["finish_reason"].to_pylist() == ["stop", None, "stop"]
+    assert joined["error"].to_pylist() == [None, "bad", None]
+
+
+def test_json_lines_can_become_parquet(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(
+        b'{"prompt": "a", "n": 1, "mixed": "x"}\n{"prompt": "b", "n": 2.5, "mixed": [1]}\n'
+    )
+    source = open_source(path)
+    target = plan_target(path, source.kind, output=tmp_path / "out.parquet")
+    batch = finished(client, answered("line-1", "A") + answered("line-2", "B"), b"")
+    write_results(client, batch, source, target)
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [
+        {"prompt": "a", "n": 1.0, "mixed": "x", "answer": "A", "finish_reason": "stop"}
+        | {"error": None},
+        {"prompt": "b", "n": 2.5, "mixed": "[1]", "answer": "B", "finish_reason": "stop"}
+        | {"error": None},
+    ]
+
+
+def test_batch_lines_are_copied_as_they_are(client: Client, tmp_path: Path) -> None:
+    output, errors = answered("x", "A"), failed("y", 2)
+    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI)
+    written = write_results(client, finished(client, output, errors), None, target)
+    assert written.output is not None
+    assert written.errors is not None
+    assert (written.output.read_bytes(), written.errors.read_bytes()) == (output, errors)
+
+
+def test_without_the_input_the_answer_stands_beside_its_custom_id(
+    client: Client, tmp_path: Path
+) -> None:
+    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI, format=Format.PLAIN)
+    write_results(client, finished(client, answered("x", "A"), b""), None, target)
+    assert json_lines(tmp_path / "in.output.jsonl") == [
+        {"custom_id": "x", "answer": "A", "finish_reason": "stop"}
+    ]
+
+
+def test_no_empty_files_and_no_old_ones(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "in.errors.jsonl").write_text("of an earlier run")
+    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI)
+    written = write_results(client, finished(client, answered("x", "A"), b""), None, target)
+    assert written.errors is None
+    assert [path.name for path in tmp_path.iterdir()] == ["in.output.jsonl"]
+
+
+def test_a_result_file_that_is_none_leaves_no_output(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("a\nb\n")
+    source = open_source(path)
+    batch = finished(client, answered("line-1", "A") + b"<html>\n", b"")
+    with pytest.raises(TidemillError, match="no result"):
+        write_results(client, batch, source, plan_target(path, source.kind))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_a_disk_that_is_full_is_an_error_that_says_so(client: Client, tmp_path: Path) -> None:
+    limit = 16 * 1024 * 1024
+    batch = finished(client, answered("x", "A" * (limit + 1)), b"")
+    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(TidemillError, match="cannot be written: File too large"):
+            write_results(client, batch, None, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_that_could_not_be_sent_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(b"fine\nl\xe4tin\nfine\n")
+    outputs = [answered("line-1", "A"), answered("line-3", "B")]
+    records = list(join_rows(open_source(path), outputs, [failed("line-2", 2)]))
+    assert [record.answer.text for record in records] == ["A", None, "B"]
+    problem = records[1].answer.error
+    assert problem is not None
+    assert (problem.code, problem.message) == ("unreadable_row", "The line is not UTF-8 text.")
+    assert records[1].fields == {"prompt": "l\ufffdtin"}
+
+
+@given(st.lists(st.sampled_from(["blank", "answered", "failed", "missing"]), min_size=1))
+def test_every_row_gets_its_own_answer(
+    tmp_path_factory: pytest.TempPathFactory, fates: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("join") / "in"
+    lines = ["" if fate == "blank" else f"prompt {n}" for n, fate in enumerate(fates, 1)]
+    path.write_text("\n".join(["prompt 0", *lines]))
+    outputs = [answered("line-1", "answer 0")]
+    errors = []
+    for n, fate in enumerate(fates, 1):
+        if fate == "answered":
+            outputs.append(answered(f"line-{n + 1}", f"answer {n}"))
+        elif fate == "failed":
+            errors.append(failed(f"line-{n + 1}", n + 1))
+    records = list(join_rows(open_source(path), outputs, errors))
+    kept = [(0, "answered"), *((n, f) for n, f in enumerate(fates, 1) if f != "blank")]
+    assert len(records) == len(kept)
+    for record, (n, fate) in zip(records, kept, strict=True):
+        assert record.fields["prompt"] == f"prompt {n}"
+        assert record.answer.text == (f"answer {n}" if fate == "answered" else None)
+        code = record.answer.error.code if record.answer.error else None
+        assert code == {"answered": None, "failed": "c", "missing": "no_result"}[fate]

@@ -1,0 +1,163 @@
+"""``status``, ``watch``, ``fetch`` and ``list``: batches of a running service."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidemill.cli import options
+from tidemill.cli.run import opened
+from tidemill.exits import of_batch
+
+
+def status(
+    batch_id: options.BatchId,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show a batch as it is now.
+
+    Examples:
+
+        tidemill status batch_01k4
+
+        tidemill status batch_01k4 --json | jq .request_counts
+    """
+    from tidemill.cli.render import describe, print_json, print_table
+    from tidemill.run.session import connect
+
+    with connect(url, api_key, home) as client:
+        batch = client.batch(batch_id)
+    if as_json:
+        print_json(batch)
+    else:
+        print_table(("field", "value"), describe(batch))
+
+
+def watch(
+    batch_id: options.BatchId,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show a batch's progress until it has finished. Ctrl-C leaves it running.
+
+    Examples:
+
+        tidemill watch batch_01k4
+    """
+    from tidemill.cli.render import print_json, print_problems, print_summary, stderr
+    from tidemill.run.jobs import summarise
+    from tidemill.run.outputs import Written
+    from tidemill.run.progress import reporter
+    from tidemill.run.session import connect
+
+    started = time.monotonic()
+    with connect(url, api_key, home) as client:
+        with reporter(stderr(), quiet=quiet) as report:
+            for batch in client.watch(batch_id):
+                report.update(batch)
+        if batch.status == "failed":
+            print_problems(batch)
+        elif not quiet:
+            print_summary(summarise(client, batch, Written(), started))
+    if as_json:
+        print_json(batch)
+    raise typer.Exit(of_batch(batch))
+
+
+def fetch(
+    batch_id: options.BatchId,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The output file; '-' is standard output.")
+    ] = Path("-"),
+    errors: options.Errors = None,
+    format: options.OutputFormat = None,
+    join: Annotated[
+        Path | None,
+        typer.Option("--join", help="The plain input of the batch, to put the answers beside."),
+    ] = None,
+    column: options.Column = None,
+    answer_column: options.AnswerColumn = "answer",
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+) -> None:
+    """Download a finished batch's results.
+
+    They go to standard output, where no file is named. Failed lines go to the errors file beside
+    the output; beside standard output they are fetched only if --errors names a file.
+
+    Examples:
+
+        tidemill fetch batch_01k4 > answers.jsonl
+
+        tidemill fetch batch_01k4 --join reviews.parquet -o answered.parquet
+    """
+    from tidemill.cli.render import print_problems, say_written
+    from tidemill.errors import NotFinished
+    from tidemill.inputs import Kind
+    from tidemill.run.files import STDOUT
+    from tidemill.run.outputs import write_results
+    from tidemill.run.session import connect
+    from tidemill.run.targets import check_target, plan_target
+
+    with (
+        connect(url, api_key, home) as client,
+        opened(join, column, home) if join else nullcontext() as source,
+    ):
+        batch = client.batch(batch_id)
+        if not batch.finished:
+            raise NotFinished(f"{batch.id} is {batch.status}; first: tidemill watch {batch.id}")
+        target = plan_target(
+            Path(f"{batch.id}.jsonl"),
+            source.kind if source else Kind.OPENAI,
+            output=output,
+            errors=errors,
+            format=format,
+            answer_column=answer_column,
+        )
+        if output == STDOUT and errors is None:
+            target = replace(target, errors=None)
+        check_target(target, join if source and source.path == join else None)
+        written = write_results(client, batch, source, target)
+    if batch.status == "failed":
+        print_problems(batch)
+    else:
+        say_written(batch, written)
+    raise typer.Exit(of_batch(batch))
+
+
+def list_batches(
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")
+    ] = 20,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    home: options.Home = None,
+    as_json: options.Json = False,
+) -> None:
+    """List batches, newest first.
+
+    Examples:
+
+        tidemill list
+
+        tidemill list -n 100 --json | jq -r '.[].id'
+    """
+    from tidemill.cli.render import BATCH_HEADERS, batch_row, print_json, print_table
+    from tidemill.run.session import connect
+
+    with connect(url, api_key, home) as client:
+        batches = list(client.batches(limit))
+    if as_json:
+        print_json(batches)
+    else:
+        print_table(BATCH_HEADERS, [batch_row(batch) for batch in batches])

@@ -1,0 +1,100 @@
+"""The options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidemill.run.formats import Endpoint, Format
+
+Input = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="The input file; '-' reads standard input.")
+]
+BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="TIDEMILL_URL",
+        help="Where the service listens. By default the one that uses the home folder, else "
+        "http://127.0.0.1:8000.",
+    ),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="TIDEMILL_API_KEY", help="The key the service asks for."),
+]
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="The data folder; TIDEMILL_HOME, or else ~/.tidemill."),
+]
+Host = Annotated[
+    str | None, typer.Option("--host", help="The address to listen on. [default: 127.0.0.1]")
+]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=0, max=65535, help="0 takes a free one. [default: 8000]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary.")]
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The output file; '-' is standard output."),
+]
+Errors = Annotated[
+    Path | None,
+    typer.Option("--errors", help="The file for rows that failed; written only if any did."),
+]
+OutputFormat = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="openai: the batch's own lines. plain: the input's fields with the answer. parquet: "
+        "the same as columns. By default as the input is.",
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option("--column", help="The field or column that holds the prompts or messages."),
+]
+AnswerColumn = Annotated[
+    str, typer.Option("--answer-column", help="What to call the answer in the output.")
+]
+
+Model = Annotated[str | None, typer.Option("--model", help="The model. [default: smollm2]")]
+System = Annotated[str | None, typer.Option("--system", help="A system message for every row.")]
+EndpointOption = Annotated[
+    Endpoint,
+    typer.Option("--endpoint", help="completions sends prompts without the chat template."),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", min=1, help="Most tokens of an answer.")
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", min=0, max=2, help="0 is greedy.")
+]
+TopP = Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="Nucleus sampling.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")]
+Stop = Annotated[
+    list[str] | None, typer.Option("--stop", help="Ends an answer. May be given several times.")
+]
+
+
+def sampling_of(
+    max_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    seed: int | None,
+    stop: list[str] | None,
+) -> dict[str, object]:
+    """The parameters that were given, by their names in the API."""
+    values: dict[str, object] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": stop or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}

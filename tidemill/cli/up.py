@@ -1,0 +1,45 @@
+"""``tidemill up``: the whole service in one command."""
+
+import sys
+
+import typer
+
+from tidemill.cli import options
+from tidemill.cli.stopping import stop_on_signals
+from tidemill.serve.signals import wait_until_set
+
+
+def up(
+    host: options.Host = None,
+    port: options.Port = None,
+    home: options.Home = None,
+) -> None:
+    """Start the service: API, worker and reconciler, until Ctrl-C or SIGTERM.
+
+    Listening on an address that other machines can reach needs TIDEMILL_API_KEYS to be set. The
+    first Ctrl-C gives running work back and stops, with exit code 0; the second ends at once.
+    Where TIDEMILL_BROKER_URL names a broker, only the API starts: workers are started by
+    themselves.
+
+    Examples:
+
+        tidemill up
+
+        TIDEMILL_API_KEYS=secret tidemill up --host 0.0.0.0 --port 9000 --home /data/tidemill
+    """
+    from tidemill.run.session import settings_for
+    from tidemill.serve.logs import configure_logs
+
+    settings = settings_for(home, host=host, port=port)
+    configure_logs(settings.log_level)
+    stop = stop_on_signals()
+    from tidemill.serve.service import Service
+
+    with Service(settings, stop=stop) as service:
+        where = f"keeps its data in {settings.home}"
+        if not settings.embedded:
+            where = "leaves the work to 'tidemill worker'"
+        typer.echo(f"Tidemill listens on {service.url}/v1 and {where}. Ctrl-C stops it.")
+        sys.stdout.flush()
+        wait_until_set(stop)
+        typer.echo("Stopping. A second Ctrl-C ends at once.", err=True)

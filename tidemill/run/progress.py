@@ -1,0 +1,199 @@
+"""How far a job is, on stderr: a live bar on a terminal, elsewhere a line every few seconds."""
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from tidemill.client.client import Upload
+from tidemill.client.shapes import Batch
+from tidemill.client.shapes import Progress as BatchProgress
+
+PLAIN_SECONDS = 5.0
+PLAIN_SILENCE_SECONDS = 30.0
+PHASES = {
+    "validating": "Planning",
+    "in_progress": "Running",
+    "finalizing": "Collecting results",
+    "cancelling": "Cancelling",
+}
+
+
+class Reporter(Protocol):
+    """Tells the user how a job goes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def say(self, text: str) -> None:
+        """Something that happens once."""
+
+    def note(self, text: str) -> None:
+        """Something that must not be missed; it stays on the screen, even where all is quiet."""
+
+    def update(self, batch: Batch) -> None:
+        """The batch as it is now."""
+
+
+class LiveReporter:
+    """One line that changes in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<18}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("Starting", total=None, detail="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Show it in place of the phase."""
+        self._progress.update(self._task, description=text, detail="")
+
+    def note(self, text: str) -> None:
+        """Print it above the line."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, batch: Batch) -> None:
+        """Redraw."""
+        progress = progress_of(batch)
+        self._progress.update(
+            self._task,
+            description=phase_of(batch),
+            total=progress.lines_total,
+            completed=progress.lines_done,
+            detail=detail_of(batch),
+        )
+
+
+class PlainReporter:
+    """A line when the phase changes, every few seconds of progress, and now and then without."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._phase = ""
+        self._detail = ""
+        self._said_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, batch: Batch) -> None:
+        """Print a line if it is time for one."""
+        if batch.finished:
+            return
+        detail = detail_of(batch)
+        quiet = time.monotonic() - self._said_at
+        due = PLAIN_SILENCE_SECONDS if detail == self._detail else PLAIN_SECONDS
+        phase = phase_of(batch)
+        if phase == self._phase and quiet < due:
+            return
+        self._phase, self._detail, self._said_at = phase, detail, time.monotonic()
+        self.say(f"{phase}: {detail}".rstrip(": "))
+
+
+class SilentReporter(PlainReporter):
+    """Says nothing but what must not be missed."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+
+def reporter(console: Console, *, quiet: bool = False) -> Reporter:
+    """The reporter that fits where stderr goes."""
+    if quiet:
+        return SilentReporter(console)
+    return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+def progress_of(batch: Batch) -> BatchProgress:
+    """The batch's progress, from its counts where the service tells no more."""
+    if batch.tidemill is not None and batch.tidemill.progress is not None:
+        return batch.tidemill.progress
+    counts = batch.request_counts
+    return BatchProgress(counts.total or None, counts.completed + counts.failed)
+
+
+def phase_of(batch: Batch) -> str:
+    """What is being done about a batch, for a reader."""
+    if batch.paused:
+        return "Paused"
+    return PHASES.get(batch.status, batch.status.capitalize())
+
+
+def detail_of(batch: Batch) -> str:
+    """Rows, tokens a second and time left, as far as they are known."""
+    progress = progress_of(batch)
+    parts = []
+    if progress.lines_total:
+        parts.append(f"{progress.lines_done:,} of {progress.lines_total:,} rows")
+    if progress.tokens_per_second:
+        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+    if progress.seconds_left:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a reader: ``42 s``, ``3 min 20 s``, ``5 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def with_progress(upload: Upload, reporter: Reporter) -> Upload:
+    """The upload, with how much was sent told now and then."""
+
+    def chunks() -> Iterator[bytes]:
+        sent, told = 0, time.monotonic()
+        for piece in upload.chunks():
+            yield piece
+            sent += len(piece)
+            if time.monotonic() - told > 1:
+                told = time.monotonic()
+                reporter.say(f"Uploading, {sent / 1e6:,.0f} MB")
+
+    return Upload(upload.filename, chunks)

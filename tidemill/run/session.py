@@ -1,0 +1,93 @@
+"""Which service a command talks to."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidemill.client.client import DEFAULT_URL, Client
+from tidemill.errors import UsageError
+
+if TYPE_CHECKING:
+    from storage.settings import Settings
+
+
+def settings_for(home: Path | None, **values: object) -> "Settings":
+    """The settings of the environment, with what the command line gave on top."""
+    from pydantic import ValidationError
+
+    from storage.errors import ConfigurationError
+    from storage.settings import Settings
+
+    given = {name: value for name, value in {"home": home, **values}.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = "TIDEMILL_" + "_".join(str(part) for part in problem["loc"]).upper()
+        raise ConfigurationError(f"{name}: {problem['msg']}.") from error
+
+
+def connect(url: str | None, api_key: str | None, home: Path | None) -> Client:
+    """A client of the named service, else of the home folder's, else of port 8000."""
+    if url is None:
+        from storage.home import read_owner
+
+        owner = read_owner(settings_for(home).home)
+        url = owner.url if owner and owner.url else DEFAULT_URL
+    return Client(url, api_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A service for one job.
+
+    Attributes:
+        home: the folder that holds what the service keeps.
+        own: whether the service ends with this command, and nobody else uses it.
+        check: raises where a job of this model would wait in vain.
+    """
+
+    client: Client
+    home: Path
+    own: bool = False
+    check: Callable[[str | None], None] = lambda model: None
+
+
+@contextmanager
+def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
+    """A service that lives as long as this command.
+
+    Where another process serves the home folder already, that one is used.
+
+    Raises:
+        UsageError: the settings name a broker, so the work is done by workers elsewhere.
+    """
+    from storage.home import read_owner
+
+    settings = settings_for(home, host="127.0.0.1", port=0, log_level=quiet_level())
+    if not settings.embedded:
+        raise UsageError(
+            "TIDEMILL_BROKER_URL names a broker, so the work is done by workers of their own: "
+            "use 'tidemill submit' with the service's --url, or leave the broker out."
+        )
+    owner = read_owner(settings.home)
+    if owner is not None and owner.url:
+        with Client(owner.url, api_key) as client:
+            yield Session(client, settings.home)
+        return
+    from tidemill.serve.logs import configure_logs
+    from tidemill.serve.service import Service
+
+    configure_logs(settings.log_level)
+    key = api_key or next(iter(settings.keys_by_secret), None)
+    # Not announced: whoever joined would lose the service when this command ends.
+    with Service(settings, announce=False) as service, Client(service.url, key) as client:
+        yield Session(client, settings.home, own=True, check=service.check_engine)
+
+
+def quiet_level() -> str | None:
+    """The log level of a command that is no server: warnings, unless the environment says more."""
+    return None if "TIDEMILL_LOG_LEVEL" in os.environ else "WARNING"

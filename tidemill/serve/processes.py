@@ -1,0 +1,105 @@
+"""A worker and a reconciler, each in a process of its own."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from prometheus_client.registry import Collector
+
+from storage.database.connection import Database
+from storage.database.startup import bring_up
+from storage.objects import open_store
+from storage.probes import probe_at_start
+from storage.registry import models as model_rows
+from storage.settings import Settings
+from tidemill.errors import UsageError
+from tidemill.serve.metrics import serve_metrics
+from tidemill.serve.service import check_shared
+from tidemill.serve.signals import wait_until_set
+from worker.context import WorkerContext
+from worker.metrics import BacklogCollector
+from worker.process.host import WorkerHost
+from worker.process.reconciler import Reconciler
+
+STOP_SECONDS = 10.0
+
+
+def run_worker(
+    settings: Settings,
+    models: Sequence[str] | None,
+    concurrency: int,
+    reconcile: bool,
+    stop: threading.Event,
+    ready: Callable[[str], None],
+) -> None:
+    """Run a worker until ``stop`` is set. ``ready`` is called with one line once it looks for work.
+
+    Raises:
+        ConfigurationError: the settings cannot be shared.
+        DatabaseUnavailable: it did not answer in time.
+        UsageError: no model was named, or one that there is not.
+    """
+    with ExitStack() as stack:
+        database = _start(settings, "worker", models, stop, stack)
+        host = WorkerHost(settings, models=models, preparers=concurrency, reconcile=reconcile)
+        stack.callback(host.stop, settings.drain_seconds)
+        host.start()
+        _serve(settings, [host.metrics, BacklogCollector(database)], stack)
+        served = "all" if models is None else ", ".join(models)
+        ready(f"Worker {host.owner} is ready: models {served}.")
+        wait_until_set(stop)
+
+
+def run_reconciler(settings: Settings, stop: threading.Event, ready: Callable[[str], None]) -> None:
+    """Run a reconciler until ``stop`` is set.
+
+    Raises:
+        ConfigurationError: the settings cannot be shared.
+        DatabaseUnavailable: it did not answer in time.
+    """
+    with ExitStack() as stack:
+        database = _start(settings, "reconciler", None, stop, stack)
+        worker = WorkerContext.open(settings)
+        stack.callback(worker.database.close)
+        reconciler = Reconciler(worker)
+        stack.callback(reconciler.join, STOP_SECONDS)
+        stack.callback(worker.stopping.set)
+        reconciler.start()
+        _serve(settings, [BacklogCollector(database)], stack)
+        ready(f"Reconciler {worker.owner} is ready.")
+        wait_until_set(stop)
+
+
+def _start(
+    settings: Settings,
+    command: str,
+    models: Sequence[str] | None,
+    stop: threading.Event,
+    stack: ExitStack,
+) -> Database:
+    """Wait for the database, bring it up to date, and look at what there is."""
+    check_shared(settings, command)
+    database = Database(settings.resolved_database_url)
+    stack.callback(database.close)
+    if not bring_up(database, seconds=settings.start_timeout_seconds, stop=stop):
+        raise SystemExit(0)  # told to stop before it could begin
+    model_rows.ensure_default(database, settings.default_model)
+    if models is not None:
+        _check_models(models, [row.name for row in model_rows.list_models(database)])
+    probe_at_start(settings, database, open_store(settings), stop)
+    return database
+
+
+def _serve(settings: Settings, collectors: Sequence[Collector], stack: ExitStack) -> None:
+    stack.enter_context(serve_metrics(settings.metrics_host, settings.metrics_port, collectors))
+
+
+def _check_models(models: Sequence[str], known: Sequence[str]) -> None:
+    if not models:
+        raise UsageError("--models names no model; leave it out to serve all.")
+    unknown = [name for name in models if name not in known]
+    if unknown:
+        raise UsageError(
+            f"There is no model {', '.join(unknown)}; there is {', '.join(known)}. "
+            "'tidemill models add NAME PATH' adds one."
+        )

@@ -1,0 +1,158 @@
+"""The parts of the service as processes of this machine: all in one, or each by itself."""
+
+import threading
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from prometheus_client.registry import Collector
+
+from api.app import create_app
+from api.auth import check_bind
+from api.metrics import RequestMetrics
+from storage.database.connection import Database
+from storage.database.startup import bring_up
+from storage.errors import ConfigurationError
+from storage.home import Home
+from storage.objects import open_store
+from storage.probes import probe_at_start
+from storage.registry import models
+from storage.settings import Settings
+from storage.wakeups import Wakeups, celery_app
+from tidemill.errors import StartFailed
+from tidemill.serve.metrics import serve_metrics
+from tidemill.serve.server import ServerThread, listen, url_of
+from worker.metrics import BacklogCollector
+from worker.process.embedded import EmbeddedWorker
+
+
+class Service:
+    """What ``tidemill up`` and ``tidemill api`` run. Use it as a context manager.
+
+    With a broker of its own the service has workers of its own, so only the API runs here.
+
+    Args:
+        announce: tell other commands on the same home folder where to find this service.
+        shared: run the API alone, and leave the home folder to whoever holds it.
+        stop: once set, waiting for the database is given up.
+
+    Attributes:
+        url: where it listens; the API is under ``/v1``.
+
+    Raises:
+        ConfigurationError: the address is open to other machines and no API key is set; or the
+            database is a shared one and the broker is not.
+        DatabaseUnavailable: it did not answer in time.
+        HomeInUse: another process uses the home folder.
+        PortInUse, CannotListen: the address cannot be had.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        announce: bool = True,
+        shared: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.settings = settings
+        self._announce = announce
+        self._shared = shared
+        self._stop = stop
+        self.url = ""
+        self._worker: EmbeddedWorker | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self._start()
+            # Started whole: what the stack holds is now undone by `__exit__` alone.
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def check_engine(self, model: str | None) -> None:
+        """Raise where jobs would wait in vain, because a model's engine does not start.
+
+        Args:
+            model: the model to ask about; ``None`` is any.
+
+        Raises:
+            StartFailed: with the engine's own reason.
+        """
+        failures = self._worker.failures if self._worker else {}
+        for name, error in failures.items():
+            if model in (None, name):
+                raise StartFailed(f"The engine of {name} does not start: {error}")
+
+    def _start(self) -> None:
+        settings, stack = self.settings, self._stack
+        check_bind(settings.host, settings)
+        home: Home | None = None
+        if self._shared:
+            check_shared(settings, "api")
+        else:
+            _check_broker(settings)
+            home = stack.enter_context(Home.lock(settings.home))
+        listener = stack.enter_context(listen(settings.host, settings.port))
+        self.url = url_of(listener)
+        database = Database(settings.resolved_database_url)
+        stack.callback(database.close)
+        if not bring_up(database, seconds=settings.start_timeout_seconds, stop=self._stop):
+            raise SystemExit(0)  # told to stop before it could begin
+        models.ensure_default(database, settings.default_model)
+        store = open_store(settings)
+        probe_at_start(settings, database, store, self._stop)
+        wakeups = Wakeups(celery_app(settings))
+        if settings.embedded:
+            self._worker = EmbeddedWorker(settings)
+            stack.callback(self._worker.stop)
+            self._worker.start()
+        metrics = RequestMetrics()
+        collectors: list[Collector] = [metrics.registry, BacklogCollector(database)]
+        if self._worker is not None:
+            collectors.append(self._worker.metrics)
+        app = create_app(settings, database=database, store=store, wakeups=wakeups, metrics=metrics)
+        stack.enter_context(ServerThread(app, listener))
+        stack.enter_context(serve_metrics(settings.metrics_host, settings.metrics_port, collectors))
+        if home is not None and self._announce:
+            home.announce(self.url)
+
+
+def _check_broker(settings: Settings) -> None:
+    # Wake-ups of the in-memory broker reach this process alone, and the home's lock guards only it.
+    if settings.embedded and not settings.resolved_database_url.startswith("sqlite"):
+        raise ConfigurationError(
+            "TIDEMILL_DATABASE_URL names a database that several processes can share, which needs "
+            "a broker that they share too: set TIDEMILL_BROKER_URL, e.g. redis://localhost/0."
+        )
+    if not settings.embedded and not settings.database_url:
+        raise ConfigurationError(
+            "TIDEMILL_BROKER_URL is set, so the work is done by workers of their own, which need a "
+            "database that they share: set TIDEMILL_DATABASE_URL, or leave the broker out."
+        )
+
+
+def check_shared(settings: Settings, command: str) -> None:
+    """Refuse to run a part by itself on settings that no other part can share.
+
+    Raises:
+        ConfigurationError: naming every variable to set.
+    """
+    missing = []
+    if settings.embedded:
+        missing.append("TIDEMILL_BROKER_URL (e.g. redis://localhost/0)")
+    if not settings.database_url or settings.database_in_home:
+        missing.append("TIDEMILL_DATABASE_URL (e.g. postgresql://user:password@localhost/tidemill)")
+    if missing:
+        raise ConfigurationError(
+            f"'tidemill {command}' is one part of several, which share a database and a broker: "
+            f"set {' and '.join(missing)}. For everything in one process use 'tidemill up'."
+        )
