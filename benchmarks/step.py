@@ -31,7 +31,7 @@ from engine.config import CacheDtype, EngineConfig, ModelConfig
 from engine.core import EngineCore
 from engine.executors.build import Built, build
 from engine.executors.executor import Executor, NativeExecutor
-from engine.kernels.int8 import quantise_weight
+from engine.kernels.int8 import quantize_weight
 from engine.kernels.native.cache import AREA, area_bytes
 from engine.kernels.native.linear import linear
 from engine.kernels.native.weights import pack
@@ -57,7 +57,7 @@ class Marks:
         self._read = torch.full((2**28,), 1.0)  # 1 GiB, more than any cache
         rows, hidden, inner = 768, config.hidden_size, config.intermediate_size
         self._products = [
-            (torch.randn(rows, inputs), pack(quantise_weight(torch.randn(outputs, inputs))))
+            (torch.randn(rows, inputs), pack(quantize_weight(torch.randn(outputs, inputs))))
             for inputs, outputs in ((hidden, inner), (inner, hidden), (hidden, hidden))
         ]
         self._threads = threads

@@ -31,7 +31,7 @@ from tidemill.run.progress import duration, reporter
 
 SYSTEM = (
     "You are a technical writer. You are given the documentation of one item of the Python "
-    "standard library. Summarise it in one sentence, in plain words, for a reader who has never "
+    "standard library. Summarize it in one sentence, in plain words, for a reader who has never "
     "used it. Do not repeat its name, do not quote code, and do not add examples of your own."
 )
 MODEL = "smollm2"
@@ -188,7 +188,7 @@ def main() -> None:
 
 def _demo(rows: int, max_tokens: int, console: Console) -> None:
     items = docstrings(rows)
-    console.print(f"{len(items)} docstrings of the standard library, each to be summarised.")
+    console.print(f"{len(items)} docstrings of the standard library, each to be summarized.")
     with tempfile.TemporaryDirectory(prefix="tidemill-demo-") as folder:
         requests = Path(folder) / "requests.jsonl"
         write_requests(items, requests, max_tokens)

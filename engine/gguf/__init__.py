@@ -1,7 +1,7 @@
 """GGUF checkpoints: what is in the file, as memory-mapped views, and the numbers it encodes."""
 
 from engine.gguf.groups import Groups, has_groups, read_groups
-from engine.gguf.quants import DECODABLE, dequantise
+from engine.gguf.quants import DECODABLE, dequantize
 from engine.gguf.reader import GGUFFile, GGUFTensor
 from engine.gguf.types import LAYOUT, BlockLayout, GGMLType
 
@@ -13,7 +13,7 @@ __all__ = [
     "GGUFFile",
     "GGUFTensor",
     "Groups",
-    "dequantise",
+    "dequantize",
     "has_groups",
     "read_groups",
 ]

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 _WINDOW_VALUES = 65_536
 
 
-def dequantise(raw: Bytes, type: GGMLType, shape: tuple[int, ...]) -> Floats:
+def dequantize(raw: Bytes, type: GGMLType, shape: tuple[int, ...]) -> Floats:
     """Decode a tensor's stored bytes.
 
     Args:

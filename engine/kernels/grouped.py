@@ -35,13 +35,13 @@ class GroupedWeight:
         """Inputs of a group."""
         return self.values.shape[1] // self.scales.shape[1]
 
-    def dequantise(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """float32 [outputs, inputs]."""
         wide = self.values.view(*self.scales.shape, self.group).float()
         return torch.flatten(wide * self.scales[:, :, None] + self.lows[:, :, None], 1)
 
 
-def quantise_groups(
+def quantize_groups(
     weight: Tensor, group: int | None = 32, *, bits: int = 4, symmetric: bool = False
 ) -> GroupedWeight:
     """Round a weight to the nearest of each group's steps (RTN).
@@ -61,7 +61,7 @@ def quantise_groups(
     size = inputs if group is None else group
     if inputs % size:
         raise ValueError(f"{inputs} inputs do not divide into groups of {size}.")
-    values, scales, lows = reference.quantise_groups(weight, size, bits, symmetric)
+    values, scales, lows = reference.quantize_groups(weight, size, bits, symmetric)
     return GroupedWeight(values, scales, lows, bits)
 
 
@@ -79,5 +79,5 @@ def grouped_linear(x: Tensor, weight: GroupedWeight) -> Tensor:
         ValueError: the shapes do not fit.
     """
     expect("x", x, (None, weight.values.shape[1]))
-    values, scales = reference.quantise_row_groups(x, weight.group)
+    values, scales = reference.quantize_row_groups(x, weight.group)
     return reference.grouped_linear(values, scales, weight.values, weight.scales, weight.lows)

@@ -38,22 +38,22 @@ class Int8Weight:
     values: Tensor
     scales: Tensor
 
-    def dequantise(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """float32 [outputs, inputs]."""
         return self.values.float() * self.scales[:, None]
 
 
-def quantise_weight(weight: Tensor) -> Int8Weight:
+def quantize_weight(weight: Tensor) -> Int8Weight:
     """Round a weight [outputs, inputs] of any float dtype, each output channel to its own scale.
 
     Raises:
         ValueError: the weight is no dense matrix.
     """
     expect("weight", weight, (None, None))
-    return Int8Weight(*reference.quantise_channels(weight))
+    return Int8Weight(*reference.quantize_channels(weight))
 
 
-def quantise_rows(x: Tensor) -> Int8Rows:
+def quantize_rows(x: Tensor) -> Int8Rows:
     """Round each row to 8 bits.
 
     Args:
@@ -63,7 +63,7 @@ def quantise_rows(x: Tensor) -> Int8Rows:
         ValueError: the rows are not dense.
     """
     expect("x", x, (None, None))
-    return Int8Rows(*reference.quantise_rows(x))
+    return Int8Rows(*reference.quantize_rows(x))
 
 
 def int8_linear(x: Int8Rows, weight: Int8Weight) -> Tensor:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import CheckpointError
-from engine.gguf import GGUFFile, dequantise, has_groups, read_groups
+from engine.gguf import GGUFFile, dequantize, has_groups, read_groups
 from engine.kernels.grouped import GroupedWeight
 from engine.models.fields import read_json
 
@@ -52,7 +52,7 @@ class GGUFCheckpoint:
     def read(self, name: str) -> Tensor:
         """See `Checkpoint`."""
         tensor = self._file.tensors[name]
-        return torch.from_numpy(dequantise(self._file.raw(name), tensor.type, tensor.shape))
+        return torch.from_numpy(dequantize(self._file.raw(name), tensor.type, tensor.shape))
 
     def read_groups(self, name: str) -> GroupedWeight | None:
         """See `Checkpoint`."""

@@ -11,13 +11,13 @@ from engine.kernels.activation import silu_and_mul
 from engine.kernels.attention import paged_attention, store_kv
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.grouped import GroupedWeight, grouped_linear
-from engine.kernels.int8 import Int8Weight, int8_linear, quantise_rows
+from engine.kernels.int8 import Int8Weight, int8_linear, quantize_rows
 from engine.kernels.linear import linear, pack_weight
 from engine.kernels.mixing import mix
 from engine.kernels.norm import add_rms_norm_, rms_norm
 from engine.kernels.rope import RotaryRows, RotaryTable, apply_rope, rotary_frequencies
 
-QuantisedWeight = Int8Weight | GroupedWeight
+QuantizedWeight = Int8Weight | GroupedWeight
 
 
 def _parameter(*shape: int) -> nn.Parameter:
@@ -32,18 +32,18 @@ class Linear(nn.Module):
         self.inputs = inputs
         self.weight: nn.Parameter | None = _parameter(outputs, inputs)
         self.bias = _parameter(outputs) if bias else None
-        self._other: Tensor | QuantisedWeight | None = None
+        self._other: Tensor | QuantizedWeight | None = None
 
     @property
     def replaced(self) -> bool:
         """Whether it runs on another form of the weight than the parameter."""
         return self._other is not None
 
-    def replace(self, weight: Tensor | QuantisedWeight) -> None:
+    def replace(self, weight: Tensor | QuantizedWeight) -> None:
         """Run on this form of the weight instead of the parameter, which is given up."""
         self._other, self.weight = weight, None
 
-    def take(self) -> Tensor | QuantisedWeight:
+    def take(self) -> Tensor | QuantizedWeight:
         """Give up the weight, in whatever form it is, for somebody else to keep."""
         weight = self.weight if self._other is None else self._other
         assert weight is not None, "the weight was taken before"
@@ -60,7 +60,7 @@ class Linear(nn.Module):
         weight = self.weight if self._other is None else self._other
         match weight:
             case Int8Weight():
-                return self._shifted(int8_linear(quantise_rows(x), weight)).to(x.dtype)
+                return self._shifted(int8_linear(quantize_rows(x), weight)).to(x.dtype)
             case GroupedWeight():
                 return self._shifted(grouped_linear(x, weight)).to(x.dtype)
             case Tensor():
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
     def finish(self, device: torch.device, frequency_factors: Tensor | None = None) -> None:
         """Get ready to run once the weights are filled in: rotations, tied head.
 
-        `pack` or `quantise` comes after it.
+        `pack` or `quantize` comes after it.
 
         Args:
             device: where the weights are.
@@ -207,7 +207,7 @@ class Decoder(nn.Module):
             if isinstance(module, Linear):
                 module.pack()
 
-    def quantise(self, how: Callable[[Tensor], QuantisedWeight]) -> None:
+    def quantize(self, how: Callable[[Tensor], QuantizedWeight]) -> None:
         """Keep every projection's weight in few bits, the head's included, unless it is already."""
         for module in self.modules():
             if isinstance(module, Linear) and module.weight is not None:

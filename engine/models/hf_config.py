@@ -65,7 +65,7 @@ def _reject_unsupported(fields: Fields) -> None:
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise UnsupportedModel(
-            f"{fields.source}: weights quantised by {method or 'an unnamed method'} are not read; "
+            f"{fields.source}: weights quantized by {method or 'an unnamed method'} are not read; "
             "known are plain bf16, fp16 and fp32 safetensors, and GGUF."
         )
     activation = fields.values.get("hidden_act", "silu")

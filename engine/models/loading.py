@@ -14,7 +14,7 @@ from engine.config import ModelConfig
 from engine.errors import CheckpointError
 from engine.kernels.grouped import GroupedWeight
 from engine.models.checkpoint import Checkpoint, GGUFCheckpoint, SafetensorsCheckpoint
-from engine.models.decoder import Decoder, Linear, QuantisedWeight
+from engine.models.decoder import Decoder, Linear, QuantizedWeight
 from engine.models.names import Target, gguf_targets, huggingface_targets
 
 # llama.cpp's name for the numbers by which it divides the rotary frequencies (Llama 3 scaling).
@@ -24,7 +24,7 @@ FREQUENCY_FACTORS = "rope_freqs.weight"
 class Preparation(Protocol):
     """Changes weights on their way from the checkpoint into the decoder."""
 
-    def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Tensor | QuantisedWeight:
+    def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Tensor | QuantizedWeight:
         """What a projection is to keep instead of its weight, float32 [outputs, inputs].
 
         The weight is this call's own, to be changed or kept. Norms, biases and embedding are filled

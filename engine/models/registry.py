@@ -16,7 +16,7 @@ class Family:
         architecture: its name in a Hugging Face ``config.json``.
         gguf: its name in a GGUF file; ``None`` where it ships under another family's.
         qkv_bias: biases on queries, keys and values, always.
-        qk_norm: each query and key head is normalised.
+        qk_norm: each query and key head is normalized.
         head_dim: default; ``None`` divides the width by the heads.
         sliding_window: default; ``None`` is none.
         windows_by_layer: has Qwen's ``use_sliding_window`` and ``max_window_layers``.

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from engine.config import ModelConfig
-from engine.kernels.grouped import GroupedWeight, quantise_groups
-from engine.kernels.int8 import Int8Weight, quantise_weight
+from engine.kernels.grouped import GroupedWeight, quantize_groups
+from engine.kernels.int8 import Int8Weight, quantize_weight
 from engine.models.decoder import Decoder
 from engine.quantize.rotate import RotatedWeights
 
@@ -17,7 +17,7 @@ class Int8Weights:
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Int8Weight:
         """See `engine.models.loading.Preparation`."""
-        return quantise_weight(self._rotated.projection(decoder, path, weight))
+        return quantize_weight(self._rotated.projection(decoder, path, weight))
 
     def rest(self, decoder: Decoder) -> None:
         """See `engine.models.loading.Preparation`."""
@@ -32,7 +32,7 @@ class Int4Weights:
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> GroupedWeight:
         """See `engine.models.loading.Preparation`."""
-        return quantise_groups(weight, self._group, symmetric=self._symmetric)
+        return quantize_groups(weight, self._group, symmetric=self._symmetric)
 
     def rest(self, decoder: Decoder) -> None:
         """Nothing else changes."""

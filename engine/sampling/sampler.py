@@ -143,11 +143,11 @@ class Sampler:
             values = torch.tensor(list(params.logit_bias.values()), device=self._device)
             logits[self._tensor(params.logit_bias)] += values
         if row.counts is not None:
-            self._penalise(logits, row, row.counts)
+            self._penalize(logits, row, row.counts)
         if row.num_output < params.min_tokens:
             logits[self._tensor((*self._end_token_ids, *params.stop_token_ids))] = -torch.inf
 
-    def _penalise(self, logits: Tensor, row: RowState, counts: dict[int, int]) -> None:
+    def _penalize(self, logits: Tensor, row: RowState, counts: dict[int, int]) -> None:
         params, answered = row.params, self._tensor(counts)
         if row.prompt_ids is not None:
             seen = torch.unique(torch.cat((row.prompt_ids, answered)))
@@ -189,7 +189,7 @@ class Sampler:
 
 
 def _hash(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """64 well-mixed bits of each number (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """64 well-mixed bits of each number (the finalizer of SplitMix64, Steele et al. 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

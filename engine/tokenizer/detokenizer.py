@@ -12,7 +12,7 @@ class IncrementalDetokenizer:
     """Turns one answer's tokens into text as they come.
 
     The text after `finish` equals ``tokenizer.decode(ids)``, cut at the first stop string. A push
-    takes amortised constant time, however long the answer is.
+    takes amortized constant time, however long the answer is.
 
     Args:
         tokenizer: of the model.

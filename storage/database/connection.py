@@ -118,7 +118,7 @@ class Database:
         """Commit ``change``, again while the database is away, for at most ``seconds``.
 
         When the answer to a commit is lost nobody knows whether it took effect, so ``change`` must
-        recognise its own earlier success and return it.
+        recognize its own earlier success and return it.
         """
         deadline = time.monotonic() + seconds
         pause = 0.05

@@ -54,7 +54,7 @@ def watch(
         tidemill watch batch_01k4
     """
     from tidemill.cli.render import print_json, print_problems, print_summary, stderr
-    from tidemill.run.jobs import summarise
+    from tidemill.run.jobs import summarize
     from tidemill.run.outputs import Written
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
@@ -67,7 +67,7 @@ def watch(
         if batch.status == "failed":
             print_problems(batch)
         elif not quiet:
-            print_summary(summarise(client, batch, Written(), started))
+            print_summary(summarize(client, batch, Written(), started))
     if as_json:
         print_json(batch)
     raise typer.Exit(of_batch(batch))

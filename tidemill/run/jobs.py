@@ -99,7 +99,7 @@ def run_whole(
     except TidemillError as error:
         how = how_to_fetch(session, batch, source, target)
         raise ResultsNotWritten(f"{error}\nThe results are kept. To fetch them: {how}") from error
-    summary = summarise(session.client, followed.batch, written, started)
+    summary = summarize(session.client, followed.batch, written, started)
     return Outcome(followed.batch, summary, followed.interrupted)
 
 
@@ -198,7 +198,7 @@ def failures_of(client: Client, batch: Batch) -> Counter[str]:
         )
 
 
-def summarise(client: Client, batch: Batch, written: Written, started: float) -> Summary:
+def summarize(client: Client, batch: Batch, written: Written, started: float) -> Summary:
     """Sum a finished job up; ``started`` is a reading of `time.monotonic`."""
     counts, usage = batch.request_counts, batch.usage or Usage()
     progress = batch.tidemill.progress if batch.tidemill else None

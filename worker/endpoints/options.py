@@ -30,7 +30,7 @@ class ChatPrompt:
 
 @dataclass(frozen=True, slots=True)
 class TextPrompt:
-    """Text that is tokenised as it is."""
+    """Text that is tokenized as it is."""
 
     text: str
 

@@ -1,7 +1,7 @@
 """A job's plan: two streamed passes over the input, in flat memory.
 
 The first checks every line's envelope, so that a batch with a bad line fails before anything is
-tokenised. The second works in windows: tokenise, group duplicates, put in prefix order, cut into
+tokenized. The second works in windows: tokenize, group duplicates, put in prefix order, cut into
 chunks, write each chunk's plan file.
 """
 
@@ -30,7 +30,7 @@ from worker.plan.build import PlanBuilder, chunk_limits
 from worker.plan.check import Checked, check_lines
 from worker.plan.envelope import LineRules
 from worker.plan.retry import RetrySource, chosen_lines
-from worker.plan.tokenize import LineTokeniser
+from worker.plan.tokenize import LineTokenizer
 from worker.plan.windows import WindowLimits, windows
 
 
@@ -116,7 +116,7 @@ class Planner:
             chunk_limits(settings, checked.n_lines),
             fallback_model=usual[0][0] if usual else settings.default_model,
         )
-        tokeniser = LineTokeniser(
+        tokenizer = LineTokenizer(
             self.job.endpoint,
             TextModels(self.sources, self.load_text_model),
             settings.default_max_tokens,
@@ -126,7 +126,7 @@ class Planner:
         with self._lines() as lines, self._chosen() as chosen:
             planned = (line for line in lines if line.number in chosen)
             for window in windows(
-                planned, checked.problems, rules, tokeniser, limits, self.heartbeat
+                planned, checked.problems, rules, tokenizer, limits, self.heartbeat
             ):
                 builder.add(window)
                 del window  # or it would live on while the next one is read

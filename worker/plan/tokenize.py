@@ -37,7 +37,7 @@ class Prepared:
 Encoded = dict[int, list[int] | BodyError]
 
 
-class LineTokeniser:
+class LineTokenizer:
     """Plans lines of one endpoint, many at a time because the tokenizer works in parallel.
 
     With ``skip_unavailable`` the lines of a model that cannot be loaded become problems.

@@ -11,7 +11,7 @@ from storage.streams.jsonl import Line
 from worker.plan.check import check
 from worker.plan.envelope import InputLine, LineRules
 from worker.plan.rows import PlannedLine
-from worker.plan.tokenize import Encoded, LineTokeniser, Prepared
+from worker.plan.tokenize import Encoded, LineTokenizer, Prepared
 from worker.problems import Problem
 
 _BATCH_LINES = 512
@@ -55,7 +55,7 @@ def windows(
     lines: Iterable[Line],
     bad: Iterable[Problem],
     rules: LineRules,
-    tokeniser: LineTokeniser,
+    tokenizer: LineTokenizer,
     limits: WindowLimits,
     heartbeat: Callable[[], None],
 ) -> Iterator[Window]:
@@ -66,7 +66,7 @@ def windows(
         heartbeat: called for every line; it raises to end the pass.
     """
     window = Window()
-    for results in _planned(_batches(_sorted_out(lines, bad, rules), limits.lines), tokeniser):
+    for results in _planned(_batches(_sorted_out(lines, bad, rules), limits.lines), tokenizer):
         for result in results:
             heartbeat()
             window.add(result)
@@ -78,20 +78,20 @@ def windows(
 
 
 def _planned(
-    batches: Iterable[list[InputLine | Problem]], tokeniser: LineTokeniser
+    batches: Iterable[list[InputLine | Problem]], tokenizer: LineTokenizer
 ) -> Iterator[list[PlannedLine | Problem]]:
-    """Each batch planned: one is tokenised in a thread while Python reads and checks the next."""
+    """Each batch planned: one is tokenized in a thread while Python reads and checks the next."""
     ahead: deque[tuple[list[Problem], Prepared, Future[Encoded]]] = deque()
 
     def settled() -> list[PlannedLine | Problem]:
         problems, prepared, encoded = ahead.popleft()
-        return [*problems, *tokeniser.finish(prepared, encoded.result())]
+        return [*problems, *tokenizer.finish(prepared, encoded.result())]
 
-    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as pool:
         for batch in batches:
             problems = [entry for entry in batch if isinstance(entry, Problem)]
-            prepared = tokeniser.prepare(entry for entry in batch if isinstance(entry, InputLine))
-            ahead.append((problems, prepared, pool.submit(tokeniser.encode, prepared)))
+            prepared = tokenizer.prepare(entry for entry in batch if isinstance(entry, InputLine))
+            ahead.append((problems, prepared, pool.submit(tokenizer.encode, prepared)))
             if len(ahead) > 1:
                 yield settled()
         while ahead:

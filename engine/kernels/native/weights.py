@@ -29,7 +29,7 @@ def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) 
     """Lay out a weight.
 
     Args:
-        weight: [outputs, inputs], float32, bfloat16 or quantised; ``inputs`` is a multiple of 16,
+        weight: [outputs, inputs], float32, bfloat16 or quantized; ``inputs`` is a multiple of 16,
             of grouped weights also of the group.
         bias: [outputs].
         gated: the first half of the outputs are gates of the second (SwiGLU). They are laid out in

@@ -170,7 +170,7 @@ def mix(x: Tensor, count: int, apart: int, scale: float) -> Tensor:
     return mixed.to(x.dtype)
 
 
-def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     """int8 values of [N, K] and float32 scales [N], symmetric by row; zero rows have scale 1."""
     wide = weight.detach().float()
     scales = torch.maximum(wide.amax(1), -wide.amin(1)) / 127
@@ -182,7 +182,7 @@ def quantise_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     return values, scales
 
 
-def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """int8 values of [T, K] and float32 scales [T], symmetric by row."""
     scales = x.float().abs().amax(1) / 127
     inverse = torch.where(scales > 0, 1 / scales, 0.0)
@@ -190,13 +190,13 @@ def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def int8_linear(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
-    """The product of `quantise_rows` and `quantise_channels`, in float32."""
+    """The product of `quantize_rows` and `quantize_channels`, in float32."""
     # float64 holds every int32 exactly, and has a fast product everywhere.
     exact = values.double() @ weight.double().T
     return exact.float() * (weight_scales * scales[:, None])
 
 
-def quantise_groups(
+def quantize_groups(
     weight: Tensor, group: int, bits: int, symmetric: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """uint8 values of [N, K], float32 scales and lows [N, K / group], by rounding to nearest."""
@@ -214,7 +214,7 @@ def quantise_groups(
     return values.flatten(1).to(torch.uint8), scales, lows
 
 
-def quantise_row_groups(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+def quantize_row_groups(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """int8 values of [T, K] and float32 scales [T, K / group], symmetric by group."""
     wide = x.float().reshape(x.shape[0], x.shape[1] // group, group)
     scales = wide.abs().amax(2) / 127
@@ -225,7 +225,7 @@ def quantise_row_groups(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
 def grouped_linear(
     values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor, weight_lows: Tensor
 ) -> Tensor:
-    """The product of `quantise_row_groups` and `quantise_groups`, each group's sum exact."""
+    """The product of `quantize_row_groups` and `quantize_groups`, each group's sum exact."""
     groups = scales.shape[1]
     group = values.shape[1] // groups
     x = values.view(values.shape[0], groups, group).double().transpose(0, 1)  # [groups, T, group]
@@ -236,7 +236,7 @@ def grouped_linear(
     return torch.sum(scaled * scales.T[:, :, None], 0).float()
 
 
-def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_heads(x: Tensor) -> tuple[Tensor, Tensor]:
     """int8 values of [..., d] and float32 scales [...], symmetric by head, as an int8 cache has."""
     scales = x.float().abs().amax(-1) / 127
     inverse = torch.where(scales > 0, 1 / scales, 0.0)

@@ -116,7 +116,7 @@ class Sequences:
 
     def _kept(self, x: Tensor) -> Tensor:
         if self.dtype == torch.int8:
-            values, scales = reference.quantise_heads(x)
+            values, scales = reference.quantize_heads(x)
             return values.float() * scales[..., None]
         return x.to(self.dtype).float()
 

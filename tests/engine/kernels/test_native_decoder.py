@@ -15,11 +15,11 @@ from engine.config import ModelConfig, RopeConfig
 from engine.executors.executor import NativeExecutor, TorchExecutor
 from engine.executors.inputs import StepInputs
 from engine.executors.native_decoder import NativeDecoder
-from engine.kernels.grouped import quantise_groups
-from engine.kernels.int8 import quantise_weight
+from engine.kernels.grouped import quantize_groups
+from engine.kernels.int8 import quantize_weight
 from engine.kernels.native.cache import NativeCache
 from engine.kernels.native.limits import obstacle
-from engine.models.decoder import Decoder, QuantisedWeight
+from engine.models.decoder import Decoder, QuantizedWeight
 from engine.scheduler.step import Step, Work
 from native import needs_kernels
 
@@ -55,10 +55,10 @@ CONFIGS = {
     "window-in-one-layer": replace(BASE, sliding_window=5, sliding_layers=(1,)),
     "odd-vocabulary": replace(BASE, vocab_size=129),
 }
-QUANTISE: dict[str, Callable[[Tensor], QuantisedWeight]] = {
-    "int8": quantise_weight,
-    "int4": partial(quantise_groups, group=32),
-    "int4-channel": partial(quantise_groups, group=None, symmetric=True),
+QUANTISE: dict[str, Callable[[Tensor], QuantizedWeight]] = {
+    "int8": quantize_weight,
+    "int4": partial(quantize_groups, group=32),
+    "int4-channel": partial(quantize_groups, group=None, symmetric=True),
 }
 SIZE = 16
 
@@ -161,12 +161,12 @@ def test_every_token_of_a_step_can_be_scored() -> None:
 
 @pytest.mark.parametrize("how", QUANTISE)
 @pytest.mark.parametrize("name", ["gqa", "nine-heads", "biases", "odd-vocabulary"])
-def test_quantised_scores_are_torchs(name: str, how: str) -> None:
+def test_quantized_scores_are_torchs(name: str, how: str) -> None:
     config = CONFIGS[name]
     if how == "int4" and config.hidden_size % 32:
         config = replace(config, hidden_size=288, head_dim=32)
     decoder = make(config)
-    decoder.quantise(QUANTISE[how])
+    decoder.quantize(QUANTISE[how])
     pair = Pair(decoder)
     for counts in STEPS:
         ours, theirs = pair.step(counts)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.kernels.activation import silu_and_mul
-from engine.kernels.grouped import GroupedWeight, grouped_linear, quantise_groups
-from engine.kernels.int8 import Int8Weight, int8_linear, quantise_rows, quantise_weight
+from engine.kernels.grouped import GroupedWeight, grouped_linear, quantize_groups
+from engine.kernels.int8 import Int8Weight, int8_linear, quantize_rows, quantize_weight
 from engine.kernels.native.linear import linear
 from engine.kernels.native.weights import AnyWeight, pack
 from native import needs_kernels
@@ -40,15 +40,15 @@ def make(kind: str, weight: Tensor) -> AnyWeight:
     if name == "bfloat16":
         return weight.bfloat16()
     if kind == "int8":
-        return quantise_weight(weight)
+        return quantize_weight(weight)
     group = None if rest[0] == "channel" else int(rest[0])
-    return quantise_groups(weight, group, bits=int(name[3:]), symmetric="symmetric" in rest)
+    return quantize_groups(weight, group, bits=int(name[3:]), symmetric="symmetric" in rest)
 
 
 def reference(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
     match weight:
         case Int8Weight():
-            product = int8_linear(quantise_rows(x), weight)
+            product = int8_linear(quantize_rows(x), weight)
         case GroupedWeight():
             product = grouped_linear(x, weight)
         case Tensor():

@@ -1,4 +1,4 @@
-"""The GGUF reader and dequantisation, with the `gguf` package as writer and oracle."""
+"""The GGUF reader and dequantization, with the `gguf` package as writer and oracle."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.catalog import resolve
 from engine.errors import CheckpointError
-from engine.gguf import DECODABLE, LAYOUT, GGMLType, GGUFFile, dequantise
+from engine.gguf import DECODABLE, LAYOUT, GGMLType, GGUFFile, dequantize
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_tensors_are_row_major_and_read_as_written(small: Path) -> None:
         assert list(file.tensors) == ["plain", "half", "packed"]
         assert file.tensors["half"].shape == (2, 4, 32)
         assert file.tensors["packed"].type is GGMLType.Q4_1
-        plain = dequantise(file.raw("plain"), GGMLType.F32, file.tensors["plain"].shape)
+        plain = dequantize(file.raw("plain"), GGMLType.F32, file.tensors["plain"].shape)
     np.testing.assert_array_equal(plain, generator.standard_normal((3, 5), np.float32))
 
 
@@ -148,7 +148,7 @@ def test_damage_never_escapes_as_another_error(
 
 
 @pytest.mark.parametrize("kind", sorted(DECODABLE - {GGMLType.F64}), ids=lambda kind: kind.name)
-def test_dequantise_equals_the_reference_bit_for_bit(kind: GGMLType) -> None:
+def test_dequantize_equals_the_reference_bit_for_bit(kind: GGMLType) -> None:
     layout = LAYOUT[kind]
     rows, width = 5, 768
     raw = np.random.default_rng(1).integers(
@@ -156,23 +156,23 @@ def test_dequantise_equals_the_reference_bit_for_bit(kind: GGMLType) -> None:
     )
     with np.errstate(all="ignore"):  # random bytes hold infinities and NaNs
         expected = oracle.dequantize(raw, oracle.GGMLQuantizationType(kind))
-        actual = dequantise(raw.reshape(-1), kind, (rows, width))
+        actual = dequantize(raw.reshape(-1), kind, (rows, width))
     assert actual.dtype == np.float32
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_dequantise_crosses_windows() -> None:
+def test_dequantize_crosses_windows() -> None:
     values = np.random.default_rng(2).standard_normal((300, 1024), np.float32)
     raw = oracle.quantize(values, oracle.GGMLQuantizationType.Q8_0)
-    decoded = dequantise(raw.reshape(-1), GGMLType.Q8_0, values.shape)
+    decoded = dequantize(raw.reshape(-1), GGMLType.Q8_0, values.shape)
     np.testing.assert_allclose(decoded, values, atol=0.03)
 
 
-def test_dequantise_refuses_what_it_cannot_do() -> None:
+def test_dequantize_refuses_what_it_cannot_do() -> None:
     with pytest.raises(CheckpointError, match="IQ2_S"):
-        dequantise(np.zeros(82, np.uint8), GGMLType.IQ2_S, (256,))
+        dequantize(np.zeros(82, np.uint8), GGMLType.IQ2_S, (256,))
     with pytest.raises(CheckpointError, match="takes 40 bytes, not 39"):
-        dequantise(np.zeros(39, np.uint8), GGMLType.Q4_1, (2, 32))
+        dequantize(np.zeros(39, np.uint8), GGMLType.Q4_1, (2, 32))
 
 
 def test_the_embedded_model_reads_as_the_reference_reads_it() -> None:
@@ -183,7 +183,7 @@ def test_the_embedded_model_reads_as_the_reference_reads_it() -> None:
         assert list(file.tensors) == list(reference)
         for name in ("blk.0.attn_norm.weight", "blk.7.ffn_down.weight", "token_embd.weight"):
             tensor, expected = file.tensors[name], reference[name]
-            actual = dequantise(file.raw(name), tensor.type, tensor.shape)
+            actual = dequantize(file.raw(name), tensor.type, tensor.shape)
             np.testing.assert_array_equal(
                 actual, oracle.dequantize(expected.data, expected.tensor_type)
             )

@@ -126,7 +126,7 @@ class PagedDecoder:
         return dict(zip(names, rows, strict=True))
 
 
-def randomise(model: transformers.PreTrainedModel, seed: int = 0) -> None:
+def randomize(model: transformers.PreTrainedModel, seed: int = 0) -> None:
     """Weights large enough that attention, norms and biases all matter."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -136,7 +136,7 @@ def randomise(model: transformers.PreTrainedModel, seed: int = 0) -> None:
 
 def make(config: transformers.PreTrainedConfig) -> transformers.PreTrainedModel:
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 

@@ -14,8 +14,8 @@ from engine.config import EngineConfig, ModelConfig, RopeConfig
 from engine.errors import InvalidConfig
 from engine.executors.executor import TorchExecutor
 from engine.executors.inputs import StepInputs
-from engine.gguf import GGUFFile, dequantise, has_groups, read_groups
-from engine.kernels.int8 import quantise_weight
+from engine.gguf import GGUFFile, dequantize, has_groups, read_groups
+from engine.kernels.int8 import quantize_weight
 from engine.kernels.mixing import mix, mix_count
 from engine.models.decoder import Decoder, Layer, Linear
 from engine.models.families import load_config
@@ -127,7 +127,7 @@ def test_rotating_helps_where_a_channel_is_loud() -> None:
 
     exact = logits(loud())
     plain = loud()
-    plain.quantise(quantise_weight)
+    plain.quantize(quantize_weight)
     rotated = prepare(loud(), Int8Weights(UNTIED))
     errors = [float((logits(decoder) - exact).norm()) for decoder in (plain, rotated)]
     assert errors[1] < 0.8 * errors[0]
@@ -145,7 +145,7 @@ def test_a_files_own_groups_are_read_without_a_loss() -> None:
             found = read_groups(gguf.raw(name), tensor.type, (rows, columns))
             wide = found.values.reshape(*found.scales.shape, 32).astype(np.float32)
             again = wide * found.scales[:, :, None] + found.lows[:, :, None]
-            exact = dequantise(gguf.raw(name), tensor.type, tensor.shape)
+            exact = dequantize(gguf.raw(name), tensor.type, tensor.shape)
             np.testing.assert_allclose(again.reshape(exact.shape), exact, rtol=0, atol=1e-6)
             kinds.add(tensor.type.name)
     assert kinds == {"Q4_1", "Q8_0"}
@@ -160,7 +160,7 @@ def test_projections_in_a_files_groups_are_the_plain_ones() -> None:
     for path in ("layers.3.attention.qkv", "layers.9.feed_forward.down", "head"):
         wide = plain.get_submodule(path).take()  # type: ignore[operator]
         narrow = kept.get_submodule(path).take()  # type: ignore[operator]
-        torch.testing.assert_close(narrow.dequantise(), wide, rtol=0, atol=1e-6)
+        torch.testing.assert_close(narrow.dequantize(), wide, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

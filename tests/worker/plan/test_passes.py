@@ -19,7 +19,7 @@ from worker.plan.check import Checked, check_lines
 from worker.plan.duplicates import CustomIds
 from worker.plan.envelope import InputLine, LineRules
 from worker.plan.rows import PlannedLine, pack_tokens, unpack_params
-from worker.plan.tokenize import LineTokeniser
+from worker.plan.tokenize import LineTokenizer
 from worker.plan.windows import Window, WindowLimits, windows
 from worker.problems import Problem
 
@@ -44,8 +44,8 @@ def _check(data: bytes, folder: Path, max_lines: int = 1_000_000) -> Checked:
 
 def _plan(data: bytes, folder: Path, models: TextModels, limits: WindowLimits) -> list[Window]:
     checked = _check(data, folder)
-    tokeniser = LineTokeniser(CHAT, models, default_max_tokens=20)
-    return list(windows(_lines(data), checked.problems, RULES, tokeniser, limits, lambda: None))
+    tokenizer = LineTokenizer(CHAT, models, default_max_tokens=20)
+    return list(windows(_lines(data), checked.problems, RULES, tokenizer, limits, lambda: None))
 
 
 def test_every_bad_line_is_reported_once_with_its_number(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_doubled_line_keeps_its_custom_id_for_the_error_file(
 
 
 def _one(body: dict[str, Any], models: TextModels, endpoint: str = CHAT) -> Any:
-    tokeniser = LineTokeniser(endpoint, models, default_max_tokens=20)
-    (result,) = tokeniser.plan([InputLine(7, "id", body.get("model", "smollm2"), body)])
+    tokenizer = LineTokenizer(endpoint, models, default_max_tokens=20)
+    (result,) = tokenizer.plan([InputLine(7, "id", body.get("model", "smollm2"), body)])
     return result
 
 
@@ -140,7 +140,7 @@ def _said(words: int) -> list[dict[str, str]]:
     return [{"role": "user", "content": "w " * words}]
 
 
-def test_a_prompt_is_tokenised_and_its_answer_limited(models: TextModels) -> None:
+def test_a_prompt_is_tokenized_and_its_answer_limited(models: TextModels) -> None:
     row = _one({"messages": _said(9), "temperature": 0}, models)
     assert isinstance(row, PlannedLine)
     assert row.prompt_tokens == 10  # the role and nine words, no special tokens added
@@ -214,7 +214,7 @@ def test_a_text_that_cannot_be_encoded_is_its_own_lines_problem_alone() -> None:
         InputLine(number, f"id{number}", "m", {"prompt": prompt})
         for number, prompt in enumerate(["good", "bad", "fine"], 1)
     ]
-    first, second, third = LineTokeniser(TEXT, models, default_max_tokens=20).plan(lines)
+    first, second, third = LineTokenizer(TEXT, models, default_max_tokens=20).plan(lines)
     assert isinstance(first, PlannedLine)
     assert isinstance(third, PlannedLine)
     assert isinstance(second, Problem)

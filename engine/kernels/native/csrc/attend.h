@@ -38,7 +38,7 @@ INLINE void encode_query(const int kind, uint8_t *to, const float *x, int64_t wi
         for (int64_t d = 0; d < width; d += LANES) put_bf16((uint16_t *)to + d, load_f32(x + d));
     } else {
         vf q[MAX_WIDTH / LANES], total = splat(0);
-        float scale = quantise(x, width, q);
+        float scale = quantize(x, width, q);
         for (int64_t d = 0; d < width; d += LANES) {
             put_u8(to + d, q[d / LANES]);
             total += q[d / LANES];

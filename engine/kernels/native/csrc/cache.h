@@ -48,7 +48,7 @@ INLINE void store_bf16(const cache *c, uint8_t *area, int64_t at, const float *k
 }
 
 /* A vector of `width` floats to whole numbers from -127 to 127; returns what 1 stands for. */
-INLINE float quantise(const float *x, int64_t width, vf *q) {
+INLINE float quantize(const float *x, int64_t width, vf *q) {
     float scale = greatest_of(x, width) / 127, inverse = scale > 0 ? 1 / scale : 0;
     for (int64_t d = 0; d < width; d += LANES)
         q[d / LANES] = rounded(load_f32(x + d) * inverse);
@@ -59,10 +59,10 @@ INLINE void store_int8(const cache *c, uint8_t *area, int64_t at, const float *k
     vf q[MAX_WIDTH / LANES];
     uint8_t bytes[MAX_WIDTH], *values = area + AREA * c->width + at / 4 * c->width * 4;
     float *scales = key_scales(c, area);
-    scales[at] = quantise(k, c->width, q);
+    scales[at] = quantize(k, c->width, q);
     for (int64_t d = 0; d < c->width; d += LANES) put_u8(bytes + d, q[d / LANES] + KEY_ZERO);
     for (int64_t d = 0; d < c->width; d += 4) memcpy(area + d * AREA + at * 4, bytes + d, 4);
-    scales[AREA + at] = quantise(v, c->width, q);
+    scales[AREA + at] = quantize(v, c->width, q);
     for (int64_t d = 0; d < c->width; d += LANES) put_u8(bytes + d, q[d / LANES]);
     /* Byte by byte: another thread may be at this token's neighbours. */
     for (int64_t d = 0; d < c->width; d++) values[d * 4 + at % 4] = bytes[d];

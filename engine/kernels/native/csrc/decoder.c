@@ -5,7 +5,7 @@
 #define LOG2_E 1.44269504f
 #define MAX_HIDDEN 16384 /* floats of a row that is kept on the stack */
 
-INLINE void normalised(const float *x, const float *weight, const rows *to, int64_t t, float eps,
+INLINE void normalized(const float *x, const float *weight, const rows *to, int64_t t, float eps,
                        float *row) {
     rms_norm(x, weight, row, to->width, eps);
     encode(to, t, row);
@@ -81,7 +81,7 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p,
         float row[MAX_HIDDEN];
         int64_t me = omp_get_thread_num();
         FOR_SHARE(t, tokens, me)
-            normalised(b->residual + t * hidden, l->attention_norm, &b->hidden, t, m->eps, row);
+            normalized(b->residual + t * hidden, l->attention_norm, &b->hidden, t, m->eps, row);
         done(b, NORM, me, &since);
         multiply(&qkv, &all, QKV, me);
         done(b, QKV, me, &since);
@@ -99,7 +99,7 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p,
         multiply(&output, &all, OUTPUT, me);
         done(b, OUTPUT, me, &since);
         FOR_SHARE(t, left, me)
-            normalised(residual + t * hidden, l->feed_forward_norm, &b->hidden, t, m->eps, row);
+            normalized(residual + t * hidden, l->feed_forward_norm, &b->hidden, t, m->eps, row);
         done(b, NORM_2, me, &since);
         multiply(&gate_up, &all, GATE_UP, me);
         done(b, GATE_UP, me, &since);
@@ -142,7 +142,7 @@ void decoder_head(const shape *m, const float *norm, const weight *head, const b
         float row[MAX_HIDDEN];
         int64_t me = omp_get_thread_num();
         FOR_SHARE(i, count, me)
-            normalised(b->last + (first + i) * m->hidden, norm, &b->final, i, m->eps, row);
+            normalized(b->last + (first + i) * m->hidden, norm, &b->final, i, m->eps, row);
         together();
         multiply(&scores, &all, HEAD, me);
         done(b, HEAD, me, &since);
