@@ -30,8 +30,7 @@ from storage.ids import new_id
 from storage.jobs import jobs
 from storage.jobs.jobs import NewJob
 from storage.jobs.reconcile import reconcile
-from storage.objects import object_keys as keys
-from storage.objects import open_store
+from storage.objects import object_keys, open_store
 from storage.registry import files, models
 from storage.registry.files import NewFile
 from storage.settings import Settings
@@ -112,7 +111,7 @@ def create(home: Path, lines: int) -> str:
     database.migrate()
     models.ensure_default(database, MODEL)
     file_id = new_id("file")
-    key = keys.upload(TENANT, file_id)
+    key = object_keys.upload(TENANT, file_id)
     with open_store(settings).writer(key) as writer:
         for line in request_lines(lines):
             writer.write(line)

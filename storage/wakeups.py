@@ -1,6 +1,6 @@
-"""Doorbells: Celery messages that say "look at the rows". None carries truth; any may be lost.
+"""Wake-ups: Celery messages that say "look at the rows". None carries truth; any may be lost.
 
-The rows are the outbox: whatever a lost message was for, the reconciler rings again.
+The rows are the outbox: whatever a lost message was for, the reconciler sends it again.
 """
 
 import time

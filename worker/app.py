@@ -14,7 +14,7 @@ from storage.wakeups import CONTROL_QUEUE, MODEL_QUEUE_PREFIX, celery_app
 from worker.context import WorkerContext
 from worker.process.listener import ModelListener, add_tasks
 from worker.process.reconciler import Reconciler
-from worker.process.threads import PREPARERS, Crew
+from worker.process.threads import PREPARERS, WorkerThreads
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ def make_app(settings: Settings) -> Celery:
     """
     app = celery_app(settings)
     host = _CeleryHost(WorkerContext.open(settings, app))
-    add_tasks(app, host.worker, host.ring)
+    add_tasks(app, host.worker, host.wake)
     signals.celeryd_init.connect(host.configure, weak=False)
     signals.worker_ready.connect(host.start, weak=False)
     signals.worker_shutting_down.connect(host.leave, weak=False)
@@ -36,23 +36,23 @@ def make_app(settings: Settings) -> Celery:
 
 
 class _CeleryHost:
-    """The crew of a worker whose process belongs to Celery; its signals call the methods."""
+    """The threads of a worker whose process belongs to Celery; its signals call the methods."""
 
     def __init__(self, worker: WorkerContext) -> None:
         self.worker = worker
         self._consumer: Any = None
         self._listen = ModelListener(worker, lambda: self._consumer)
         self._reconciler = Reconciler(worker)
-        self._crew = Crew(worker, before=self._listen)
+        self._threads = WorkerThreads(worker, before=self._listen)
 
-    def ring(self) -> None:
-        self._crew.ring()
+    def wake(self) -> None:
+        self._threads.wake()
 
     def configure(self, options: dict[str, Any], **_: Any) -> None:
         named = options.get("queues") or []
         queues = named.split(",") if isinstance(named, str) else list(named)
         if queues:
-            self._crew = Crew(
+            self._threads = WorkerThreads(
                 self.worker,
                 models=[
                     queue.removeprefix(MODEL_QUEUE_PREFIX)
@@ -64,20 +64,20 @@ class _CeleryHost:
 
     def start(self, sender: Any, **_: Any) -> None:
         self._consumer = sender
-        self._crew.start()
+        self._threads.start()
         self._reconciler.start()
         queues = list(sender.app.amqp.queues.consume_from)
         log.info("worker_ready", owner=self.worker.owner, queues=queues)
 
     def leave(self, **_: Any) -> None:
         self.worker.leaving.set()
-        self._crew.ring()
+        self._threads.wake()
 
     def end(self, **_: Any) -> None:
-        self._crew.join(self.worker.settings.drain_seconds)
+        self._threads.join(self.worker.settings.drain_seconds)
         self.worker.stopping.set()
         self.worker.engines.interrupt()
-        self._crew.join(timeout=6)
+        self._threads.join(timeout=6)
         self._reconciler.join(timeout=1)
         self.worker.engines.close()
         self.worker.database.close()

@@ -24,8 +24,7 @@ from storage.database.states import JobState
 from storage.database.tables import File, Job
 from storage.errors import NotFound, ObjectStoreError, StorageError
 from storage.ids import new_id
-from storage.objects import ObjectStore
-from storage.objects import object_keys as keys
+from storage.objects import ObjectStore, object_keys
 from storage.registry import files
 
 router = APIRouter(prefix="/files", tags=["Files"])
@@ -50,7 +49,7 @@ async def create_file(request: Request, context: ContextDep, tenant: TenantDep) 
     if declared.isdecimal() and int(declared) > limit + FORM_BYTES:
         raise file_too_large(limit)  # before the client has sent all of it
     file_id = new_id("file")
-    key = keys.upload(tenant, file_id)
+    key = object_keys.upload(tenant, file_id)
     content_type = request.headers.get("content-type", "")
     upload = await store_upload(content_type, request.stream(), context.store, key, limit)
     return await to_thread.run_sync(_register, context, tenant, file_id, key, upload)

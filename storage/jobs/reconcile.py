@@ -29,7 +29,7 @@ MAX_WAKEUPS = 100
 
 
 def reconcile(database: Database, *, max_crashes: int) -> list[Wakeup]:
-    """Settle everything that is due, in one transaction; the doorbells to ring now.
+    """Settle everything that is due, in one transaction; the wake-ups to send now.
 
     Where another reconciler is at work this moment (PostgreSQL), its work is left to it.
     """

@@ -21,8 +21,7 @@ from storage.jobs import chunks, finalizing, planning
 from storage.jobs.chunks import Counts
 from storage.jobs.finalizing import Results
 from storage.jobs.reconcile import reconcile
-from storage.objects import ObjectStore, open_store
-from storage.objects import object_keys as keys
+from storage.objects import ObjectStore, object_keys, open_store
 from storage.objects.object_keys import ResultKind
 from storage.registry.files import NewFile
 from storage.settings import Settings
@@ -98,7 +97,9 @@ class Workers:
         job = planning.claim_plan(database, "planner", lease_seconds=45, job_id=job_id)
         assert job is not None
         planned = [
-            planning.PlannedChunk(a, b, "smollm2", keys.plan(job_id, 1, a, b), 1, 10, 100 * (b - a))
+            planning.PlannedChunk(
+                a, b, "smollm2", object_keys.plan(job_id, 1, a, b), 1, 10, 100 * (b - a)
+            )
             for a, b in ((0, 6), (6, 10))
         ]
         plan = planning.Plan(10, planned, "smollm2", {"prompt_tokens": 1000}, n_invalid=1)
@@ -115,7 +116,7 @@ class Workers:
             self.service.database,
             chunk.id,
             chunk.attempt,
-            part_key=keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt),
+            part_key=object_keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt),
             part_sha256="0" * 64,
             counts=counts,
         )
@@ -131,7 +132,7 @@ class Workers:
         finalizing.commit_final(database, job_id, job.fin_epoch, results)
 
     def _result(self, job: Job, kind: ResultKind) -> NewFile:
-        key = keys.result(job.id, job.fin_epoch, kind)
+        key = object_keys.result(job.id, job.fin_epoch, kind)
         info = self.service.store.put(key, kind.encode())
         name = f"{job.id}_{kind}.jsonl"
         return NewFile(

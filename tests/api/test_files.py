@@ -14,7 +14,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from storage.objects import object_keys as keys
+from storage.objects import object_keys
 from storage.settings import DEFAULT_TENANT
 
 DAY = 86_400
@@ -42,7 +42,7 @@ def test_upload_read_download_delete(client: OpenAI, service: Any) -> None:
 
     gone = client.files.delete(made.id)
     assert (gone.id, gone.object, gone.deleted) == (made.id, "file", True)
-    assert keys.upload(DEFAULT_TENANT, made.id) not in stored(service)
+    assert object_keys.upload(DEFAULT_TENANT, made.id) not in stored(service)
     for call in (client.files.retrieve, client.files.content, client.files.delete):
         with pytest.raises(openai.NotFoundError) as caught:
             call(made.id)
@@ -203,7 +203,7 @@ def test_a_download_that_breaks_off_closes_its_file(
 ) -> None:
     # More than the sockets between the two can hold.
     made = upload(client, b"x" * 60_000_000)
-    path = service.settings.home / "objects" / keys.upload(DEFAULT_TENANT, made.id)
+    path = service.settings.home / "objects" / object_keys.upload(DEFAULT_TENANT, made.id)
 
     def is_open() -> bool:
         return any(
@@ -327,7 +327,7 @@ def test_a_file_object_from_disk(client: OpenAI, tmp_path: Any) -> None:
 
 def test_content_that_is_gone_from_the_store(client: OpenAI, service: Any) -> None:
     made = upload(client)
-    service.store.delete(keys.upload(DEFAULT_TENANT, made.id))
+    service.store.delete(object_keys.upload(DEFAULT_TENANT, made.id))
     with pytest.raises(openai.NotFoundError) as caught:
         client.files.content(made.id)
     assert caught.value.code == "object_not_found"

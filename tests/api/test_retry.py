@@ -1,4 +1,4 @@
-"""Failed lines run again, and the doorbells that ring for what a client asks."""
+"""Failed lines run again, and the wake-ups sent for what a client asks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -127,7 +127,7 @@ def test_what_is_asked_for_rings_at_once(workers: Any, client: Any, http: Any) -
             return message.headers["task"], message.payload[0]
 
         while rung() != ("tidemill.plan", [job_id]):
-            pass  # doorbells of earlier batches
+            pass  # wake-ups of earlier batches
         retried = http.post(f"/v1/batches/{first}/retry").json()["id"]
         assert rung() == ("tidemill.plan", [retried])
         http.post(f"/v1/batches/{job_id}/pause")

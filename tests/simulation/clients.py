@@ -14,7 +14,7 @@ from storage.ids import new_id
 from storage.jobs import jobs
 from storage.jobs.jobs import NewJob
 from storage.jobs.retries import retry_source
-from storage.objects import object_keys as keys
+from storage.objects import object_keys
 from storage.registry import files
 from storage.registry.files import NewFile
 from storage.wakeups import Wakeup
@@ -74,7 +74,7 @@ class Client:
     def _upload(self) -> File:
         parts, data = self.parts, self.batch.data
         file_id = new_id("file")
-        key = keys.upload(TENANT, file_id)
+        key = object_keys.upload(TENANT, file_id)
         info = parts.store.put(key, data)
         new = NewFile(
             file_id, TENANT, "batch", "in.jsonl", len(data), key, info.etag, info.sha256 or ""

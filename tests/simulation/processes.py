@@ -94,7 +94,7 @@ class Worker:
     def __post_init__(self) -> None:
         parts, scheduler = self.parts, self.parts.scheduler
         self.process = Process(self.name)
-        self._bells = [Event(scheduler) for _ in range(3)]
+        self._events = [Event(scheduler) for _ in range(3)]
         self.context = WorkerContext(
             settings=settings(parts.scenario, newer=self.name[-1] in "02468"),
             database=parts.database,
@@ -109,21 +109,21 @@ class Worker:
 
     def start(self) -> None:
         """Let its threads run."""
-        bells = self._bells
-        for name, bell, look, beats in (
-            ("drain", bells[0], self._drain, 1.0),
-            ("prepare", bells[1], self._prepare, 1.0),
-            ("reconcile", bells[2], self._reconcile, 2.0),
+        events = self._events
+        for name, event, look, beats in (
+            ("drain", events[0], self._drain, 1.0),
+            ("prepare", events[1], self._prepare, 1.0),
+            ("reconcile", events[2], self._reconcile, 2.0),
         ):
-            self.parts.scheduler.spawn(self.process, name, self._looking(bell, look, beats))
+            self.parts.scheduler.spawn(self.process, name, self._looking(event, look, beats))
 
     def hear(self, wakeup: Wakeup) -> None:
         """A wake-up came."""
         settle = wakeup.task == "tidemill.reconcile"
-        for bell in self._bells if settle else self._bells[:2]:
-            bell.set()
+        for event in self._events if settle else self._events[:2]:
+            event.set()
 
-    def _looking(self, bell: Event, look: Callable[[], None], beats: float) -> Callable[[], None]:
+    def _looking(self, event: Event, look: Callable[[], None], beats: float) -> Callable[[], None]:
         parts = self.parts
 
         def loop() -> None:
@@ -140,8 +140,8 @@ class Worker:
                         parts.crash(error)
                     if parts.points.struck != struck:
                         last = None
-                bell.wait(parts.beat() * beats)
-                bell.clear()
+                event.wait(parts.beat() * beats)
+                event.clear()
 
         return loop
 

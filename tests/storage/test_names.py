@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.ids import new_id
-from storage.objects import object_keys as keys
+from storage.objects import object_keys
 from storage.objects.base import check_key
 
 
@@ -31,11 +31,11 @@ def test_ids_differ() -> None:
 
 
 def test_every_attempt_and_epoch_has_its_own_key() -> None:
-    assert keys.part("batch_1", 0, 128, 1) == "parts/batch_1/0-128/1.jsonl"
-    assert keys.plan("batch_1", 2, 0, 128) == "plans/batch_1/2/0-128.arrow"
-    assert keys.result("batch_1", 3, "output") == "results/batch_1/3/output.jsonl"
-    assert keys.part("b", 0, 1, 1).startswith(keys.parts("b"))
-    assert keys.plan("b", 1, 0, 1).startswith(keys.plans("b"))
+    assert object_keys.part("batch_1", 0, 128, 1) == "parts/batch_1/0-128/1.jsonl"
+    assert object_keys.plan("batch_1", 2, 0, 128) == "plans/batch_1/2/0-128.arrow"
+    assert object_keys.result("batch_1", 3, "output") == "results/batch_1/3/output.jsonl"
+    assert object_keys.part("b", 0, 1, 1).startswith(object_keys.parts("b"))
+    assert object_keys.plan("b", 1, 0, 1).startswith(object_keys.plans("b"))
 
 
 @given(st.text(min_size=1, max_size=60))
@@ -44,11 +44,11 @@ def test_any_tenant_makes_a_usable_key(tenant: str) -> None:
         tenant.encode()
     except UnicodeEncodeError:
         return
-    key = keys.upload(tenant, "file-1")
+    key = object_keys.upload(tenant, "file-1")
     check_key(key)
     assert key.count("/") == 2
 
 
 @pytest.mark.parametrize(("one", "other"), [("a/b", "a%2Fb"), ("..", "%2E%2E"), ("A", "a")])
 def test_tenants_never_share_a_key(one: str, other: str) -> None:
-    assert keys.upload(one, "f") != keys.upload(other, "f")
+    assert object_keys.upload(one, "f") != object_keys.upload(other, "f")

@@ -1,4 +1,4 @@
-"""Doorbells through a real Celery app."""
+"""Wake-ups through a real Celery app."""
 
 import socket
 import time

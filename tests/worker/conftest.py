@@ -25,7 +25,7 @@ from storage.ids import new_id
 from storage.jobs import jobs
 from storage.jobs.jobs import NewJob
 from storage.jobs.reconcile import reconcile
-from storage.objects import object_keys as keys
+from storage.objects import object_keys
 from storage.objects.local import LocalStore
 from storage.registry import files
 from storage.registry import models as model_rows
@@ -157,7 +157,7 @@ class Bench:
     ) -> str:
         data = b"\n".join(line if isinstance(line, bytes) else orjson.dumps(line) for line in lines)
         file_id = new_id("file")
-        key = keys.upload("default", file_id)
+        key = object_keys.upload("default", file_id)
         info = self.worker.store.put(key, data)
         file = files.insert(
             self.worker.database,

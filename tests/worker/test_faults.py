@@ -11,12 +11,12 @@ import pytest
 
 from storage.database.states import ChunkState, JobState
 from storage.errors import ConfigurationError, ObjectStoreError, OutOfSpace, StorageError
-from storage.objects import object_keys as keys
+from storage.objects import object_keys
 from storage.registry import files
 from storage.registry.files import NewFile
 from worker.finish.garbage import collect_garbage
 from worker.run.drain import drain
-from worker.run.spool import Answers
+from worker.run.response_spool import ResponseSpool
 
 Line = Callable[..., dict[str, Any]]
 
@@ -86,7 +86,7 @@ def test_a_full_disk_is_no_crash(bench: Any, line: Line, monkeypatch: pytest.Mon
         raise OutOfSpace
 
     with monkeypatch.context() as patch:
-        patch.setattr(Answers, "add", full)
+        patch.setattr(ResponseSpool, "add", full)
         assert drain(bench.worker, "smollm2") == 0
     (chunk,) = bench.chunks(job_id)
     assert (chunk.state, chunk.crashes) == (ChunkState.PENDING, 0)
@@ -102,16 +102,16 @@ def test_answers_that_cannot_be_written_are_a_fault_of_the_storage(
     def fail(*_: Any) -> None:
         raise OSError(number, "no")
 
-    answers = Answers()
+    spool = ResponseSpool()
     with monkeypatch.context() as patch:
-        patch.setattr(answers._file, "write", fail)
+        patch.setattr(spool._file, "write", fail)
         with pytest.raises(StorageError) as caught:
-            answers.add(0, {"a": 1})
+            spool.add(0, {"a": 1})
     assert type(caught.value) is error
     with monkeypatch.context() as patch:
-        patch.setattr(answers._file, "close", fail)
-        answers.close()
-    answers.close()
+        patch.setattr(spool._file, "close", fail)
+        spool.close()
+    spool.close()
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_what_no_row_names_goes_after_a_day_and_results_stay(
     live = bench.create([line("b")])
     bench.sql("UPDATE job SET completed_at = 1 WHERE completed_at IS NOT NULL")
     store = bench.worker.store
-    store.put(keys.result(job.id, 99, "output"), b"of a finalizer that lost its epoch")
-    store.put(keys.result(live, 1, "output"), b"of a job that is not done")
+    store.put(object_keys.result(job.id, 99, "output"), b"of a finalizer that lost its epoch")
+    store.put(object_keys.result(live, 1, "output"), b"of a job that is not done")
     for file_id in ("file_broken_off", "file_just_now"):
-        store.put(keys.upload("default", file_id), b"without a row")
+        store.put(object_keys.upload("default", file_id), b"without a row")
     day_ago = time.time() - 25 * 3600
     for path in (tmp_path / "objects" / "files").rglob("*"):
         if path.name != "file_just_now":
@@ -171,10 +171,10 @@ def test_what_no_row_names_goes_after_a_day_and_results_stay(
     before = {info.key for info in store.list("files/")}
     collect_garbage(bench.worker)
     assert before - {info.key for info in store.list("files/")} == {
-        keys.upload("default", "file_broken_off")
+        object_keys.upload("default", "file_broken_off")
     }
     left = {info.key for info in store.list("results/")}
-    assert left == {job.out_key, keys.result(live, 1, "output")}
+    assert left == {job.out_key, object_keys.result(live, 1, "output")}
 
 
 def test_planning_waits_for_a_store_that_refuses(bench: Any, line: Line) -> None:

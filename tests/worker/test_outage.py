@@ -18,8 +18,7 @@ from storage.errors import DatabaseUnavailable
 from storage.ids import new_id
 from storage.jobs import jobs
 from storage.jobs.jobs import NewJob
-from storage.objects import object_keys as keys
-from storage.objects import open_store
+from storage.objects import object_keys, open_store
 from storage.registry import files
 from storage.registry.files import NewFile
 from storage.settings import Settings
@@ -70,7 +69,7 @@ def _create(settings: Settings) -> str:
     """A job of bad lines alone: it goes all the way, and needs no engine."""
     database = Database(settings.resolved_database_url)
     file_id = new_id("file")
-    key = keys.upload("default", file_id)
+    key = object_keys.upload("default", file_id)
     info = open_store(settings).put(key, b"{\n[")
     file = files.insert(database, NewFile(file_id, "default", "batch", "in", 3, key, info.etag, ""))
     new = NewJob(

@@ -16,8 +16,7 @@ from storage.ids import new_id
 from storage.jobs import finalizing
 from storage.jobs.chunks import iter_chunks
 from storage.jobs.finalizing import Results
-from storage.objects import ObjectStore, ObjectWriter
-from storage.objects import object_keys as keys
+from storage.objects import ObjectStore, ObjectWriter, object_keys
 from storage.objects.object_keys import ResultKind
 from storage.registry.files import NewFile
 from worker.context import WorkerContext
@@ -120,7 +119,7 @@ class _ResultFile:
     _key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._key = keys.result(self.job.id, self.job.fin_epoch, self.kind)
+        self._key = object_keys.result(self.job.id, self.job.fin_epoch, self.kind)
 
     def write(self, text: bytes) -> None:
         if self._writer is None:

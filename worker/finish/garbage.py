@@ -9,7 +9,7 @@ import structlog
 
 from storage.errors import StorageError
 from storage.jobs import garbage
-from storage.objects import object_keys as keys
+from storage.objects import object_keys
 from storage.objects.base import ObjectInfo
 from storage.registry import files
 from worker.context import WorkerContext
@@ -33,7 +33,7 @@ def collect_garbage(worker: WorkerContext) -> None:
     _collect_jobs(worker)
     _expire_files(worker)
     before = time.time() - KEEP_SECONDS
-    old = (found for found in worker.store.list(keys.UPLOADS) if found.modified < before)
+    old = (found for found in worker.store.list(object_keys.UPLOADS) if found.modified < before)
     for key in _unreferenced(worker, old):
         with _skipping("upload_not_collected", key):
             worker.store.delete(key)
@@ -53,10 +53,10 @@ def _collect_jobs(worker: WorkerContext) -> None:
 
 
 def _collect_job(worker: WorkerContext, job_id: str) -> None:
-    for prefix in (keys.plans(job_id), keys.parts(job_id)):
+    for prefix in (object_keys.plans(job_id), object_keys.parts(job_id)):
         for found in worker.store.list(prefix):
             worker.store.delete(found.key)
-    for key in _unreferenced(worker, worker.store.list(keys.results(job_id))):
+    for key in _unreferenced(worker, worker.store.list(object_keys.results(job_id))):
         worker.store.delete(key)
     garbage.mark_collected(worker.database, job_id)
     log.info("job_collected", job=job_id)

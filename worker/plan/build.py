@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from engine.config import EngineConfig
 from storage.database.tables import Job
 from storage.jobs.planning import Plan, PlannedChunk
-from storage.objects import ObjectStore
-from storage.objects import object_keys as keys
+from storage.objects import ObjectStore, object_keys
 from storage.settings import Settings
 from worker.plan.order import ChunkLimits, arrange, cut, shared_tokens
 from worker.plan.plan_file import PlanHeader, encode_groups, encode_problems
@@ -90,7 +89,7 @@ class PlanBuilder:
 
     def _add_chunk(self, model: str, data: bytes, lines: list[int], *, prompt_tokens: int) -> None:
         a, b = self._at, self._at + len(lines)
-        key = keys.plan(self.job.id, self.job.plan_epoch, a, b)
+        key = object_keys.plan(self.job.id, self.job.plan_epoch, a, b)
         self.store.put(key, data)
         self._chunks.append(
             PlannedChunk(

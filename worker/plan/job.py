@@ -17,7 +17,7 @@ from worker.lease import Lease, Renewal
 from worker.plan.planner import Planner, refusal
 from worker.plan.retry import retry_source
 from worker.plan.scratch import scratch_folder
-from worker.run.spool import FOLDER
+from worker.run.response_spool import FOLDER
 
 log = structlog.get_logger(__name__)
 

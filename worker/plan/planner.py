@@ -18,8 +18,7 @@ from storage.database.tables import Job
 from storage.errors import DamagedData, DecodedTooLarge, ObjectChanged, ObjectNotFound
 from storage.ids import new_id
 from storage.jobs.planning import Plan, Refusal
-from storage.objects import ObjectStore
-from storage.objects import object_keys as keys
+from storage.objects import ObjectStore, object_keys
 from storage.registry.files import NewFile
 from storage.settings import Settings
 from storage.streams.gzipped import decoded
@@ -134,7 +133,7 @@ class Planner:
 
     def _refuse(self, checked: Checked) -> Refusal:
         """The first bad lines in the job's row, all of them in a report file."""
-        key = keys.result(self.job.id, self.job.plan_epoch, "report")
+        key = object_keys.result(self.job.id, self.job.plan_epoch, "report")
         with self.store.writer(key) as writer:
             for problem in checked.problems:
                 self.heartbeat()

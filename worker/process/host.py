@@ -1,4 +1,4 @@
-"""A whole worker in this process: its crew, its reconciler, and the consumer of doorbells."""
+"""A whole worker in this process: its threads, its reconciler, and the consumer of wake-ups."""
 
 import time
 from collections.abc import Collection
@@ -14,12 +14,12 @@ from worker.context import WorkerContext
 from worker.plan.scratch import sweep
 from worker.process.listener import Listener, add_tasks
 from worker.process.reconciler import Reconciler
-from worker.process.threads import PREPARERS, Crew
+from worker.process.threads import PREPARERS, WorkerThreads
 
 log = structlog.get_logger(__name__)
 
 # What is in hand is given back within so long; with the engine's end it is under ten seconds.
-CREW_SECONDS = 5.0
+THREADS_SECONDS = 5.0
 LISTENER_SECONDS = 2.0
 RECONCILER_SECONDS = 1.0
 
@@ -48,10 +48,10 @@ class WorkerHost:
         app.conf.worker_enable_remote_control = False
         self._worker = WorkerContext.open(settings, app)
         self._listener = Listener(app, self._worker, models)
-        self._crew = Crew(
+        self._threads = WorkerThreads(
             self._worker, models=models, preparers=preparers, before=self._listener.refresh
         )
-        add_tasks(app, self._worker, self._crew.ring)
+        add_tasks(app, self._worker, self._threads.wake)
         self._reconciler = Reconciler(self._worker) if reconcile else None
 
     @property
@@ -80,7 +80,7 @@ class WorkerHost:
         self._prepare(worker)
         sweep()
         self._listener.start()
-        self._crew.start()
+        self._threads.start()
         if self._reconciler is not None:
             self._reconciler.start()
         log.info("worker_started", owner=worker.owner)
@@ -99,11 +99,11 @@ class WorkerHost:
         if not drain_seconds:
             worker.stopping.set()
         self._listener.stop(LISTENER_SECONDS)
-        if drain_seconds and not self._crew.join(max(0.0, give_back_at - time.monotonic())):
+        if drain_seconds and not self._threads.join(max(0.0, give_back_at - time.monotonic())):
             log.info("drain_over", seconds=drain_seconds)
         worker.stopping.set()
         worker.engines.interrupt()
-        ended = self._crew.join(CREW_SECONDS)
+        ended = self._threads.join(THREADS_SECONDS)
         if self._reconciler is not None:
             self._reconciler.join(RECONCILER_SECONDS)
         worker.engines.close()

@@ -1,4 +1,5 @@
-"""The Celery side of a worker: a consumer that hears doorbells. The work itself is the crew's.
+"""The Celery side of a worker: a consumer that hears wake-ups. The work itself is the threads of
+`worker.process.threads`.
 
 A task looks at no row: it rings and returns. One that comes twice, late or for nothing costs one
 look.
@@ -24,23 +25,23 @@ log = structlog.get_logger(__name__)
 RESTART_SECONDS = 5.0
 
 
-def add_tasks(app: Celery, worker: WorkerContext, ring: Callable[[], None]) -> None:
-    """Register the tasks that wake-ups name; ``ring`` has the crew look at the rows."""
+def add_tasks(app: Celery, worker: WorkerContext, wake: Callable[[], None]) -> None:
+    """Register the tasks that wake-ups name; ``wake`` has the threads look at the rows."""
 
-    def doorbell(*args: str) -> None:
-        ring()
+    def wake_up(*args: str) -> None:
+        wake()
 
     def settle() -> None:
         try:
             tick(worker)
         except StorageError as error:
             log.warning("reconcile_failed", code=error.code, reason=str(error))
-        ring()
+        wake()
 
     for name, task in (
-        ("tidemill.plan", doorbell),
-        ("tidemill.drain", doorbell),
-        ("tidemill.finalize", doorbell),
+        ("tidemill.plan", wake_up),
+        ("tidemill.drain", wake_up),
+        ("tidemill.finalize", wake_up),
         ("tidemill.reconcile", settle),
     ):
         # Not shared: a later worker in this process has tasks of its own.

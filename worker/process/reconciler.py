@@ -18,10 +18,10 @@ log = structlog.get_logger(__name__)
 COLLECT_SECONDS = 600.0
 
 
-def tick(worker: WorkerContext, rung: frozenset[Wakeup] = frozenset()) -> frozenset[Wakeup]:
-    """Settle what is due, once, and ring the doorbells; which, for the next call's ``rung``.
+def tick(worker: WorkerContext, sent: frozenset[Wakeup] = frozenset()) -> frozenset[Wakeup]:
+    """Settle what is due, once, and send the wake-ups; which, for the next call's ``sent``.
 
-    Those in ``rung`` are not rung again: workers look by themselves, and a queue that nobody
+    Those in ``sent`` are not sent again: workers look by themselves, and a queue that nobody
     listens to must not grow with each beat.
 
     Raises:
@@ -29,7 +29,7 @@ def tick(worker: WorkerContext, rung: frozenset[Wakeup] = frozenset()) -> frozen
     """
     due = reconcile(worker.database, max_crashes=worker.settings.max_crashes)
     for wakeup in due:
-        if wakeup not in rung:
+        if wakeup not in sent:
             worker.wakeups.send(wakeup)
     bury_poison(worker)
     return frozenset(due)

@@ -1,6 +1,6 @@
 """A worker's threads: one feeds the engine, the others plan and finalize.
 
-Each looks at the rows when a doorbell rings, and every few seconds without one. So a broker that is
+Each looks at the rows when a wake-up rings, and every few seconds without one. So a broker that is
 away, or that lost a message, costs seconds and nothing else.
 """
 
@@ -17,7 +17,7 @@ from worker.errors import WorkerError
 from worker.finish.finalizer import finalize_job
 from worker.plan.job import plan_job
 from worker.process.reconciler import tick
-from worker.process.wakeup import Bell
+from worker.process.wakeup import WakeupEvent
 from worker.run.drain import drain
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 PREPARERS = 2
 
 
-class Crew:
+class WorkerThreads:
     """The threads of one worker; they end once its ``leaving`` or ``stopping`` is set.
 
     Args:
@@ -45,7 +45,7 @@ class Crew:
         self._worker = worker
         self._models = models
         self._before = before
-        self._bell = Bell()
+        self._wakeup = WakeupEvent()
         self._lock = threading.Lock()
         self._in_hand: set[str] = set()
         self._threads = [
@@ -60,13 +60,13 @@ class Crew:
         for thread in self._threads:
             thread.start()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Look now."""
-        self._bell.ring()
+        self._wakeup.notify()
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of all threads, at most ``timeout`` seconds; whether it came."""
-        self._bell.ring()
+        self._wakeup.notify()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             if thread.is_alive():
@@ -82,10 +82,10 @@ class Crew:
         self._look_again(lambda: self._run_jobs(results_first=number % 2 == 1))
 
     def _look_again(self, look: Callable[[], None]) -> None:
-        heard = 0
+        seen = 0
         while not self._worker.ending:
             self._safely(look)
-            heard = self._bell.wait(heard, self._worker.reconcile_seconds)
+            seen = self._wakeup.wait(seen, self._worker.reconcile_seconds)
 
     def _safely(self, work: Callable[[], None]) -> None:
         try:
@@ -100,7 +100,7 @@ class Crew:
         if drain(self._worker, self._models) and not self._worker.stopping.is_set():
             # The last chunk of a job may be done: no need to wait for the reconciler's turn.
             tick(self._worker)
-            self._bell.ring()
+            self._wakeup.notify()
 
     def _run_jobs(self, *, results_first: bool) -> None:
         self._before()

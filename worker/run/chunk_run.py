@@ -23,7 +23,7 @@ from worker.errors import BrokenResult
 from worker.plan.plan_file import PlanFile, PlanRow
 from worker.problems import Problem
 from worker.run.parts import Record, encode_record
-from worker.run.spool import Answers
+from worker.run.response_spool import ResponseSpool
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class ChunkRun:
         self.stopped: StopReason | None = None
         self._failed: dict[int, tuple[int, Problem]] = {}  # leader → status and why
         self._rows = sorted(plan.rows(chunk.a, chunk.b), key=lambda row: row.line)
-        self._answers = Answers()
+        self._responses = ResponseSpool()
         self._waits = Counter(row.leader for row in self._rows if row.problem is None)
         self.counts = Counts(err=len(self._rows) - self._waits.total())
 
@@ -100,7 +100,7 @@ class ChunkRun:
     def _answered(self, position: int, lines: int, completion: Completion) -> None:
         endpoint = self.plan.header.endpoint
         body = response_body(endpoint, self.chunk.model, completion, int(time.time()))
-        self._answers.add(position, body)
+        self._responses.add(position, body)
         prompt = len(completion.prompt_token_ids)
         self.counts = replace(
             self.counts,
@@ -134,7 +134,7 @@ class ChunkRun:
         job_id = self.chunk.job_id
         if row.problem is not None:
             return False, problem_line(job_id, row.problem)
-        body = self._answers.get(row.leader)
+        body = self._responses.get(row.leader)
         if body is not None:
             body = as_duplicate(body) if row.leader in answered else body
             answered.add(row.leader)
@@ -150,7 +150,7 @@ class ChunkRun:
 
     def close(self) -> None:
         """Drop the answers."""
-        self._answers.close()
+        self._responses.close()
 
 
 def _failure(completion: Completion) -> tuple[int, Problem]:

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from storage.database.tables import Chunk
 from storage.errors import ObjectExists
 from storage.jobs.chunks import Counts, commit_chunk
-from storage.objects import ObjectStore
-from storage.objects import object_keys as keys
+from storage.objects import ObjectStore, object_keys
 from worker.context import WorkerContext
 from worker.errors import PartMismatch
 
@@ -39,7 +38,7 @@ def commit_part(
         StateConflict: the lease is another attempt's by now.
         StorageError: it could not be written; if ``retryable``, the same call may succeed later.
     """
-    key = keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt)
+    key = object_keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt)
     sha256 = write_part(worker.store, key, records)
     return commit_chunk(
         worker.database,

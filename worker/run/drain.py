@@ -17,8 +17,8 @@ from worker.context import WorkerContext
 from worker.errors import EngineUnavailable
 from worker.lease import LeaseKeeper
 from worker.models.engines import Resident
-from worker.run.held_chunks import Held, Holding, backoff
-from worker.run.model_choice import Turns
+from worker.run.held_chunks import HeldChunk, HeldChunks, backoff
+from worker.run.model_choice import ModelChoice
 
 log = structlog.get_logger(__name__)
 
@@ -46,14 +46,14 @@ class DrainLoop:
 
     def __init__(self, worker: WorkerContext, models: Collection[str] | None) -> None:
         self._worker = worker
-        self._holding = Holding(worker)
-        self._turns = Turns(worker, models)
+        self._held_chunks = HeldChunks(worker)
+        self._model_choice = ModelChoice(worker, models)
         self._resident: Resident | None = None
         self._next_claim = 0.0
 
     def run(self) -> int:
         """Loop; see `drain`."""
-        leases = self._holding.leases
+        leases = self._held_chunks.leases
         with LeaseKeeper(leases.every_seconds, leases.keep):
             try:
                 self._loop()
@@ -61,15 +61,15 @@ class DrainLoop:
                 self._lay_down(error)
                 raise
             self._give_back()
-        return self._holding.committed
+        return self._held_chunks.committed
 
     def _loop(self) -> None:
-        holding = self._holding
+        held_chunks = self._held_chunks
         while not self._worker.stopping.is_set():
             try:
                 if not self._worker.leaving.is_set():
                     self._claim()
-                if not holding:
+                if not held_chunks:
                     break
                 self._step()
             except EngineDied as error:
@@ -77,8 +77,8 @@ class DrainLoop:
             except EngineUnavailable:
                 # `Engines` has logged why and lets the model rest; another may have work.
                 self._resident = None
-                for held in holding:
-                    holding.give_back(held)
+                for held in held_chunks:
+                    held_chunks.give_back(held)
 
     def _lay_down(self, error: BaseException) -> None:
         """Give everything back after what nobody expected, which must not come back for ever.
@@ -87,58 +87,58 @@ class DrainLoop:
         storage are not of their doing.
         """
         blame = isinstance(error, Exception) and not isinstance(error, StorageError)
-        for held in self._holding:
+        for held in self._held_chunks:
             if blame and held.submitted:
-                self._holding.crashed(held, engine=False)
+                self._held_chunks.crashed(held, engine=False)
             else:
-                self._holding.give_back(held)
+                self._held_chunks.give_back(held)
 
     def _step(self) -> None:
         self._drop_lost()
         self._stop_cancelled()
         self._submit()
-        if self._resident is not None and any(held.submitted for held in self._holding):
+        if self._resident is not None and any(held.submitted for held in self._held_chunks):
             for completion in self._resident.engine.poll(POLL_SECONDS):
                 self._accept(completion)
-        for held in self._holding:
+        for held in self._held_chunks:
             if not held.run.pending:
-                self._holding.commit(held)
+                self._held_chunks.commit(held)
 
     def _claim(self) -> None:
         """Claim until the engine has enough ahead, or nothing is claimable."""
-        holding = self._holding
-        while self._wants_more() and (not holding or time.monotonic() >= self._next_claim):
-            model = self._turns.next(switch=not holding)
-            if model is not None and holding.claim(model):
+        held_chunks = self._held_chunks
+        while self._wants_more() and (not held_chunks or time.monotonic() >= self._next_claim):
+            model = self._model_choice.next(switch=not held_chunks)
+            if model is not None and held_chunks.claim(model):
                 continue
-            if self._turns.fresh:
+            if self._model_choice.fresh:
                 self._next_claim = time.monotonic() + CLAIM_PAUSE_SECONDS
                 if self._resident is not None:
                     self._resident.engine.flush()
                 return
-            self._turns.look_again()
+            self._model_choice.look_again()
 
     def _wants_more(self) -> bool:
-        holding = self._holding
+        held_chunks = self._held_chunks
         # Chunks of nothing but errors or duplicates ask for little and still take memory.
-        if holding.lines >= self._worker.settings.plan_window_lines:
+        if held_chunks.lines >= self._worker.settings.plan_window_lines:
             return False
-        if any(held.alone or not held.run.pending for held in holding):
+        if any(held.alone or not held.run.pending for held in held_chunks):
             return False
         if self._resident is None:
-            return not holding
-        return holding.pending < BATCHES_AHEAD * self._resident.info.max_num_seqs
+            return not held_chunks
+        return held_chunks.pending < BATCHES_AHEAD * self._resident.info.max_num_seqs
 
     def _submit(self) -> None:
-        for held in self._holding:
-            waits_its_turn = held.alone and len(self._holding) > 1
+        for held in self._held_chunks:
+            waits_its_turn = held.alone and len(self._held_chunks) > 1
             if not held.submitted and held.run.pending and not waits_its_turn:
                 self._submit_one(held)
 
-    def _submit_one(self, held: Held) -> None:
+    def _submit_one(self, held: HeldChunk) -> None:
         source = held.run.plan.header.source
         if self._resident is None or self._resident.source != source:
-            if any(other.submitted for other in self._holding):
+            if any(other.submitted for other in self._held_chunks):
                 return  # the model was given another source: when the first has nothing left
             self._resident = self._worker.engines.get(held.chunk.model, source)
         held.submitted = True
@@ -146,7 +146,7 @@ class DrainLoop:
 
     def _accept(self, completion: Completion) -> None:
         chunk_id, attempt, _ = completion.request_id.split("/")
-        held = self._holding.get(chunk_id, int(attempt))
+        held = self._held_chunks.get(chunk_id, int(attempt))
         # Chunks that were given up still have answers on their way.
         if held is None:
             return
@@ -154,25 +154,25 @@ class DrainLoop:
             held.run.accept(completion)
         except StorageError as error:
             log.warning("answer_not_kept", chunk=held.chunk.id, reason=str(error))
-            self._holding.give_back(held, delay=backoff(held.chunk))
+            self._held_chunks.give_back(held, delay=backoff(held.chunk))
             self._cancel(held)
 
     def _drop_lost(self) -> None:
-        for held in self._holding:
+        for held in self._held_chunks:
             if held.lease.lost:
                 self._cancel(held)
-                self._holding.abandon(held, "lease_lost")
+                self._held_chunks.abandon(held, "lease_lost")
 
     def _stop_cancelled(self) -> None:
         """The job is cancelled or expired: keep what is done, and wait for nothing more."""
-        for held in self._holding:
+        for held in self._held_chunks:
             reason = held.lease.stop
             if reason is not None and held.run.stopped is None:
                 log.info("chunk_stopping", chunk=held.chunk.id, reason=reason)
                 self._cancel(held)
                 held.run.give_up(reason)
 
-    def _cancel(self, held: Held) -> None:
+    def _cancel(self, held: HeldChunk) -> None:
         if held.submitted and self._resident is not None:
             self._resident.engine.cancel(held.run.pending_ids())
 
@@ -181,23 +181,23 @@ class DrainLoop:
         self._resident = None
         if self._worker.stopping.is_set():
             return
-        self._worker.metrics.engine_died(self._turns.model or "")
+        self._worker.metrics.engine_died(self._model_choice.model or "")
         log.error(
             "engine_died",
-            model=self._turns.model,
+            model=self._model_choice.model,
             exit_code=error.exit_code,
             reason=str(error),
             log_tail=error.log_tail,
         )
-        for held in self._holding:
+        for held in self._held_chunks:
             if held.submitted and held.run.pending:
-                self._holding.crashed(held, engine=True)
+                self._held_chunks.crashed(held, engine=True)
 
     def _give_back(self) -> None:
         try:
-            for held in self._holding:
+            for held in self._held_chunks:
                 self._cancel(held)
         except EngineDied:
             self._worker.engines.discard()
-        for held in self._holding:
-            self._holding.give_back(held)
+        for held in self._held_chunks:
+            self._held_chunks.give_back(held)

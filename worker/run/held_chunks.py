@@ -32,7 +32,7 @@ LONGEST_BACKOFF_SECONDS = 60.0
 
 
 @dataclass(slots=True)
-class Held:
+class HeldChunk:
     """A chunk that is held: its lease, its run, and whether the engine has it."""
 
     run: ChunkRun
@@ -51,7 +51,7 @@ class Held:
         return self.chunk.crashes > 0
 
 
-class Holding:
+class HeldChunks:
     """The chunks that this process holds, all of one model at a time. For one thread.
 
     Attributes:
@@ -61,10 +61,10 @@ class Holding:
     def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
         self.leases = ChunkLeases(worker)
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldChunk] = {}
         self.committed = 0
 
-    def __iter__(self) -> Iterator[Held]:
+    def __iter__(self) -> Iterator[HeldChunk]:
         return iter(list(self._held.values()))
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class Holding:
         """Lines of all chunks."""
         return sum(held.chunk.b - held.chunk.a for held in self._held.values())
 
-    def get(self, chunk_id: str, attempt: int) -> Held | None:
+    def get(self, chunk_id: str, attempt: int) -> HeldChunk | None:
         """A chunk by its id, if it is held under this very attempt."""
         held = self._held.get(chunk_id)
         return held if held is not None and held.chunk.attempt == attempt else None
@@ -117,7 +117,7 @@ class Holding:
         except BaseException:
             self._return(chunk, delay=backoff(chunk))
             raise
-        self._held[chunk.id] = Held(run, self.leases.hold(run, since), since)
+        self._held[chunk.id] = HeldChunk(run, self.leases.hold(run, since), since)
         log.info(
             "chunk_claimed",
             **_names(chunk),
@@ -127,7 +127,7 @@ class Holding:
         )
         return True
 
-    def commit(self, held: Held) -> None:
+    def commit(self, held: HeldChunk) -> None:
         """Write the part and commit; tried again for as long as the lease holds."""
         pause = FIRST_RETRY_SECONDS
         while True:
@@ -162,18 +162,18 @@ class Holding:
             seconds=round(time.monotonic() - held.claimed_at, 3),
         )
 
-    def abandon(self, held: Held, reason: str) -> None:
+    def abandon(self, held: HeldChunk, reason: str) -> None:
         """Write nothing more for a chunk whose lease is lost."""
         self._forget(held)
         self._worker.metrics.abandoned(held.chunk.model)
         log.warning("chunk_abandoned", **_names(held.chunk), reason=reason)
 
-    def give_back(self, held: Held, *, delay: float = 0.0) -> None:
+    def give_back(self, held: HeldChunk, *, delay: float = 0.0) -> None:
         """Let somebody run it again, after ``delay`` seconds, with nothing held against it."""
         self._forget(held)
         self._return(held.chunk, delay=delay)
 
-    def crashed(self, held: Held, *, engine: bool) -> None:
+    def crashed(self, held: HeldChunk, *, engine: bool) -> None:
         """Give it back as one that ended its attempt; ``engine`` says that its engine died."""
         self._forget(held)
         chunk = held.chunk
@@ -194,7 +194,7 @@ class Holding:
             # Its lease will run out, which comes to the same.
             log.warning("chunk_not_given_back", **_names(chunk), reason=error.code)
 
-    def _forget(self, held: Held) -> None:
+    def _forget(self, held: HeldChunk) -> None:
         self.leases.drop(held.chunk.id)
         del self._held[held.chunk.id]
         held.run.close()

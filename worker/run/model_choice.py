@@ -10,7 +10,7 @@ from collections.abc import Collection
 import structlog
 
 from storage.errors import StorageError
-from storage.jobs.urgency import WaitingModel, waiting_models
+from storage.jobs.waiting_models import WaitingModel, waiting_models
 from worker.context import WorkerContext
 
 log = structlog.get_logger(__name__)
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 1.0
 
 
-class Turns:
+class ModelChoice:
     """Chooses the model of the next claim. For one thread.
 
     Attributes:

@@ -35,7 +35,7 @@ from storage.jobs.chunks import Counts
 from storage.jobs.finalizing import Results
 from storage.jobs.planning import Plan, PlannedChunk
 from storage.jobs.reconcile import reclaim_embedded, reconcile
-from storage.objects import object_keys as keys
+from storage.objects import object_keys
 from storage.registry import files
 from storage.registry.files import NewFile
 
@@ -313,7 +313,7 @@ def given(row: Any) -> Any:
 
 
 def part_of(chunk: Chunk) -> str:
-    return keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt)
+    return object_keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt)
 
 
 def commit(database: Database, chunk: Chunk, errors: int) -> None:

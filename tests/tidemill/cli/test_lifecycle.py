@@ -32,7 +32,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A whole service that ticks so seldom that only doorbells can be what makes it act."""
+    """A whole service that ticks so seldom that only wake-ups can be what makes it act."""
     settings = Settings(
         home=tmp_path_factory.mktemp("home"), port=0, reconcile_seconds=3600, _env_file=None
     )
@@ -124,7 +124,7 @@ def test_what_cannot_be_retried(client: Client, tidemill: Run) -> None:
 
 
 def test_a_cancelled_batch_ends_at_once(client: Client) -> None:
-    """Nothing but the doorbell can be what ends it: the next tick is an hour away."""
+    """Nothing but the wake-up can be what ends it: the next tick is an hour away."""
     batch = create(client, *(line(f"row{number}", temperature=9) for number in range(5_000)))
     client.pause(batch.id)
     planned = next(seen for seen in client.watch(batch.id) if seen.status != "validating")

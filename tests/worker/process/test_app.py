@@ -18,8 +18,7 @@ from storage.database.tables import Job
 from storage.ids import new_id
 from storage.jobs import jobs
 from storage.jobs.jobs import NewJob
-from storage.objects import object_keys as keys
-from storage.objects import open_store
+from storage.objects import object_keys, open_store
 from storage.registry import files
 from storage.registry import models as model_rows
 from storage.registry.files import NewFile
@@ -118,7 +117,7 @@ def _heard(settings: Settings, wanted: set[str]) -> None:
 def _create(settings: Settings, database: Database, lines: list[bytes]) -> str:
     data = b"\n".join(lines)
     file_id = new_id("file")
-    key = keys.upload("default", file_id)
+    key = object_keys.upload("default", file_id)
     info = open_store(settings).put(key, data)
     file = files.insert(
         database, NewFile(file_id, "default", "batch", "in", len(data), key, info.etag, "")

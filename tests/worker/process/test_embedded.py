@@ -15,8 +15,7 @@ from storage.ids import new_id
 from storage.jobs import jobs
 from storage.jobs.chunks import iter_chunks
 from storage.jobs.jobs import JobView, NewJob
-from storage.objects import object_keys as keys
-from storage.objects import open_store
+from storage.objects import object_keys, open_store
 from storage.registry import files
 from storage.registry.files import NewFile
 from storage.settings import Settings
@@ -47,7 +46,7 @@ class Site:
     def create(self, lines: list[dict[str, Any]]) -> str:
         data = b"\n".join(map(orjson.dumps, lines))
         file_id = new_id("file")
-        key = keys.upload("default", file_id)
+        key = object_keys.upload("default", file_id)
         info = self.store.put(key, data)
         file = files.insert(
             self.database,

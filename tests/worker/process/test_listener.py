@@ -1,4 +1,4 @@
-"""Doorbells over a real Valkey that is flushed, restarted and away."""
+"""Wake-ups over a real Valkey that is flushed, restarted and away."""
 
 import threading
 import time
@@ -80,7 +80,7 @@ def test_every_kind_of_doorbell_is_heard_and_flushing_breaks_none(
         while rings.acquire(timeout=0.1):
             pass
         for wakeup in every:
-            # One ring each, no second chance: the queue and its bindings are gone by now.
+            # One wake-up each, no second chance: the queue and its bindings are gone by now.
             wakeups.send(wakeup)
             assert rings.acquire(timeout=10)
 

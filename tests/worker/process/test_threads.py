@@ -9,27 +9,27 @@ import pytest
 
 from storage.database.states import TERMINAL_JOB_STATES, ChunkState, JobState
 from worker.process.reconciler import Reconciler
-from worker.process.threads import Crew
+from worker.process.threads import WorkerThreads
 
 Line = Callable[..., dict[str, Any]]
-Start = Callable[..., Crew]
+Start = Callable[..., WorkerThreads]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts the crew of a bench; it has ended when the test has."""
-    started: list[tuple[Any, Crew]] = []
+    """Starts the threads of a bench; it has ended when the test has."""
+    started: list[tuple[Any, WorkerThreads]] = []
 
-    def run(bench: Any, **options: Any) -> Crew:
-        crew = Crew(bench.worker, **options)
-        crew.start()
-        started.append((bench, crew))
-        return crew
+    def run(bench: Any, **options: Any) -> WorkerThreads:
+        threads = WorkerThreads(bench.worker, **options)
+        threads.start()
+        started.append((bench, threads))
+        return threads
 
     yield run
-    for bench, crew in started:
+    for bench, threads in started:
         bench.worker.stopping.set()
-        assert crew.join(10)
+        assert threads.join(10)
 
 
 def _until(reached: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -53,10 +53,10 @@ def test_a_job_is_done_without_a_single_wakeup(make_bench: Any, line: Line, star
 
 def test_a_ring_is_quicker_than_the_beat(make_bench: Any, line: Line, start: Start) -> None:
     bench = make_bench(reconcile_seconds=600)
-    crew = start(bench, models=[])
+    threads = start(bench, models=[])
     time.sleep(0.2)  # the first look finds nothing
     job_id = bench.create([line("a")])
-    crew.ring()
+    threads.wake()
     _until(lambda: bench.job(job_id).state == JobState.RUNNING)
 
 
@@ -67,12 +67,12 @@ def test_leaving_lets_what_is_in_hand_end_and_begins_nothing(
     job_id = bench.create([line(f"row{i}", f"w{i}") for i in range(24)])
     bench.plan(job_id)
     bench.lab.paused = True
-    crew = start(bench)
+    threads = start(bench)
     _until(lambda: bool(bench.lab.submitted))
     bench.worker.leaving.set()
-    assert not crew.join(0.3), "the chunk still runs"
+    assert not threads.join(0.3), "the chunk still runs"
     bench.lab.paused = False
-    assert crew.join(10)
+    assert threads.join(10)
     chunks = bench.chunks(job_id)
     assert sorted(chunk.state for chunk in chunks) == [
         ChunkState.DONE,
@@ -88,12 +88,12 @@ def test_what_does_not_end_in_time_is_given_back(make_bench: Any, line: Line, st
     job_id = bench.create([line("a")])
     bench.plan(job_id)
     bench.lab.paused = True
-    crew = start(bench)
+    threads = start(bench)
     _until(lambda: bool(bench.lab.submitted))
     bench.worker.leaving.set()
-    assert not crew.join(0.2)
+    assert not threads.join(0.2)
     bench.worker.stopping.set()
-    assert crew.join(5)
+    assert threads.join(5)
     (chunk,) = bench.chunks(job_id)
     assert (chunk.state, chunk.attempt, chunk.crashes) == (ChunkState.PENDING, 1, 0)
 

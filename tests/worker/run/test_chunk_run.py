@@ -15,7 +15,7 @@ from worker.plan.order import arrange
 from worker.plan.plan_file import PlanFile, PlanHeader, encode_groups
 from worker.plan.rows import PlannedLine, pack_params, pack_tokens
 from worker.run.chunk_run import ChunkRun
-from worker.run.spool import Answers
+from worker.run.response_spool import ResponseSpool
 
 MakeRun = Callable[..., ChunkRun]
 
@@ -132,11 +132,11 @@ def test_a_line_without_an_answer_is_never_written_as_if_it_had_one(make_run: Ma
 
 
 def test_large_answers_lie_on_disk_and_come_back() -> None:
-    answers = Answers(memory_bytes=100)
+    spool = ResponseSpool(memory_bytes=100)
     for position in range(20):
-        answers.add(position, {"text": "é" * position})
-    assert [answers.get(position) for position in (19, 0, 7)] == [
+        spool.add(position, {"text": "é" * position})
+    assert [spool.get(position) for position in (19, 0, 7)] == [
         {"text": "é" * size} for size in (19, 0, 7)
     ]
-    assert answers.get(99) is None
-    answers.close()
+    assert spool.get(99) is None
+    spool.close()

@@ -6,7 +6,7 @@ from typing import Any
 from storage.database.states import JobState
 from storage.registry import models as model_rows
 from worker.run.drain import drain
-from worker.run.model_choice import Turns
+from worker.run.model_choice import ModelChoice
 
 Line = Callable[..., dict[str, Any]]
 
@@ -79,12 +79,12 @@ def test_another_model_has_its_turn_only_when_nothing_is_in_hand(
 ) -> None:
     bench = _bench(make_bench)
     _job(bench, line, "smollm2", 0)
-    turns = Turns(bench.worker, None)
-    assert turns.next(switch=True) == "smollm2"
+    choice = ModelChoice(bench.worker, None)
+    assert choice.next(switch=True) == "smollm2"
     _job(bench, line, "other", 5)
-    turns.look_again()
-    assert turns.next(switch=False) is None
-    assert turns.next(switch=True) == "other"
+    choice.look_again()
+    assert choice.next(switch=False) is None
+    assert choice.next(switch=True) == "other"
 
 
 def test_models_that_are_not_served_are_left_alone(make_bench: Any, line: Line) -> None:

@@ -16,7 +16,7 @@ MEMORY_BYTES = 8 * 1024 * 1024
 FOLDER = "The folder for temporary files"
 
 
-class Answers:
+class ResponseSpool:
     """Response bodies by plan position. Not for more than one thread at a time.
 
     Its methods raise `OutOfSpace` where the disk is full, and `StorageError` where it is broken.
