@@ -30,7 +30,8 @@ from engine.catalog import resolve
 from engine.config import CacheDtype, EngineConfig, ModelConfig
 from engine.core import EngineCore
 from engine.executors.build import Built, build
-from engine.executors.executor import Executor, NativeExecutor
+from engine.executors.executor import Executor
+from engine.executors.native_executor import NativeExecutor
 from engine.kernels.int8 import quantize_weight
 from engine.kernels.native.cache import AREA, area_bytes
 from engine.kernels.native.linear import linear

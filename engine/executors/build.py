@@ -11,10 +11,12 @@ from torch import Tensor
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
-from engine.executors.executor import Executor, NativeExecutor, TorchExecutor
+from engine.executors.executor import Executor
 from engine.executors.inputs import StepInputs
 from engine.executors.machine import Choice, Placement, choose, give_back_memory, place
 from engine.executors.native_decoder import NativeDecoder
+from engine.executors.native_executor import NativeExecutor
+from engine.executors.torch_executor import TorchExecutor
 from engine.kernels.draws import Draws, draw
 from engine.kernels.native.cache import NativeCache
 from engine.kernels.native.sampling import Drawing

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
 from engine.config import ModelConfig, RopeConfig
-from engine.executors.executor import NativeExecutor, TorchExecutor
 from engine.executors.inputs import StepInputs
 from engine.executors.native_decoder import NativeDecoder
+from engine.executors.native_executor import NativeExecutor
+from engine.executors.torch_executor import TorchExecutor
 from engine.kernels.grouped import quantize_groups
 from engine.kernels.int8 import quantize_weight
 from engine.kernels.native.cache import NativeCache

@@ -12,8 +12,8 @@ from engine.cache.kv_cache import KVCache
 from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig, RopeConfig
 from engine.errors import InvalidConfig
-from engine.executors.executor import TorchExecutor
 from engine.executors.inputs import StepInputs
+from engine.executors.torch_executor import TorchExecutor
 from engine.gguf import GGUFFile, dequantize, has_groups, read_groups
 from engine.kernels.int8 import quantize_weight
 from engine.kernels.mixing import mix, mix_count

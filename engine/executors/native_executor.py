@@ -1,0 +1,62 @@
+"""Steps computed by a decoder in C, on a CPU."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.executors.executor import Scores
+from engine.executors.inputs import StepInputs
+from engine.executors.native_decoder import NativeDecoder
+from engine.kernels.native.structs import Step
+
+
+class NativeExecutor:
+    """A decoder in C.
+
+    Args:
+        decoder: public, for those who measure its passes.
+        inputs: those of every step: their addresses are taken once.
+    """
+
+    def __init__(self, decoder: NativeDecoder, inputs: StepInputs) -> None:
+        self.decoder = decoder
+        self._on_layer: Callable[[], None] | None = None
+        self._step = Step(
+            stride=inputs.tables.shape[1],
+            query_start=inputs.query_start.ctypes.data,
+            contexts=inputs.contexts.ctypes.data,
+            slots=inputs.slots.ctypes.data,
+            tables=inputs.tables.ctypes.data,
+            token_ids=inputs.token_ids.ctypes.data,
+            positions=inputs.positions.ctypes.data,
+            owners=inputs.owners.ctypes.data,
+        )
+
+    def on_layer(self, call: Callable[[], None]) -> None:
+        """See `Executor`."""
+        self._on_layer = call
+
+    def score(self, inputs: StepInputs) -> Tensor:
+        """See `Executor`."""
+        self.decoder.run_all(self._filled(inputs))
+        parts = []
+        for first in range(0, inputs.num_tokens, self.decoder.max_rows):
+            count = min(self.decoder.max_rows, inputs.num_tokens - first)
+            _, scores = self.decoder.head(count, first=first, logits=True)
+            assert scores is not None
+            parts.append(scores.clone())
+        return torch.cat(parts)
+
+    def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
+        """See `Executor`."""
+        picked = np.array(inputs.sampled, dtype=np.int32)
+        self.decoder.run(self._filled(inputs), picked, inputs.sampled_rows, self._on_layer)
+        if not inputs.sampled:
+            return Scores(np.empty(0, dtype=np.int64), None)
+        return Scores(*self.decoder.head(len(picked), logits=logits))
+
+    def _filled(self, inputs: StepInputs) -> Step:
+        self._step.tokens, self._step.sequences = inputs.num_tokens, inputs.num_sequences
+        return self._step
