@@ -214,7 +214,7 @@ def test_a_text_that_cannot_be_encoded_is_its_own_lines_problem_alone() -> None:
         InputLine(number, f"id{number}", "m", {"prompt": prompt})
         for number, prompt in enumerate(["good", "bad", "fine"], 1)
     ]
-    first, second, third = LineTokenizer(TEXT, models, default_max_tokens=20).plan(lines)
+    first, second, third = LineTokenizer(TEXT, models, default_max_tokens=20).tokenize(lines)
     assert isinstance(first, PlannedLine)
     assert isinstance(third, PlannedLine)
     assert isinstance(second, Problem)
