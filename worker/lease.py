@@ -25,8 +25,7 @@ CLOSE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a renewal found: whether the lease is still held, and why the job is to stop, if it
-    is."""
+    """Whether the lease is still held, and why the job is to stop, if it is."""
 
     held: bool
     stop: StopReason | None = None

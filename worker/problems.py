@@ -6,8 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why one line gets an error. ``line`` counts from 1; ``param`` names the field, as OpenAI
-    does."""
+    """Why one line gets an error. ``line`` counts from 1; ``param`` is the field at fault."""
 
     line: int
     code: str

@@ -9,25 +9,21 @@ LOWEST_LOGPROB = -9999.0  # what OpenAI writes for a probability of 0: JSON has 
 
 def usage(completion: Completion) -> dict[str, Any]:
     """The ``usage`` object of a response: counts of tokens."""
-    return _usage(
-        len(completion.prompt_token_ids), completion.completion_tokens, completion.cached_tokens
-    )
-
-
-def _usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
+    prompt_tokens = len(completion.prompt_token_ids)
+    completion_tokens = completion.completion_tokens
     return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": completion.cached_tokens},
     }
 
 
 def as_duplicate(body: dict[str, Any]) -> dict[str, Any]:
     """The same response body for another, equal line: its whole prompt counts as cached."""
     counts = body["usage"]
-    prompt = counts["prompt_tokens"]
-    return {**body, "usage": _usage(prompt, counts["completion_tokens"], prompt)}
+    cached = {"cached_tokens": counts["prompt_tokens"]}
+    return {**body, "usage": {**counts, "prompt_tokens_details": cached}}
 
 
 def logprob(token: TokenLogprob) -> float:

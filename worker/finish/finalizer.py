@@ -93,8 +93,7 @@ def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None
 
 
 def _broken(worker: WorkerContext, job: Job, reason: str) -> None:
-    """Note that the parts do not add up; the job is tried again once its lease runs out, or given
-    up."""
+    """Log that the parts do not add up. Its lease runs out and it is tried again, or it fails."""
     log.error("results_broken", job=job.id, attempt=job.attempts, reason=reason)
     if job.attempts >= MAX_ATTEMPTS:
         _give_up(worker, job)

@@ -111,8 +111,7 @@ class PlanBuilder:
 
         - ``prompt_tokens``: of all lines
         - ``unique_prompt_tokens``: without duplicates
-        - ``expected_cached_tokens``: those of ``prompt_tokens`` that need not be computed, because
-        a
+        - ``expected_cached_tokens``: those of ``prompt_tokens`` that need not be computed, as their
           line equals another or begins like one; the batch's usage tells what was cached in the end
         - ``max_output_tokens``: of all outputs, at most
         """

@@ -1,5 +1,4 @@
-"""The planner's first pass: check every line's envelope, and find doubled custom_ids, in flat
-memory."""
+"""The planner's first pass, in flat memory: every line's envelope, and doubled custom_ids."""
 
 import heapq
 from collections import Counter

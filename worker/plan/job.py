@@ -51,7 +51,7 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
         except OSError as error:
             _postpone(worker, job, disk_error(error, TEMPORARY_FOLDER))
         except StorageError as error:
-            # An administrator mends credentials, rights and quotas while the job waits.
+            # Beside what passes by itself: credentials, rights and quotas, which people can mend.
             if not (error.retryable or isinstance(error, ObjectStoreError | ConfigurationError)):
                 raise
             _postpone(worker, job, error)

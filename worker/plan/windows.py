@@ -84,8 +84,7 @@ def windows(
 def _tokenized(
     batches: Iterable[list[InputLine | Problem]], tokenizer: LineTokenizer
 ) -> Iterator[list[PlannedLine | Problem]]:
-    """The lines of each batch, tokenized by a thread while this one reads and checks the next
-    batch."""
+    """The lines of each batch; a thread tokenizes them while this one reads the next batch."""
     ahead: deque[tuple[list[Problem], Prepared, Future[Encoded]]] = deque()
 
     def finish_first() -> list[PlannedLine | Problem]:
@@ -118,8 +117,7 @@ def _checked(
 
 
 def _with_custom_id(problem: Problem, line: Line) -> Problem:
-    """The problem with the line's custom_id: the first pass knows a doubled one by its digest
-    alone."""
+    """The problem with the line's custom_id, of which the first pass kept only a digest."""
     if problem.code != "duplicate_custom_id":
         return problem
     return replace(problem, custom_id=orjson.loads(line.data)["custom_id"])

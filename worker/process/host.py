@@ -89,8 +89,7 @@ class WorkerHost:
         """Called before the first look for work; nothing here."""
 
     def stop(self, drain_seconds: float = 0.0) -> bool:
-        """Begin no more work, go on for at most ``drain_seconds``, then give back what is
-        unfinished.
+        """Begin no more work, go on for ``drain_seconds`` at most, and then give the rest back.
 
         Takes about ten seconds more at most. Returns whether every thread has ended.
         """

@@ -67,8 +67,7 @@ class WorkerThreads:
         self._wakeup.notify()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end of all threads, at most ``timeout`` seconds; returns whether all
-        ended."""
+        """Wait at most ``timeout`` seconds for all threads to end; returns whether they did."""
         self._wakeup.notify()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
@@ -95,7 +94,7 @@ class WorkerThreads:
         except (StorageError, WorkerError) as error:
             log.warning("work_failed", code=error.code, reason=str(error))
         except Exception:
-            # Whatever else it is: without this thread the worker would be idle for ever.
+            # Whatever it is, go on: without this thread the worker would be idle for ever.
             log.exception("work_failed")
 
     def _run_chunks(self) -> None:

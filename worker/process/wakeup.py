@@ -4,8 +4,7 @@ import threading
 
 
 class WakeupEvent:
-    """Wakes every thread that waits. A thread at work misses none: its next `wait` returns at
-    once."""
+    """Wakes every thread that waits. After one that came before it, `wait` returns at once."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -18,7 +17,7 @@ class WakeupEvent:
             self._condition.notify_all()
 
     def wait(self, seen: int, timeout: float) -> int:
-        """Wait until there were other than ``seen`` wake-ups, for at most ``timeout`` seconds.
+        """Wait until there were more than ``seen`` wake-ups, for at most ``timeout`` seconds.
 
         Returns how many there were so far. Pass 0 at first, and then what the last call returned.
         """

@@ -13,8 +13,7 @@ from worker.context import WorkerContext
 from worker.lease import Lease, Renewal
 from worker.run.chunk_run import ChunkRun
 
-# A cancelled job stops as soon as this is noticed, so this is read more often than leases are
-# renewed.
+# A job that is to stop is noticed by reading its row, more often than leases are renewed.
 CHECK_STOP_SECONDS = 2.0
 
 

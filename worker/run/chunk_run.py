@@ -1,5 +1,4 @@
-"""One claimed chunk while it runs: it makes the requests, takes the completions, writes the
-part."""
+"""A claimed chunk: its requests, the completions that came for them, and its part."""
 
 import time
 from collections import Counter
@@ -79,8 +78,7 @@ class ChunkRun:
         return [self._request_id(position) for position in sorted(self._waiting_lines)]
 
     def _request_id(self, position: int) -> str:
-        # It names the attempt, so that a completion of an earlier attempt is never taken for this
-        # one's.
+        # With the attempt: a completion of an earlier attempt is not taken for one of this.
         return f"{self.chunk.id}/{self.chunk.attempt}/{position}"
 
     def accept(self, completion: Completion) -> None:
@@ -113,8 +111,7 @@ class ChunkRun:
         )
 
     def give_up(self, reason: StopReason) -> None:
-        """Wait for no more completions: lines without one become error lines that give the
-        reason."""
+        """Wait for no more completions: lines without one get an error with the reason."""
         self.stopped = reason
         self.counts = replace(self.counts, err=self.counts.err + self._waiting_lines.total())
         self._waiting_lines.clear()
@@ -156,8 +153,7 @@ class ChunkRun:
 
 
 def _failure(completion: Completion) -> tuple[int, Problem]:
-    """HTTP status and problem. A client sees the engine's message only if it is about the
-    request."""
+    """HTTP status and problem. Clients see the engine's message only if it is their fault."""
     code = completion.error_code or "engine_error"
     if code in CLIENT_ERROR_CODES and completion.error:
         return 400, Problem(0, code, completion.error)
@@ -166,8 +162,7 @@ def _failure(completion: Completion) -> tuple[int, Problem]:
 
 
 def never_run(job_id: str, plan: PlanFile, a: int, b: int, reason: StopReason) -> Iterator[Record]:
-    """The error records of plan positions ``[a, b)``, which were never run, in the input's
-    order."""
+    """Error records of plan positions ``[a, b)``, which were not run, in the input's order."""
     for row in sorted(plan.rows(a, b), key=lambda row: row.line):
         if row.problem is not None:
             text = problem_line(job_id, row.problem)

@@ -165,8 +165,7 @@ class DrainLoop:
                 self._held_chunks.abandon(held, "lease_lost")
 
     def _stop_ended_jobs(self) -> None:
-        """Wait for no more completions of jobs that were cancelled or expired; keep those there
-        are."""
+        """Wait for no more completions of jobs that were cancelled or that expired."""
         for held in self._held_chunks:
             reason = held.lease.stop
             if reason is not None and held.run.stopped is None:

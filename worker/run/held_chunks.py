@@ -175,8 +175,7 @@ class HeldChunks:
         log.warning("chunk_abandoned", **_names(held.chunk), reason=reason)
 
     def give_back(self, held: HeldChunk, *, delay: float = 0.0) -> None:
-        """Return a chunk unchanged, to be claimed again after ``delay`` seconds; no crash is
-        counted."""
+        """Return a chunk that did not crash, to be claimed again after ``delay`` seconds."""
         self._forget(held)
         self._return(held.chunk, delay=delay)
 
