@@ -14,16 +14,16 @@ from storage.wakeups import CONTROL_QUEUE, MODEL_QUEUE_PREFIX, celery_app
 from worker.context import WorkerContext
 from worker.process.listener import ModelListener, add_tasks
 from worker.process.reconciler import Reconciler
-from worker.process.threads import PREPARERS, WorkerThreads
+from worker.process.threads import JOB_THREADS, WorkerThreads
 
 log = structlog.get_logger(__name__)
 
 
 def make_app(settings: Settings) -> Celery:
-    """The application of a worker process of its own, reconciler included.
+    """The application of a worker process of its own, with a reconciler.
 
-    A worker that is given no queues (``-Q``) plans, finalizes and serves all models, those that are
-    added later included. One that is given some does what their names say.
+    A worker without queues (``-Q``) plans, finalizes and serves all models, later ones included. A
+    worker with queues does only what these stand for.
     """
     app = celery_app(settings)
     host = _CeleryHost(WorkerContext.open(settings, app))
@@ -36,7 +36,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 class _CeleryHost:
-    """The threads of a worker whose process belongs to Celery; its signals call the methods."""
+    """The threads of a worker in Celery's own process; Celery's signals call the methods."""
 
     def __init__(self, worker: WorkerContext) -> None:
         self.worker = worker
@@ -59,7 +59,7 @@ class _CeleryHost:
                     for queue in queues
                     if queue.startswith(MODEL_QUEUE_PREFIX)
                 ],
-                preparers=PREPARERS if CONTROL_QUEUE in queues else 0,
+                job_threads=JOB_THREADS if CONTROL_QUEUE in queues else 0,
             )
 
     def start(self, sender: Any, **_: Any) -> None:
@@ -84,7 +84,7 @@ class _CeleryHost:
 
 
 def __getattr__(name: str) -> Celery:
-    # Celery asks for ``app``; made then, so that importing this module reads no settings.
+    # Made when Celery asks for ``app``, so that importing this module reads no settings.
     if name == "app":
         return make_app(Settings())
     raise AttributeError(name)

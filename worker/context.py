@@ -1,4 +1,4 @@
-"""What one worker process has: settings, database, object store, engines. Built once a process."""
+"""What all parts of one worker share: settings, database, object store, engines."""
 
 import os
 import socket
@@ -20,13 +20,13 @@ from worker.metrics import WorkerMetrics
 from worker.models.engines import Engines
 from worker.models.tokenizers import TextModel, load_text_model
 
-# With everything in one process a renewal costs little, and it is what moves the progress shown.
+# In one process a renewal costs little, and it is what updates the progress shown.
 EMBEDDED_RENEW_SECONDS = 1.0
 EMBEDDED_RECONCILE_SECONDS = 1.0
 
 
 def owner_name() -> str:
-    """A name for a lease's owner: for people to read; the attempt is what fences."""
+    """A name for the owner of leases, for people to read: a lease is known by its attempt."""
     return f"{socket.gethostname()}/{os.getpid()}/{new_id('w')[-6:]}"
 
 
@@ -35,8 +35,9 @@ class WorkerContext:
     """Everything that the threads share.
 
     Attributes:
-        leaving: set once, when nothing more is to be begun; what is in hand goes on.
-        stopping: set once, when what is in hand is to be laid down.
+        leaving: set once, when no more work is to be begun; work that was begun goes on.
+        stopping: set once, when work that was begun is to be given back.
+        draining: held by the one drain loop that may run.
     """
 
     settings: Settings
@@ -53,7 +54,7 @@ class WorkerContext:
 
     @classmethod
     def open(cls, settings: Settings, app: Celery | None = None) -> "WorkerContext":
-        """Open what the settings name; nothing is connected to yet."""
+        """Open what the settings name; nothing is connected yet."""
         metrics = WorkerMetrics()
         return cls(
             settings=settings,
@@ -66,12 +67,12 @@ class WorkerContext:
 
     @property
     def ending(self) -> bool:
-        """Whether nothing more is to be begun."""
+        """Whether no more work is to be begun."""
         return self.leaving.is_set() or self.stopping.is_set()
 
     @property
     def renew_seconds(self) -> float:
-        """How often leases are renewed and progress is told."""
+        """How often leases are renewed and progress is reported."""
         chosen = "renew_seconds" in self.settings.model_fields_set
         if self.settings.embedded and not chosen:
             return EMBEDDED_RENEW_SECONDS
@@ -79,21 +80,21 @@ class WorkerContext:
 
     @property
     def reconcile_seconds(self) -> float:
-        """How often the reconciler looks."""
+        """How often the reconciler runs, and threads without a wake-up look for work."""
         chosen = "reconcile_seconds" in self.settings.model_fields_set
         if self.settings.embedded and not chosen:
             return EMBEDDED_RECONCILE_SECONDS
         return self.settings.reconcile_seconds
 
     @contextmanager
-    def keeping(self, name: str, renew: Callable[[], Renewal], since: float) -> Iterator[Lease]:
+    def kept_lease(self, name: str, renew: Callable[[], Renewal], since: float) -> Iterator[Lease]:
         """A lease that is renewed while the context lasts; ``since`` is as in `Lease`."""
         lease = Lease(name, seconds=self.settings.lease_seconds, since=since)
         with LeaseKeeper(self.renew_seconds, lambda: lease.renew(renew)):
             yield lease
 
     def heartbeat(self, lease: Lease) -> Callable[[], None]:
-        """A check for inner loops.
+        """A check to call in inner loops.
 
         It raises `LeaseLost`, or `Stopping` when the worker or the job is to stop.
         """

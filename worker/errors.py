@@ -1,8 +1,10 @@
-"""Every error this floor raises. ``code`` is stable and meant for programs."""
+"""Every error that the worker raises. ``code`` is stable and meant for programs."""
+
+TEMPORARY_FOLDER = "The folder for temporary files"  # how errors of a full disk name it
 
 
 class WorkerError(Exception):
-    """The worker could not do its part."""
+    """The worker failed."""
 
     code = "worker_error"
     retryable = False
@@ -12,7 +14,7 @@ class WorkerError(Exception):
 
 
 class BodyError(WorkerError):
-    """A line's body is not a request that can be run. ``param`` names what is wrong in it."""
+    """A line's body is not a request that can be run. ``param`` names the parameter at fault."""
 
     code = "invalid_request"
 
@@ -25,7 +27,7 @@ class BodyError(WorkerError):
 
 
 class PlanRefused(WorkerError):
-    """The whole input is not usable, whatever its single lines say."""
+    """The input as a whole cannot be planned."""
 
     code = "invalid_request"
 

@@ -1,8 +1,8 @@
-"""Leases that are kept while the work goes on, and the moment when one must be given up.
+"""Leases: renewed while the work goes on, and given up when they may have ended.
 
-A lease is lost when the database says so, or when no renewal has succeeded for so long that it may
-be somebody else's by now. The second is judged on this machine's monotonic clock, with a margin.
-From then on nothing may be written for it.
+A lease is lost when the database says so, or when no renewal has succeeded for so long that another
+worker may hold it by now. The latter is judged by this machine's monotonic clock, with a margin.
+Once a lease is lost, nothing may be written under it.
 """
 
 import threading
@@ -25,7 +25,7 @@ CLOSE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """The answer to a renewal: whether the lease is still ours, and whether the job shall end."""
+    """Whether the lease is still held, and why the job is to stop, if it is."""
 
     held: bool
     stop: StopReason | None = None
@@ -58,26 +58,26 @@ class Lease:
             raise LeaseLost(f"The lease of {self.name} was lost.")
 
     def renew(self, ask: Callable[[], Renewal]) -> None:
-        """Renew once, unless it is lost already. Raises what ``ask`` raises."""
+        """Renew by calling ``ask``, unless it is lost already. Raises what ``ask`` raises."""
         if not self.lost:
             before = time.monotonic()
-            self.answered(ask(), before)
+            self.renewed(ask(), before)
 
-    def answered(self, answer: Renewal, asked_at: float) -> None:
-        """Take the answer to a renewal that was sent at ``asked_at`` (monotonic)."""
-        if not answer.held:
-            # Not yet worth a warning: it may just have been committed.
+    def renewed(self, renewal: Renewal, asked_at: float) -> None:
+        """Note what a renewal found that was sent at ``asked_at`` (monotonic seconds)."""
+        if not renewal.held:
+            # Not worth a warning: its work may just have been committed.
             self._gone = True
             log.debug("lease_not_held", lease=self.name)
             return
         self._renewed_at = asked_at
-        self.stop = answer.stop or self.stop
+        self.stop = renewal.stop or self.stop
 
 
 class LeaseKeeper:
     """A thread that calls ``keep`` every few seconds while the context lasts.
 
-    An error is not yet a loss: time decides. It is logged, and the next call comes all the same.
+    An error is logged, and the next call follows all the same: only time makes it a loss.
     """
 
     def __init__(self, every_seconds: float, keep: Callable[[], None]) -> None:
@@ -97,7 +97,7 @@ class LeaseKeeper:
         trace: TracebackType | None,
     ) -> None:
         self._closing.set()
-        # One that waits for a database which hangs is left: a late renewal changes nothing.
+        # If it waits for a database that hangs, it is left behind: a late renewal does no harm.
         self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
@@ -107,5 +107,5 @@ class LeaseKeeper:
             except StorageError as error:
                 log.warning("leases_not_renewed", reason=error.code)
             except Exception:
-                # Whatever it is, the leases must be kept; time decides about them.
+                # Whatever it is, go on: only time makes it a loss.
                 log.exception("leases_not_renewed")

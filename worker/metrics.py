@@ -1,7 +1,7 @@
-"""What a worker counts, and what a reconciler or an API sees of the work that waits.
+"""Metrics: what one worker counts, and the backlog in the database.
 
-Counters belong to one process and start at zero with it; what the rows say (jobs, chunks, lines)
-is read at each scrape, so that any one process tells the whole truth.
+Counters belong to one process and start at zero with it. The backlog (jobs, chunks, lines) is read
+from the database at each scrape, so every process reports all of it.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ class WorkerMetrics:
         self._tokens.labels(model, "completion").inc(counts.completion_tokens)
 
     def given_back(self, model: str, *, crashed: bool) -> None:
-        """A chunk was given back, as it was or as one that may have ended the engine."""
+        """A chunk was given back, unchanged or as one that may have ended the engine."""
         self._chunks.labels(model, "crashed" if crashed else "given_back").inc()
 
     def abandoned(self, model: str) -> None:
@@ -65,7 +65,7 @@ class WorkerMetrics:
         self._engine_starts.labels(model, "ok" if ok else "failed").inc()
 
     def engine_died(self, model: str) -> None:
-        """An engine ended by itself, or was ended because it hung."""
+        """An engine ended by itself, or hung and was ended."""
         self._engine_deaths.labels(model).inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -73,13 +73,13 @@ class WorkerMetrics:
 
 
 class BacklogCollector(Collector):
-    """The rows' own numbers, read at each scrape. With the database away they are left out."""
+    """The backlog, read from the database at each scrape; left out while the database is away."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing beforehand: registering must not need a database."""
+        """Nothing: to register it must not need a database."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""What is wrong with one line of the input, as it is reported and as it is answered."""
+"""What is wrong with one line of the input."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One bad line. ``line`` counts from 1; ``param`` names the field, as OpenAI does."""
+    """Why one line gets an error. ``line`` counts from 1; ``param`` is the field at fault."""
 
     line: int
     code: str

@@ -1,7 +1,7 @@
 """The worker on a real database and object store; only tokenizer and engine are stand-ins.
 
-The stand-ins need no model: words are tokens, and the engine answers with its prompt. The real
-ones are in test_embedded.py.
+The stand-ins need no model: words are tokens, and the engine completes a prompt with its token ids.
+The real ones are in test_embedded.py.
 """
 
 import time
@@ -70,7 +70,7 @@ def models() -> TextModels:
 
 
 class EchoEngine:
-    """Answers each prompt with its own token ids, ``max_num_seqs`` at a time, oldest first."""
+    """Completes each prompt with its own token ids, ``max_num_seqs`` at a time, oldest first."""
 
     max_num_seqs = 4
 
@@ -170,8 +170,8 @@ class Bench:
         plan_job(self.worker, job_id)
         return self.job(job_id)
 
-    def step(self) -> None:
-        """One round of what is due."""
+    def run_due(self) -> None:
+        """Run once whatever is due."""
         database, settings = self.worker.database, self.worker.settings
         with database.write() as session:  # no test waits for a back-off
             session.execute(update(Chunk).values(not_before=0.0))
@@ -190,7 +190,7 @@ class Bench:
             job = self.job(job_id)
             if job.state in TERMINAL_JOB_STATES:
                 return job
-            self.step()
+            self.run_due()
         raise AssertionError(f"the job is still {job.state}")
 
     def job(self, job_id: str) -> Job:
@@ -220,6 +220,14 @@ def completion(custom_id: str, prompt: Any = "w x", **options: Any) -> dict[str,
 @pytest.fixture
 def line() -> Callable[..., dict[str, Any]]:
     return completion
+
+
+@pytest.fixture
+def make_lines() -> Callable[[int], list[dict[str, Any]]]:
+    """Makes so many lines; their prompts are in an order that is not the plan's."""
+    return lambda count: [
+        completion(f"row{i}", [(i * 37) % 101 + 2, i % 3 + 2]) for i in range(count)
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def test_a_store_that_refuses_costs_no_line_and_no_job(
     job_id = _planned(bench, line)
     store = _refuse(bench, prefix, error)
     for _ in range(8):
-        bench.step()
+        bench.run_due()
         bench.sql("UPDATE job SET lease_exp = 0 WHERE lease_exp IS NOT NULL")
     (chunk,) = bench.chunks(job_id)
     assert chunk.crashes == 0
@@ -96,7 +96,7 @@ def test_a_full_disk_is_no_crash(bench: Any, line: Line, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("number", "error"), [(errno.ENOSPC, OutOfSpace), (errno.EIO, StorageError)]
 )
-def test_answers_that_cannot_be_written_are_a_fault_of_the_storage(
+def test_responses_that_cannot_be_written_are_a_fault_of_the_storage(
     monkeypatch: pytest.MonkeyPatch, number: int, error: type[StorageError]
 ) -> None:
     def fail(*_: Any) -> None:
@@ -181,7 +181,7 @@ def test_planning_waits_for_a_store_that_refuses(bench: Any, line: Line) -> None
     job_id = bench.create([line("a")])
     store = _refuse(bench, "files/", ConfigurationError("403"))
     for _ in range(8):
-        bench.step()
+        bench.run_due()
         bench.sql("UPDATE job SET lease_exp = 0 WHERE lease_exp IS NOT NULL")
     assert bench.job(job_id).state == JobState.VALIDATING
     store.prefix = None

@@ -85,7 +85,7 @@ def test_planning_waits_for_space_for_its_temporary_files(
     assert (job.n_ok, job.n_err) == (120, 2_000)
 
 
-def test_answers_are_kept_until_there_is_space_for_their_part(
+def test_responses_are_kept_until_there_is_space_for_their_part(
     objects: Disk, make_bench: Any, line: Line
 ) -> None:
     bench = make_bench(renew_seconds=0.05)
@@ -139,7 +139,7 @@ def test_a_full_disk_under_everything_costs_no_line(
         stopper = threading.Timer(0.3, bench.worker.stopping.set)
         stopper.start()
         try:
-            bench.step()
+            bench.run_due()
         except OutOfSpace:
             refused += 1
         stopper.join()

@@ -41,7 +41,7 @@ def run_worker(
     """
     with ExitStack() as stack:
         database = _start(settings, "worker", models, stop, stack)
-        host = WorkerHost(settings, models=models, preparers=concurrency, reconcile=reconcile)
+        host = WorkerHost(settings, models=models, job_threads=concurrency, reconcile=reconcile)
         stack.callback(host.stop, settings.drain_seconds)
         host.start()
         _serve(settings, [host.metrics, BacklogCollector(database)], stack)

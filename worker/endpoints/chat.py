@@ -1,9 +1,13 @@
-"""The body of ``/v1/chat/completions``."""
+"""``/v1/chat/completions``: its bodies and its responses."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from worker.endpoints.options import ChatPrompt, ParsedBody, read_params, refuse, refuse_stream
+from engine.requests import Completion, Output, PositionLogprobs, TokenLogprob
+from storage.endpoints import CHAT_COMPLETIONS
+from worker.endpoints.endpoint import ChatPrompt, Endpoint, ParsedBody
+from worker.endpoints.options import read_params, refuse, refuse_stream
+from worker.endpoints.response_fields import logprob, usage
 from worker.endpoints.values import (
     array,
     boolean,
@@ -17,7 +21,7 @@ from worker.endpoints.values import (
 )
 from worker.errors import BodyError
 
-# Parameters that would change the answer and are not served: only these values pass.
+# Parameters that would change the output and are not supported: only these values pass.
 ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "tools": ([],),
     "functions": ([],),
@@ -43,7 +47,7 @@ OWN = frozenset(ALLOWED) | {
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
-def parse_chat(body: Mapping[str, Any]) -> ParsedBody:
+def parse(body: Mapping[str, Any]) -> ParsedBody:
     """Read a chat-completion body.
 
     Raises:
@@ -66,7 +70,7 @@ def parse_chat(body: Mapping[str, Any]) -> ParsedBody:
 
 
 def _own_name(error: BodyError, body: Mapping[str, Any]) -> BodyError:
-    """The engine's name of a parameter → the one that the body used."""
+    """The same error, with the body's own name of the parameter in place of the engine's."""
     param = error.param
     if param == "logprobs":
         param = "top_logprobs"
@@ -129,17 +133,17 @@ def _message(name: str, value: Any) -> dict[str, Any]:
 
 
 def _content(name: str, value: Any) -> str:
-    """The text of a message; content parts are joined by newlines, as vLLM does."""
+    """The text of a message; its content parts are joined by newlines, as in vLLM."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
         raise wrong_type(name, "a string or an array of content parts", value)
-    return "\n".join(_part(f"{name}[{i}]", part) for i, part in enumerate(value))
+    return "\n".join(_content_part(f"{name}[{i}]", item) for i, item in enumerate(value))
 
 
-def _part(name: str, value: Any) -> str:
-    part = mapping(name, value)
-    kind = part.get("type")
+def _content_part(name: str, value: Any) -> str:
+    content_part = mapping(name, value)
+    kind = content_part.get("type")
     if kind != "text":
         shown = kind[:40] if isinstance(kind, str) else "null"
         raise BodyError(
@@ -147,6 +151,49 @@ def _part(name: str, value: Any) -> str:
             param=f"{name}.type",
             code="invalid_value",
         )
-    if part.get("text") is None:
+    if content_part.get("text") is None:
         raise missing(f"{name}.text")
-    return string(f"{name}.text", part["text"])
+    return string(f"{name}.text", content_part["text"])
+
+
+def respond(completion: Completion, model: str, created: int) -> dict[str, Any]:
+    """The response body of a completion that ran; see `Endpoint.respond`."""
+    return {
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [_choice(output) for output in completion.outputs],
+        "usage": usage(completion),
+        "system_fingerprint": None,
+    }
+
+
+def _choice(output: Output) -> dict[str, Any]:
+    logprobs = None
+    if output.logprobs is not None:
+        content = [_position_logprobs(position) for position in output.logprobs]
+        logprobs = {"content": content, "refusal": None}
+    return {
+        "index": output.index,
+        "message": {"role": "assistant", "content": output.text, "refusal": None},
+        "logprobs": logprobs,
+        "finish_reason": output.finish_reason,
+    }
+
+
+def _position_logprobs(position: PositionLogprobs) -> dict[str, Any]:
+    top = [_token_logprob(token) for token in position.top]
+    return {**_token_logprob(position.chosen), "top_logprobs": top}
+
+
+def _token_logprob(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.token, "logprob": logprob(token), "bytes": list(token.bytes)}
+
+
+ENDPOINT = Endpoint(
+    path=CHAT_COMPLETIONS,
+    prompt_param="messages",
+    id_prefix="chatcmpl-",
+    parse=parse,
+    respond=respond,
+)

@@ -1,23 +1,20 @@
-"""The body of ``/v1/completions``."""
+"""``/v1/completions``: its bodies and its responses."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from worker.endpoints.options import (
-    ParsedBody,
-    Prompt,
-    TextPrompt,
-    TokenPrompt,
-    read_params,
-    refuse,
-    refuse_stream,
-)
+from engine.requests import Completion, Output, PositionLogprobs
+from storage.endpoints import COMPLETIONS
+from worker.endpoints.endpoint import Endpoint, ParsedBody, Prompt, TextPrompt, TokenPrompt
+from worker.endpoints.options import read_params, refuse, refuse_stream
+from worker.endpoints.response_fields import logprob, usage
 from worker.endpoints.values import array, integer, missing, token_ids, wrong_type
 from worker.errors import BodyError
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's own
 
+# Parameters that would change the output and are not supported: only these values pass.
 ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "echo": (False,),
     "suffix": ("",),
@@ -26,7 +23,7 @@ ALLOWED: Mapping[str, tuple[Any, ...]] = {
 OWN = frozenset(ALLOWED) | {"prompt", "best_of", "logprobs", "stream", "stream_options"}
 
 
-def parse_completion(body: Mapping[str, Any]) -> ParsedBody:
+def parse(body: Mapping[str, Any]) -> ParsedBody:
     """Read a completion body.
 
     Raises:
@@ -73,3 +70,49 @@ def _not_empty(prompt: Prompt, value: str | list[Any]) -> Prompt:
     if not value:
         raise BodyError("'prompt' is empty.", param="prompt", code="invalid_value")
     return prompt
+
+
+def respond(completion: Completion, model: str, created: int) -> dict[str, Any]:
+    """The response body of a completion that ran; see `Endpoint.respond`."""
+    return {
+        "object": "text_completion",
+        "created": created,
+        "model": model,
+        "choices": [_choice(output) for output in completion.outputs],
+        "usage": usage(completion),
+        "system_fingerprint": None,
+    }
+
+
+def _choice(output: Output) -> dict[str, Any]:
+    return {
+        "index": output.index,
+        "text": output.text,
+        "logprobs": None if output.logprobs is None else _logprobs(output.logprobs),
+        "finish_reason": output.finish_reason,
+    }
+
+
+def _logprobs(positions: tuple[PositionLogprobs, ...]) -> dict[str, Any]:
+    """The older form of log-probabilities: parallel arrays; offsets count characters."""
+    offsets: list[int] = []
+    offset = 0
+    for position in positions:
+        offsets.append(offset)
+        offset += len(position.chosen.token)
+    top = [{token.token: logprob(token) for token in position.top} for position in positions]
+    return {
+        "tokens": [position.chosen.token for position in positions],
+        "token_logprobs": [logprob(position.chosen) for position in positions],
+        "top_logprobs": top if any(top) else None,
+        "text_offset": offsets,
+    }
+
+
+ENDPOINT = Endpoint(
+    path=COMPLETIONS,
+    prompt_param="prompt",
+    id_prefix="cmpl-",
+    parse=parse,
+    respond=respond,
+)

@@ -1,7 +1,6 @@
-"""What both endpoints share: sampling options, ignored and refused parameters."""
+"""Parameters that bodies of several endpoints share: sampling options, ignored and refused ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -18,40 +17,6 @@ from worker.endpoints.values import (
     unsupported,
 )
 from worker.errors import BodyError
-
-
-@dataclass(frozen=True, slots=True)
-class ChatPrompt:
-    """Messages for the chat template; ``template_args`` go to the template as variables."""
-
-    messages: list[dict[str, Any]]
-    template_args: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TextPrompt:
-    """Text that is tokenized as it is."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class TokenPrompt:
-    """A prompt that is token ids already."""
-
-    ids: tuple[int, ...]
-
-
-Prompt = ChatPrompt | TextPrompt | TokenPrompt
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedBody:
-    """A request that can be run. ``params.max_tokens`` is ``None`` where the body sets none."""
-
-    prompt: Prompt
-    params: SamplingParams
-
 
 SAMPLING: Mapping[str, Reader] = {
     "temperature": number,
@@ -73,7 +38,7 @@ SAMPLING: Mapping[str, Reader] = {
     "include_stop_str_in_output": boolean,
 }
 
-# Accepted for compatibility; none of them changes an answer.
+# Accepted for compatibility; none of them changes an output.
 IGNORED = frozenset(
     {
         "model",
@@ -94,8 +59,9 @@ def read_params(
 ) -> SamplingParams:
     """The sampling parameters of ``body``.
 
-    ``own`` are the parameters that the endpoint reads itself, ``extra`` the `SamplingParams`
-    fields that it took from them.
+    Args:
+        own: the parameters that the endpoint reads itself.
+        extra: the fields of `SamplingParams` that it took from them.
 
     Raises:
         BodyError: a parameter is unknown, of the wrong type, or out of range.
@@ -112,24 +78,25 @@ def read_params(
         if value is not None:
             options[name] = reader(name, value)
     options.update(extra)
-    make = _same_params if all(map(_scalar, options.values())) else SamplingParams
+    make = _cached_params if all(map(_is_scalar, options.values())) else SamplingParams
     try:
         return make(**options)
     except InvalidRequest as error:
         raise BodyError(str(error), param=error.param, code="invalid_value") from error
 
 
-# Most lines of a batch have the parameters of the line before, and checking them takes longer than
-# parsing the line. Only scalars: what is remembered stays small. Typed: 1 and 1.0 are equal.
-_same_params = lru_cache(256, typed=True)(SamplingParams)
+# Most lines of a batch have the parameters of the line before, and checking those again would take
+# longer than parsing the line. Only scalars are cached, which keeps the cache small. It is typed
+# because 1 and 1.0 are equal.
+_cached_params = lru_cache(256, typed=True)(SamplingParams)
 
 
-def _scalar(value: object) -> bool:
+def _is_scalar(value: object) -> bool:
     return isinstance(value, int | float | None)
 
 
 def refuse_stream(body: Mapping[str, Any]) -> None:
-    """A batch has nobody to stream to."""
+    """Refuse to stream: a batch has nobody to stream to."""
     for name in ("stream", "stream_options"):
         if body.get(name) not in (None, False):
             raise unsupported(name, f"'{name}' is not supported in a batch.")

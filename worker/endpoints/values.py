@@ -1,4 +1,7 @@
-"""Readers of single JSON values. Each returns the value, typed, or raises a `BodyError`."""
+"""Readers of single JSON values.
+
+Each takes a parameter's name and value, and returns the value, typed, or raises a `BodyError`.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +13,7 @@ Reader = Callable[[str, Any], Any]
 MAX_STOP_CHARACTERS = 1_024
 MAX_LOGIT_BIASES = 1_024
 
-# What a chat template is given by the server alone. Every ``…_token`` is refused as well.
+# Variables of a chat template that only the server sets, beside every ``…_token``.
 RESERVED_TEMPLATE_ARGS = frozenset(
     {
         "add_generation_prompt",
@@ -55,7 +58,7 @@ def missing(name: str) -> BodyError:
 
 
 def unsupported(name: str, message: str) -> BodyError:
-    """The error of a parameter that is known, and not served."""
+    """The error of a parameter that is known but not supported."""
     return BodyError(message, param=name, code="unsupported_parameter")
 
 
@@ -129,19 +132,19 @@ def logit_bias(name: str, value: Any) -> dict[int, float]:
             param=name,
             code="invalid_value",
         )
-    for key, bias in value.items():
-        if not (key.isascii() and key.isdigit() and len(key) < 10):
-            raise BodyError(f"'{name}' maps token ids; '{key[:40]}' is none.", param=name)
-        biases[int(key)] = number(f"{name}.{key}", bias)
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdigit() and len(token) < 10):
+            raise BodyError(f"'{name}' maps token ids; '{token[:40]}' is none.", param=name)
+        biases[int(token)] = number(f"{name}.{token}", bias)
     return biases
 
 
 def template_args(name: str, value: Any) -> dict[str, bool | int | float | str | None]:
     """Variables for a chat template: scalars under names that the server does not set itself."""
     arguments = mapping(name, value)
-    for key, item in arguments.items():
-        param = f"{name}.{key[:100]}"
-        if key in RESERVED_TEMPLATE_ARGS or key.endswith("_token"):
+    for variable, item in arguments.items():
+        param = f"{name}.{variable[:100]}"
+        if variable in RESERVED_TEMPLATE_ARGS or variable.endswith("_token"):
             raise BodyError(f"'{param}' cannot be set.", param=param, code="invalid_value")
         if not isinstance(item, bool | int | float | str | None):
             raise wrong_type(param, "a boolean, a number, a string or null", item)

@@ -1,4 +1,4 @@
-"""The last step of a job: its parts, merged into the output and the error file, in input order."""
+"""The end of a job: its parts are merged into the output and the error file, in input order."""
 
 import hashlib
 import time
@@ -24,7 +24,7 @@ from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping
 from worker.finish.merge import Source, merge, most_overlapping
 from worker.lease import Lease, Renewal
 from worker.plan.plan_file import PlanFile
-from worker.run.chunk_run import unanswered
+from worker.run.chunk_run import never_run
 from worker.run.parts import PartReader, Record
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ _SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)
 
 
 def finalize_job(worker: WorkerContext, job_id: str) -> None:
-    """Finalize a job, unless it is not due or somebody else is at it."""
+    """Finalize a job, unless it is not due or another worker is finalizing it."""
     since = time.monotonic()
     lease_seconds = worker.settings.lease_seconds
     job = finalizing.claim_finalize(
@@ -54,13 +54,13 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
         return
 
     def renew() -> Renewal:
-        # A job that is asked to stop while it is finalized is finalized all the same.
-        answer = finalizing.renew_finalize(
+        # A job that is cancelled while it is finalized is finalized all the same.
+        renewed = finalizing.renew_finalize(
             worker.database, job_id, epoch, lease_seconds=lease_seconds
         )
-        return Renewal(answer.still_mine)
+        return Renewal(renewed.still_mine)
 
-    with worker.keeping(f"results of {job_id}", renew, since) as lease:
+    with worker.kept_lease(f"results of {job_id}", renew, since) as lease:
         try:
             _settle(worker, job, lease, since)
         except (LeaseLost, StateConflict):
@@ -93,7 +93,7 @@ def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None
 
 
 def _broken(worker: WorkerContext, job: Job, reason: str) -> None:
-    """Parts that do not add up: look again when the lease has run out, and then give up."""
+    """Log that the parts do not add up. Its lease runs out and it is tried again, or it fails."""
     log.error("results_broken", job=job.id, attempt=job.attempts, reason=reason)
     if job.attempts >= MAX_ATTEMPTS:
         _give_up(worker, job)
@@ -108,7 +108,7 @@ def _give_up(worker: WorkerContext, job: Job) -> None:
 
 @dataclass
 class _ResultFile:
-    """A result file that comes into being with its first line."""
+    """An output or error file; it is created with its first line."""
 
     store: ObjectStore
     job: Job
@@ -116,14 +116,14 @@ class _ResultFile:
     stack: ExitStack
     lines: int = 0
     _writer: ObjectWriter | None = None
-    _key: str = field(init=False)
+    _object_key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._key = object_keys.result(self.job.id, self.job.fin_epoch, self.kind)
+        self._object_key = object_keys.result(self.job.id, self.job.fin_epoch, self.kind)
 
     def write(self, text: bytes) -> None:
         if self._writer is None:
-            self._writer = self.stack.enter_context(self.store.writer(self._key))
+            self._writer = self.stack.enter_context(self.store.writer(self._object_key))
         self._writer.write(text)
         self._writer.write(b"\n")
         self.lines += 1
@@ -139,7 +139,7 @@ class _ResultFile:
             purpose="batch_output",
             filename=f"{self.job.id}_{suffix}.jsonl",
             bytes=self._writer.size,
-            object_key=self._key,
+            object_key=self._object_key,
             etag=self._writer.info.etag,
             sha256=self._writer.sha256,
             expires_after=self.job.output_expires_seconds,
@@ -148,6 +148,8 @@ class _ResultFile:
 
 @dataclass(frozen=True)
 class _Merger:
+    """Merges the parts of one job."""
+
     worker: WorkerContext
     job: Job
     heartbeat: Callable[[], None]
@@ -166,7 +168,7 @@ class _Merger:
                 (output if record.ok else errors).write(bytes(record.text))
             if output.lines + errors.lines != self.job.n_lines:
                 raise BrokenResult(
-                    f"{output.lines} answers and {errors.lines} errors were merged, of "
+                    f"{output.lines} outputs and {errors.lines} errors were merged, of "
                     f"{self.job.n_lines} lines."
                 )
         return Results(output.lines, errors.lines, output.row(), errors.row())
@@ -183,7 +185,7 @@ class _Merger:
             reason = StopReason(self.job.cancel or StopReason.CANCELLED)
             with self.worker.store.reader(chunk.plan_key) as stream:
                 plan = PlanFile(stream.read())
-            yield from unanswered(self.job.id, plan, chunk.a, chunk.b, reason)
+            yield from never_run(self.job.id, plan, chunk.a, chunk.b, reason)
             return
         digest = hashlib.sha256()
         yield from reader.records(chunk.part_key or "", digest)

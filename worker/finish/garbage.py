@@ -1,4 +1,4 @@
-"""Garbage: deleted from jobs that ended a day ago, and never from live ones."""
+"""Deletes what is no longer needed, of jobs that ended a day ago and never of live ones."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -23,9 +23,9 @@ PAGE_KEYS = 200
 def collect_garbage(worker: WorkerContext) -> None:
     """Delete the parts and plans of jobs that ended a day ago, and files past their time.
 
-    Also results and uploads that no row names: of finalizers that lost their epoch, and of uploads
-    that broke off. What cannot be deleted is logged, tried again at the next time, and keeps
-    nothing else back.
+    Also results and uploads that no row names: those of finalizers that lost their lease, and of
+    uploads that broke off. What cannot be deleted is logged, does not stop the rest, and is tried
+    again the next time.
 
     Raises:
         StorageError: the database or the whole store is away.
@@ -81,7 +81,7 @@ def _unreferenced(worker: WorkerContext, found: Iterable[ObjectInfo]) -> Iterato
 
 @contextmanager
 def _skipping(event: str, item: str) -> Iterator[None]:
-    """Go on after a fault that is this item's alone."""
+    """Go on after an error that concerns this item alone."""
     try:
         yield
     except StorageError as error:

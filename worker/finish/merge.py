@@ -1,7 +1,7 @@
 """A streaming merge of parts into the input's line order.
 
 Parts overlap where the plan's order differs from the input's, so this is a k-way merge over a heap.
-A source is opened when its first line is next and closed at its end: at most the parts of one plan
+A source is opened when its first line may be next and closed at its end: at most the parts of one
 window are open at once, however long the input is.
 """
 
@@ -53,7 +53,7 @@ def merge(sources: Iterable[Source]) -> Iterator[Record]:
 
 
 def most_overlapping(ranges: Iterable[tuple[int, int]]) -> int:
-    """The most of these closed line ranges, in ascending order of start, that overlap anywhere."""
+    """How many of these closed line ranges, in ascending order of start, overlap at most."""
     ends: list[int] = []
     most = 0
     for first, last in ranges:

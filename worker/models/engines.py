@@ -1,8 +1,8 @@
 """The engine process that stays resident between jobs.
 
-One engine at a time: a machine's memory is sized for one, so work on another model ends the first.
-A model whose engine cannot start is left alone for a while, longer each time, and the reason is
-kept for whoever asks (`Engines.failure`).
+There is one engine at a time, because a machine has memory for one: work on another model ends it.
+A model whose engine does not start is not tried again for a while, longer each time, and the reason
+is kept (`Engines.failure`).
 """
 
 import threading
@@ -64,7 +64,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A running engine and what it said of itself."""
+    """A running engine, and what it reported of itself."""
 
     source: str
     engine: Engine
@@ -94,7 +94,7 @@ def engine_process(config: EngineConfig, *, hang_seconds: float) -> Engine:
 
 
 class Engines:
-    """Starts, keeps and replaces the engine. One drain loop uses it; any thread may `close` it."""
+    """Starts, keeps and replaces the engine. For the drain loop; any thread may `close` it."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Engines:
         return self._model
 
     def resting(self, model: str) -> bool:
-        """Whether the model's engine failed to start just now and is not to be tried yet."""
+        """Whether the model's engine did not start a moment ago and is not to be tried yet."""
         found = self._failures.get(model)
         return found is not None and time.monotonic() < found.until
 
@@ -166,14 +166,14 @@ class Engines:
         return self._resident
 
     def discard(self) -> None:
-        """End the resident engine, if there is one. What it still computes is lost."""
+        """End the resident engine, if there is one; requests that it still runs are lost."""
         resident, self._resident = self._resident, None
         if resident is not None:
             resident.engine.close(CLOSE_SECONDS)
             log.info("engine_closed", source=resident.source)
 
     def interrupt(self) -> None:
-        """End an engine that is still starting, and start none any more."""
+        """End an engine that is still starting, and start no other."""
         with self._lock:
             self._closed = True
             starting = self._starting
@@ -181,7 +181,7 @@ class Engines:
             starting.close(timeout=0)
 
     def close(self) -> None:
-        """End whatever runs."""
+        """End every engine, and start no other."""
         self.interrupt()
         self.discard()
 

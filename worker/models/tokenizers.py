@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 class TextTokenizer(Protocol):
-    """The part of `engine.tokenizer.Tokenizer` that planning uses."""
+    """What planning uses of `engine.tokenizer.Tokenizer`."""
 
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True
@@ -24,7 +24,7 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TextModel:
-    """A model as the planner sees it. ``context_length`` counts tokens of prompt and answer."""
+    """A model as the planner sees it. ``context_length`` counts tokens of prompt and output."""
 
     name: str
     tokenizer: TextTokenizer
@@ -48,7 +48,7 @@ def load_text_model(name: str, source: str) -> TextModel:
 
 
 class TextModels:
-    """The models of one plan, each loaded, or found to be unusable, at its first use."""
+    """The models of one job's plan; each is loaded, or found to be unusable, at its first use."""
 
     def __init__(
         self,

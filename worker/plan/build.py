@@ -14,7 +14,7 @@ from worker.plan.plan_file import PlanHeader, encode_groups, encode_problems
 from worker.plan.rows import Group
 from worker.plan.windows import Window
 
-# A small job is cut finer: several workers share it, and a crash repeats less of it.
+# A small job has smaller chunks: several workers share it, and a crash repeats less of it.
 _FEWEST_REQUESTS = 32
 _CHUNKS_A_JOB = 16
 
@@ -27,13 +27,13 @@ def chunk_limits(settings: Settings, n_lines: int) -> ChunkLimits:
 
 @dataclass
 class PlanBuilder:
-    """Takes windows in the input's order and lays their chunks one behind the other.
+    """Takes windows in the input's order and appends their chunks to the plan.
 
-    Only a small tuple a chunk stays in memory.
+    Of a chunk only a small tuple stays in memory.
 
     Args:
         sources: what each model's engine loads.
-        fallback_model: whose workers write the error lines of lines that name no usable model.
+        fallback_model: whose workers write the error lines of bad lines.
         cache_block: tokens in a block of the engine's prefix cache, for the expected saving.
     """
 
@@ -107,10 +107,13 @@ class PlanBuilder:
     def plan(self) -> Plan:
         """The whole plan, once every window is added.
 
-        The summary counts lines and tokens: ``prompt_tokens`` over all lines,
-        ``unique_prompt_tokens`` without duplicates, ``expected_cached_tokens`` what of the former
-        need not be computed, as a line repeats another or begins like one (the batch's usage has
-        what was saved in the end), ``max_output_tokens`` what the answers may take at most.
+        The summary counts lines and tokens:
+
+        - ``prompt_tokens``: of all lines
+        - ``unique_prompt_tokens``: without duplicates
+        - ``expected_cached_tokens``: those of ``prompt_tokens`` that need not be computed, as their
+          line equals another or begins like one; the batch's usage tells what was cached in the end
+        - ``max_output_tokens``: of all outputs, at most
         """
         return Plan(
             n_lines=self._at,

@@ -1,4 +1,4 @@
-"""The planner's first pass: every line's envelope, and doubled custom_ids, in flat memory."""
+"""The planner's first pass, in flat memory: every line's envelope, and doubled custom_ids."""
 
 import heapq
 from collections import Counter
@@ -21,8 +21,8 @@ class Checked:
 
     Attributes:
         n_lines: lines that are not blank.
-        models: good lines by model; doubled custom_ids count too.
-        problems: every bad line once, in line order; on disk, may be read more than once.
+        models: number of good lines by model; those with doubled custom_ids count too.
+        problems: one for each bad line, in line order; can be read more than once.
     """
 
     n_lines: int
@@ -45,8 +45,8 @@ def check_lines(
         folder: an empty folder for temporary files.
         max_lines: most lines that a batch may have.
         heartbeat: called for every line; it raises to end the pass.
-        chosen: the numbers of the lines to plan. A doubled custom_id is looked for in all lines,
-            so a line that was refused for it is refused again when it is retried.
+        chosen: the numbers of the lines to plan. Doubled custom_ids are looked for in all lines, so
+            a line that was refused for one is refused again when it is retried.
 
     Raises:
         PlanRefused: there are no lines to plan, or too many.

@@ -1,8 +1,8 @@
 """Doubled custom_ids of an input of any length, in flat memory.
 
-Each id's 128-bit digest goes to one of 256 files by its first byte, and the files are searched one
-after the other, so only a 256th of the distinct ids is in memory at once. Fifty million ids take
-1.2 GB of disk and about 25 MB of memory.
+Each id's 128-bit digest goes to one of 256 files, by its first byte. The files are then searched
+one after the other, so only about a 256th of the distinct ids is in memory at once. Fifty million
+ids take 1.2 GB of disk and about 25 MB of memory.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ class CustomIds:
     def add(self, custom_id: str, line: int, reported: bool = True) -> None:
         """Note the id of a line; lines come in ascending order.
 
-        One that is not ``reported`` only makes later lines doubled.
+        If not ``reported``, the line itself is never listed; it only makes later lines doubled.
         """
         digest = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
         self._seen[digest[0]].append(digest, line if reported else -line)
 
     def duplicates(self) -> Iterator[tuple[int, int]]:
-        """Every reported line whose id an earlier line has, with that line's number, in line order.
+        """(line, the first line with the same id) for every reported line that repeats an id.
 
-        Can be called once: the collected ids are dropped as they are searched.
+        In line order. Can be called once: the collected ids are dropped as they are searched.
         """
         found: list[RecordSpool] = []
         for index, spool in enumerate(self._seen):

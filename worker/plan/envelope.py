@@ -1,7 +1,7 @@
 """The envelope of an input line: ``{"custom_id", "method": "POST", "url", "body"}``.
 
-orjson reads the line because it is strict: it refuses NaN, lone surrogates, invalid UTF-8 and
-nesting deeper than 1,024, so none of them reaches the planner's second pass.
+It is parsed by orjson, which is strict: it refuses NaN, lone surrogates, invalid UTF-8 and nesting
+deeper than 1,024, so none of them reaches the planner's second pass.
 """
 
 from collections.abc import Collection
@@ -16,7 +16,7 @@ from worker.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class InputLine:
-    """A line whose envelope is in order. ``model`` is never empty."""
+    """A line with a good envelope. ``model`` is never empty."""
 
     number: int
     custom_id: str
@@ -39,7 +39,7 @@ def too_long(number: int, error: LineTooLong) -> Problem:
 
 
 def check_line(number: int, data: bytes, rules: LineRules) -> InputLine | Problem:
-    """Check line ``number`` (from 1); the first thing wrong with it is the one reported."""
+    """Check line ``number`` (from 1); only the first fault that is found is reported."""
     try:
         envelope = orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Planning under a lease: claim, plan, and the one transaction that starts the job or fails it."""
+"""Planning of a job under a lease: claim it, plan it, and start or fail it in one transaction."""
 
 import time
 
@@ -12,12 +12,11 @@ from storage.jobs.planning import Plan, Refusal
 from storage.registry import models
 from storage.wakeups import Wakeup
 from worker.context import WorkerContext
-from worker.errors import LeaseLost, PlanRefused, Stopping
+from worker.errors import TEMPORARY_FOLDER, LeaseLost, PlanRefused, Stopping
 from worker.lease import Lease, Renewal
 from worker.plan.planner import Planner, refusal
 from worker.plan.retry import retry_source
 from worker.plan.scratch import scratch_folder
-from worker.run.response_spool import FOLDER
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +25,7 @@ RETRY_SECONDS = 5.0
 
 
 def plan_job(worker: WorkerContext, job_id: str) -> None:
-    """Plan a job, unless it is planned already or somebody else is at it."""
+    """Plan a job, unless it is planned already or another worker is planning it."""
     since = time.monotonic()
     lease_seconds = worker.settings.lease_seconds
     job = planning.claim_plan(
@@ -38,10 +37,10 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
     log.info("plan_started", job=job.id, epoch=epoch)
 
     def renew() -> Renewal:
-        answer = planning.renew_plan(worker.database, job_id, epoch, lease_seconds=lease_seconds)
-        return Renewal(answer.still_mine, answer.stop)
+        renewed = planning.renew_plan(worker.database, job_id, epoch, lease_seconds=lease_seconds)
+        return Renewal(renewed.still_mine, renewed.stop)
 
-    with worker.keeping(f"plan of {job_id}", renew, since) as lease:
+    with worker.kept_lease(f"plan of {job_id}", renew, since) as lease:
         try:
             _settle(worker, job, lease, since)
         except (LeaseLost, StateConflict):
@@ -50,9 +49,9 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
             planning.release_plan(worker.database, job_id, epoch)
             log.info("plan_given_back", job=job_id, epoch=epoch)
         except OSError as error:
-            _postpone(worker, job, disk_error(error, FOLDER))
+            _postpone(worker, job, disk_error(error, TEMPORARY_FOLDER))
         except StorageError as error:
-            # Keys, rights and quotas are mended while the job waits; other faults are the job's.
+            # Beside what passes by itself: credentials, rights and quotas, which people can mend.
             if not (error.retryable or isinstance(error, ObjectStoreError | ConfigurationError)):
                 raise
             _postpone(worker, job, error)

@@ -1,6 +1,6 @@
-"""The order of a plan: a walk of the prefix tree, equals together, cut into chunks.
+"""The order of a plan: depth-first through the prefix tree, equal lines together, cut into chunks.
 
-Pure functions over one window of the input; `engine.prefix_order` has the walk.
+Pure functions over one window of the input; `engine.prefix_order` walks the tree.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -16,7 +16,7 @@ from worker.plan.rows import Group, PlannedLine
 class ChunkLimits:
     """How large a chunk may grow: tokens and requests to compute.
 
-    The tokens are those of prompts and answers, and what else of a request takes memory, as tokens
+    The tokens are those of prompts and outputs, plus what else of a request takes memory, as tokens
     of four bytes.
     """
 
@@ -57,10 +57,10 @@ def _grouped(lines: Iterable[PlannedLine]) -> list[Group]:
 def cut(groups: Iterable[Group], limits: ChunkLimits) -> Iterator[list[Group]]:
     """Cut groups, in order, into chunks of one model each.
 
-    A group is never cut, as its answer is computed in one place; a request larger than the budget
-    gets a chunk of its own. Chunks go to different workers, and each of them computes the prefix
-    that goes on beyond a cut. So a full chunk is cut in its second half, where neighbours have
-    least in common, and its rest begins the next one.
+    A group is never cut, because its leader is computed once; a request larger than the limit gets
+    a chunk of its own. Chunks go to different workers, so a prefix that is shared across a cut is
+    computed on both sides. A full chunk is therefore cut in its second half, where neighbours share
+    the shortest prefix, and what follows the cut begins the next chunk.
     """
     chunk = _Filling(limits)
     for group in groups:
@@ -86,7 +86,7 @@ class _Filling:
             self.add(group)
 
     def takes(self, group: Group) -> bool:
-        """Whether a group of lines fits, or must be taken, as there are no others."""
+        """Whether a group fits; an empty chunk takes any."""
         if not self.groups:
             return True
         return (
@@ -118,7 +118,10 @@ class _Filling:
 
 
 def _size(group: Group, known: Collection[str]) -> int:
-    """The budget of a group, and its weight beyond the prompt; ``known`` are parameters counted."""
+    """A group's budget and its weight beyond the prompt, in tokens.
+
+    ``known`` are the parameters that the chunk has already.
+    """
     leader = group.leader
     beside = leader.weight(with_params=leader.params not in known) - leader.prompt_tokens
     return leader.budget + beside + sum(len(row.custom_id) // 4 for row in group.lines[1:])

@@ -1,13 +1,13 @@
-"""A chunk's plan as an Arrow IPC file: what to run, and which lines get which answer.
+"""A plan file: one chunk of a job's plan, as an Arrow IPC file.
 
 One row a line, in the plan's order. Columns:
 
 - ``line`` int64: the input's line number, from 1
 - ``custom_id`` string, null where the line had none
-- ``leader`` int64: plan position of the row whose answer this line gets; itself for most rows
+- ``leader`` int64: plan position of the row whose response this line gets; its own for most rows
 - ``tokens`` list<int32>: the prompt; empty for rows that are not leaders
 - ``params`` dictionary<string>: sampling parameters as JSON; null where there is nothing to run
-- ``problem`` string: JSON of the error that is this line's answer; null for good lines
+- ``problem`` string: JSON of the error that this line gets; null for good lines
 
 Schema metadata: ``version``, ``start`` (plan position of the first row), ``endpoint``, ``source``
 (what the model's engine loads), and ``salt`` (it keeps tenants' prefix caches apart).
@@ -52,7 +52,7 @@ class PlanHeader:
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One line of a chunk. ``leader`` is the plan position whose answer it gets."""
+    """One line of a chunk. ``leader`` is the plan position of the row whose response it gets."""
 
     line: int
     custom_id: str | None
@@ -74,7 +74,7 @@ def encode_groups(header: PlanHeader, groups: Sequence[Group]) -> bytes:
 
 
 def encode_problems(header: PlanHeader, problems: Sequence[Problem]) -> bytes:
-    """The plan file of lines whose answer is an error already."""
+    """The plan file of lines that get an error and are not run."""
     columns = _Columns()
     for position, problem in enumerate(problems, header.start):
         text = orjson.dumps([problem.code, problem.message, problem.param]).decode()
@@ -128,7 +128,7 @@ class _Columns:
 
 
 class PlanFile:
-    """A plan file that was read whole; it is about as large as its chunk's token budget."""
+    """A plan file in memory; it takes about four bytes a token of its chunk's prompts."""
 
     def __init__(self, data: bytes) -> None:
         """Raises `BrokenPlan` if ``data`` is no plan file."""
@@ -155,9 +155,9 @@ class PlanFile:
         first = a - self.header.start
         if first < 0 or first + b - a > self._batch.num_rows:
             raise BrokenPlan
-        part = self._batch.slice(first, b - a)
+        rows = self._batch.slice(first, b - a)
         lines, ids, leaders, problems = (
-            part.column(name).to_pylist() for name in ("line", "custom_id", "leader", "problem")
+            rows.column(name).to_pylist() for name in ("line", "custom_id", "leader", "problem")
         )
         for line, custom_id, leader, problem in zip(lines, ids, leaders, problems, strict=True):
             yield PlanRow(line, custom_id, leader, _problem(line, custom_id, problem))

@@ -1,8 +1,8 @@
 """A job's plan: two streamed passes over the input, in flat memory.
 
-The first checks every line's envelope, so that a batch with a bad line fails before anything is
-tokenized. The second works in windows: tokenize, group duplicates, put in prefix order, cut into
-chunks, write each chunk's plan file.
+The first pass checks every line's envelope, so that a batch with a bad line fails before anything
+is tokenized. The second pass works in windows: it tokenizes, groups duplicates, puts them in prefix
+order, cuts them into chunks, and writes each chunk's plan file.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -38,10 +38,10 @@ class Planner:
     """Plans one job.
 
     Args:
-        sources: every model that a line may name → what is loaded for it.
+        sources: every model that a line may name → what its tokenizer and engine load.
         folder: an empty folder for temporary files.
         heartbeat: called often; raises to end the planning.
-        retry: where the job is a retry, what it takes its lines from.
+        retry: what the job takes its lines from, if it is a retry.
     """
 
     settings: Settings
@@ -107,13 +107,13 @@ class Planner:
 
     def _build(self, checked: Checked, rules: LineRules) -> Plan:
         settings = self.settings
-        usual = checked.models.most_common(1)
+        commonest = checked.models.most_common(1)
         builder = PlanBuilder(
             self.store,
             self.job,
             self.sources,
             chunk_limits(settings, checked.n_lines),
-            fallback_model=usual[0][0] if usual else settings.default_model,
+            fallback_model=commonest[0][0] if commonest else settings.default_model,
         )
         tokenizer = LineTokenizer(
             self.job.endpoint,
@@ -132,7 +132,7 @@ class Planner:
         return builder.plan()
 
     def _refuse(self, checked: Checked) -> Refusal:
-        """The first bad lines in the job's row, all of them in a report file."""
+        """A refusal that lists the first bad lines, with a report file that lists all of them."""
         key = object_keys.result(self.job.id, self.job.plan_epoch, "report")
         with self.store.writer(key) as writer:
             for problem in checked.problems:

@@ -1,8 +1,8 @@
 """Which lines of the input a retry plans: those in the error file of the batch it refers to.
 
-Both files are in line order, so they are read side by side and nothing is kept of either. A line's
-place in the error file is known by its id alone, which is derived from the batch and the line
-number (`worker.endpoints.responses`).
+Both files are in line order, so they are read side by side and nothing is kept of either. A line is
+found in the error file by its id alone, which is derived from the batch and the line number
+(`worker.endpoints.result_lines`).
 """
 
 import sys
@@ -20,12 +20,12 @@ from storage.jobs import jobs
 from storage.objects import ObjectStore
 from storage.registry import files
 from storage.streams.jsonl import Line, read_lines
-from worker.endpoints.responses import request_id
+from worker.endpoints.result_lines import result_id
 from worker.errors import PlanRefused
 
 EVERY_LINE: Final = range(sys.maxsize)
-# An error line is its input line's custom_id and a message of bounded length.
-_BESIDE_BYTES = 64 * 1024
+# How much longer than its input line an error line may be: its message is of bounded length.
+_ERROR_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class RetrySource:
     """The batch whose failed lines are run again, and its error file as it was published."""
 
     job_id: str
-    key: str
+    object_key: str
     etag: str
 
 
 class FailedLines:
-    """The numbers of the lines in an error file; asked for in ascending order.
+    """The line numbers of an error file, to be asked for (``in``) in ascending order.
 
     Args:
         job_id: the batch that the error file is of.
@@ -54,7 +54,7 @@ class FailedLines:
     def __contains__(self, number: object) -> bool:
         if self._next is None or not isinstance(number, int):
             return False
-        if request_id(self._job_id, number) != self._next:
+        if result_id(self._job_id, number) != self._next:
             return False
         self._advance()
         return True
@@ -109,19 +109,20 @@ def chosen_lines(
         return
     with ExitStack() as stack:
         stream = _opened(store, source, stack)
-        limit = max_line_bytes + _BESIDE_BYTES
+        limit = max_line_bytes + _ERROR_BYTES
         failed = FailedLines(source.job_id, read_lines(stream, max_line_bytes=limit))
         try:
             yield failed
         except PlanRefused:
-            failed.check_end()  # where no line was found, this is the reason
+            # If the error file is of another input, no line was found, and this names the reason.
+            failed.check_end()
             raise
         failed.check_end()
 
 
 def _opened(store: ObjectStore, source: RetrySource, stack: ExitStack) -> BinaryIO:
     try:
-        return stack.enter_context(store.reader(source.key, if_match=source.etag))
+        return stack.enter_context(store.reader(source.object_key, if_match=source.etag))
     except (ObjectNotFound, ObjectChanged):
         raise _gone() from None
 

@@ -1,4 +1,4 @@
-"""The planner's values: a request with its tokens, and a group of equal ones."""
+"""The planner's values: a line with its prompt's tokens, and a group of equal lines."""
 
 from dataclasses import dataclass
 
@@ -38,8 +38,8 @@ class PlannedLine:
         line: the input's line number, from 1.
         tokens: the prompt, packed by `engine.prefix_order.pack_tokens`.
         params: the sampling parameters, packed by `pack_params`.
-        budget: tokens that it takes at most: the prompt and every answer.
-        deterministic: whether a second run is meant to give the same answer.
+        budget: tokens that it takes at most: the prompt and every output.
+        deterministic: whether a second run is meant to give the same outputs.
     """
 
     line: int
@@ -58,7 +58,7 @@ class PlannedLine:
     def weight(self, *, with_params: bool) -> int:
         """What the line takes in memory, as tokens of four bytes.
 
-        Equal parameters are kept once, so only the first line that has them counts them.
+        Equal parameters are kept once: ``with_params`` counts them, for the first line with them.
         """
         params = len(self.params) if with_params else 0
         return (len(self.tokens) + len(self.custom_id) + params) // 4
@@ -66,7 +66,7 @@ class PlannedLine:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Lines that are computed once. The first is the leader; the others get its answer."""
+    """Equal lines, computed once. The first is the leader; the others get its response."""
 
     lines: tuple[PlannedLine, ...]
 

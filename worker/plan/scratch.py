@@ -1,4 +1,4 @@
-"""Folders for a planner's temporary files, removed even after planners that were killed."""
+"""Folders for a planner's temporary files; those that a killed planner left are removed later."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder that goes with the context.
+    """An empty folder, deleted at the end of the context.
 
     Raises:
         OSError: the system's folder for temporary files cannot be written.
@@ -26,11 +26,11 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Remove the folders of this user's processes that are gone."""
+    """Remove the folders that this user's ended processes left."""
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        number = left.name.removeprefix(PREFIX).partition("-")[0]
-        # A number that was given to another process meanwhile only keeps the folder for longer.
-        if number.isdecimal() and _gone(int(number)) and _mine(left):
+        pid = left.name.removeprefix(PREFIX).partition("-")[0]
+        # If another process has this id by now, the folder only stays for longer.
+        if pid.isdecimal() and _gone(int(pid)) and _mine(left):
             shutil.rmtree(left, ignore_errors=True)
             log.info("plan_files_swept", folder=str(left))
 

@@ -1,6 +1,6 @@
-"""Temporary files of records: what the first pass cannot keep in memory.
+"""Temporary files of records, for what the first pass cannot keep in memory.
 
-What fits in a spool's buffer never becomes a file, so a small job is checked without any.
+Records that fit in a spool's buffer are never written to a file, so a small job needs none.
 """
 
 import struct
@@ -11,7 +11,7 @@ import msgspec
 
 from worker.problems import Problem
 
-_BLOCK = 4_096  # records read at a time
+_BLOCK_RECORDS = 4_096  # read at a time
 
 
 class RecordSpool:
@@ -27,7 +27,7 @@ class RecordSpool:
 
     @property
     def _path(self) -> Path:
-        # Not made beforehand: of hundreds of spools most never become a file.
+        # Not made beforehand: of hundreds of spools most never need a file.
         return self._folder / self._name
 
     def append(self, *values: bytes | int) -> None:
@@ -48,11 +48,11 @@ class RecordSpool:
             yield from self._struct.iter_unpack(bytes(self._buffer))
             return
         self._flush()
-        step = self._struct.size * _BLOCK
-        for at in range(0, self._size, step):
+        block_bytes = self._struct.size * _BLOCK_RECORDS
+        for at in range(0, self._size, block_bytes):
             with self._path.open("rb") as file:
                 file.seek(at)
-                block = file.read(min(step, self._size - at))
+                block = file.read(min(block_bytes, self._size - at))
             yield from self._struct.iter_unpack(block)
 
     def delete(self) -> None:
@@ -64,10 +64,7 @@ class RecordSpool:
 
 
 class ProblemSpool:
-    """Problems on disk, one JSON line each, appended and then read in order.
-
-    No file stays open between calls here either.
-    """
+    """Problems, appended as JSON lines and then read in order. No file stays open between calls."""
 
     def __init__(self, path: Path, buffer_bytes: int = 65_536) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Lines with a good envelope → token ids and sampling parameters, or that line's 400."""
+"""Lines with a good envelope → token ids and sampling parameters, or the line's problem."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from engine.errors import InvalidRequest, TokenizerError
 from engine.params import SamplingParams
-from worker.endpoints import PARSERS, ChatPrompt, TextPrompt, TokenPrompt
+from worker.endpoints.endpoint import ChatPrompt, Prompt, TextPrompt, TokenPrompt
+from worker.endpoints.registry import ENDPOINTS
 from worker.errors import BodyError, ModelUnavailable
 from worker.models.tokenizers import TextModel, TextModels, TextTokenizer
 from worker.plan.envelope import InputLine
@@ -22,9 +23,12 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Lines on their way: by index, what is known of a line, and what is still to be encoded.
+    """Lines whose bodies are parsed, and whose prompts are not all encoded yet.
 
-    ``texts`` are by model and by whether the tokenizer adds its special tokens.
+    Attributes:
+        results: one entry a line, in the order given; ``None`` where the prompt is to be encoded.
+        parsed: index in ``results`` → the line and its sampling parameters.
+        texts: (model, whether the tokenizer adds its special tokens) → index → the prompt's text.
     """
 
     results: list[PlannedLine | Problem | None] = field(default_factory=list)
@@ -38,9 +42,12 @@ Encoded = dict[int, list[int] | BodyError]
 
 
 class LineTokenizer:
-    """Plans lines of one endpoint, many at a time because the tokenizer works in parallel.
+    """Parses and tokenizes lines of one endpoint, many at once: the tokenizer works in parallel.
 
-    With ``skip_unavailable`` the lines of a model that cannot be loaded become problems.
+    Args:
+        endpoint: its path.
+        default_max_tokens: the limit of output tokens where a body sets none.
+        skip_unavailable: whether lines of a model that cannot be loaded become problems.
     """
 
     def __init__(
@@ -51,15 +58,14 @@ class LineTokenizer:
         *,
         skip_unavailable: bool = False,
     ) -> None:
-        self._parse = PARSERS[endpoint]
-        self._subject = "messages" if "chat" in endpoint else "prompt"
+        self._endpoint = ENDPOINTS[endpoint]
         self._models = models
         self._default_max_tokens = default_max_tokens
         self._skip_unavailable = skip_unavailable
         self._packed: tuple[SamplingParams | None, str] = (None, "")
 
-    def plan(self, lines: Iterable[InputLine]) -> list[PlannedLine | Problem]:
-        """One result a line, in the order given; the three steps below in one.
+    def tokenize(self, lines: Iterable[InputLine]) -> list[PlannedLine | Problem]:
+        """`prepare`, `encode` and `finish` in one call; one result a line, in the order given.
 
         Raises:
             ModelUnavailable: a model's tokenizer cannot be loaded, and such lines are not skipped.
@@ -68,13 +74,18 @@ class LineTokenizer:
         return self.finish(prepared, self.encode(prepared))
 
     def prepare(self, lines: Iterable[InputLine]) -> Prepared:
-        """Read the bodies and render the chat templates; `ModelUnavailable` as `plan`."""
+        """Parse the bodies and render the chat templates.
+
+        Raises:
+            ModelUnavailable: as `tokenize`.
+        """
         prepared = Prepared()
+        parse = self._endpoint.parse
         for index, line in enumerate(lines):
             prepared.results.append(None)
             try:
                 model = self._models.get(line.model)
-                body = self._parse(line.body)
+                body = parse(line.body)
                 if isinstance(body.prompt, TokenPrompt):
                     found = self._finish(line, model, body.prompt.ids, body.params)
                     prepared.results[index] = found
@@ -94,7 +105,10 @@ class LineTokenizer:
         return prepared
 
     def encode(self, prepared: Prepared) -> Encoded:
-        """The token ids of the texts. Python's lock is free meanwhile, so this suits a thread."""
+        """Index → token ids, or why there are none.
+
+        The tokenizer releases Python's global lock, so a thread can do this beside other work.
+        """
         encoded: Encoded = {}
         for (name, special), by_index in prepared.texts.items():
             tokenizer = self._models.get(name).tokenizer
@@ -118,12 +132,14 @@ class LineTokenizer:
     def _encode_each(
         self, tokenizer: TextTokenizer, texts: Sequence[str], special: bool
     ) -> Sequence[list[int] | BodyError]:
-        """Each text's ids, or why it has none; one bad text costs the others nothing but time."""
+        """Each text's token ids, or why it has none; one bad text costs the others only time."""
         try:
             return tokenizer.encode_batch(texts, add_special_tokens=special)
         except TokenizerError as error:
             if len(texts) == 1:
-                return [BodyError(str(error), param=self._subject, code="invalid_value")]
+                return [
+                    BodyError(str(error), param=self._endpoint.prompt_param, code="invalid_value")
+                ]
         return [found for text in texts for found in self._encode_each(tokenizer, [text], special)]
 
     def _finish(
@@ -143,15 +159,19 @@ class LineTokenizer:
         )
 
     def _pack(self, params: SamplingParams) -> str:
-        """`pack_params`, remembering the last: most lines have those of the line before."""
+        """`pack_params`, cached: most lines have the parameters of the line before."""
         if params is not self._packed[0]:
             self._packed = params, pack_params(params)
         return self._packed[1]
 
     def _fit(self, prompt: int, params: SamplingParams, model: TextModel) -> SamplingParams:
-        """Settle ``max_tokens``, and refuse what goes beyond the model's context."""
+        """The parameters with ``max_tokens`` set, so that the line fits the model's context.
+
+        Raises:
+            BodyError: it does not fit.
+        """
         context = model.context_length
-        subject = self._subject
+        subject = self._endpoint.prompt_param
         start = f"This model's maximum context length is {context} tokens. However, "
         wanted = params.max_tokens
         if wanted is not None and prompt + wanted > context:
@@ -176,7 +196,7 @@ class LineTokenizer:
             raise BodyError(str(error), param=error.param, code="invalid_value") from error
 
 
-def _render(prompt: ChatPrompt | TextPrompt | TokenPrompt, model: TextModel) -> _Text:
+def _render(prompt: Prompt, model: TextModel) -> _Text:
     if isinstance(prompt, TextPrompt):
         return _Text(prompt.text, special=True)
     assert isinstance(prompt, ChatPrompt)

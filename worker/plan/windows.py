@@ -28,15 +28,18 @@ class WindowLimits:
 
 @dataclass(slots=True)
 class Window:
-    """Consecutive lines of the input, planned; each is in one of the two lists."""
+    """Consecutive lines of the input; each is in one of the two lists.
+
+    ``weight`` counts tokens, and what else takes memory, as tokens of four bytes.
+    """
 
     lines: list[PlannedLine] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    weight: int = 0  # tokens, and what else of a line takes memory, as tokens of four bytes
+    weight: int = 0
     _params: dict[str, str] = field(default_factory=dict)
 
     def add(self, result: PlannedLine | Problem) -> None:
-        """Add the plan of one line; equal parameters are kept once."""
+        """Add one line; equal parameters are kept once."""
         if isinstance(result, Problem):
             self.problems.append(result)
             self.weight += (len(result.custom_id or "") + len(result.message)) // 4
@@ -59,14 +62,15 @@ def windows(
     limits: WindowLimits,
     heartbeat: Callable[[], None],
 ) -> Iterator[Window]:
-    """Plan the input window by window.
+    """Tokenize the input, window by window.
 
     Args:
-        bad: what the first pass found, in line order; these lines are not parsed again.
+        bad: the problems that the first pass found, in line order; these lines are not checked
+            again.
         heartbeat: called for every line; it raises to end the pass.
     """
     window = Window()
-    for results in _planned(_batches(_sorted_out(lines, bad, rules), limits.lines), tokenizer):
+    for results in _tokenized(_batches(_checked(lines, bad, rules), limits.lines), tokenizer):
         for result in results:
             heartbeat()
             window.add(result)
@@ -77,13 +81,13 @@ def windows(
         yield window
 
 
-def _planned(
+def _tokenized(
     batches: Iterable[list[InputLine | Problem]], tokenizer: LineTokenizer
 ) -> Iterator[list[PlannedLine | Problem]]:
-    """Each batch planned: one is tokenized in a thread while Python reads and checks the next."""
+    """The lines of each batch; a thread tokenizes them while this one reads the next batch."""
     ahead: deque[tuple[list[Problem], Prepared, Future[Encoded]]] = deque()
 
-    def settled() -> list[PlannedLine | Problem]:
+    def finish_first() -> list[PlannedLine | Problem]:
         problems, prepared, encoded = ahead.popleft()
         return [*problems, *tokenizer.finish(prepared, encoded.result())]
 
@@ -93,15 +97,15 @@ def _planned(
             prepared = tokenizer.prepare(entry for entry in batch if isinstance(entry, InputLine))
             ahead.append((problems, prepared, pool.submit(tokenizer.encode, prepared)))
             if len(ahead) > 1:
-                yield settled()
+                yield finish_first()
         while ahead:
-            yield settled()
+            yield finish_first()
 
 
-def _sorted_out(
+def _checked(
     lines: Iterable[Line], bad: Iterable[Problem], rules: LineRules
 ) -> Iterator[tuple[InputLine | Problem, int]]:
-    """Each line as the first pass judged it, with its size in bytes."""
+    """(line, or its problem of the first pass; size in bytes) for each line."""
     problems = iter(bad)
     next_bad = next(problems, None)
     for line in lines:
@@ -113,7 +117,7 @@ def _sorted_out(
 
 
 def _with_custom_id(problem: Problem, line: Line) -> Problem:
-    """A doubled custom_id was found by its digest alone; the line still has the text."""
+    """The problem with the line's custom_id, of which the first pass kept only a digest."""
     if problem.code != "duplicate_custom_id":
         return problem
     return replace(problem, custom_id=orjson.loads(line.data)["custom_id"])

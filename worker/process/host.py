@@ -1,4 +1,4 @@
-"""A whole worker in this process: its threads, its reconciler, and the consumer of wake-ups."""
+"""A whole worker in this process: its threads, its reconciler and its listener."""
 
 import time
 from collections.abc import Collection
@@ -14,25 +14,25 @@ from worker.context import WorkerContext
 from worker.plan.scratch import sweep
 from worker.process.listener import Listener, add_tasks
 from worker.process.reconciler import Reconciler
-from worker.process.threads import PREPARERS, WorkerThreads
+from worker.process.threads import JOB_THREADS, WorkerThreads
 
 log = structlog.get_logger(__name__)
 
-# What is in hand is given back within so long; with the engine's end it is under ten seconds.
+# How long `stop` waits for each; with the engine's end it takes under ten seconds in all.
 THREADS_SECONDS = 5.0
 LISTENER_SECONDS = 2.0
 RECONCILER_SECONDS = 1.0
 
 
 class WorkerHost:
-    """Runs jobs in threads of this process. The schema is up to date before it is made.
+    """Runs jobs in threads of this process. The database's schema must be up to date.
 
     It opens its own database, object store and broker connections.
 
     Args:
         models: those to serve; ``None`` is all, later ones included.
-        preparers: how many jobs are planned or finalized at once, beside the engine's work.
-        reconcile: whether to see to what is due on everybody's behalf, too.
+        job_threads: how many jobs are planned or finalized at once, beside the engine's work.
+        reconcile: whether to run a reconciler, which serves all workers, too.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class WorkerHost:
         settings: Settings,
         *,
         models: Collection[str] | None = None,
-        preparers: int = PREPARERS,
+        job_threads: int = JOB_THREADS,
         reconcile: bool = True,
     ) -> None:
         app = celery_app(settings)
-        # Nobody controls a worker by messages: a revoked task would mean nothing.
+        # Workers take no orders by messages: revoking a task has no meaning here.
         app.conf.worker_enable_remote_control = False
         self._worker = WorkerContext.open(settings, app)
         self._listener = Listener(app, self._worker, models)
         self._threads = WorkerThreads(
-            self._worker, models=models, preparers=preparers, before=self._listener.refresh
+            self._worker, models=models, job_threads=job_threads, before=self._listener.refresh
         )
         add_tasks(app, self._worker, self._threads.wake)
         self._reconciler = Reconciler(self._worker) if reconcile else None
@@ -61,16 +61,16 @@ class WorkerHost:
 
     @property
     def metrics(self) -> Collector:
-        """What it counts, for Prometheus."""
+        """Its counters, for Prometheus."""
         return self._worker.metrics.registry
 
     @property
     def failures(self) -> dict[str, EngineError]:
-        """Models whose engine does not start, and why: their jobs wait until it does."""
+        """Models whose engine does not start, and why; their jobs wait until it does."""
         return self._worker.engines.failures
 
     def start(self) -> None:
-        """Begin.
+        """Begin to work.
 
         Raises:
             StorageError: the database cannot be used.
@@ -86,12 +86,12 @@ class WorkerHost:
         log.info("worker_started", owner=worker.owner)
 
     def _prepare(self, worker: WorkerContext) -> None:
-        """What is to be done ahead of the first look."""
+        """Called before the first look for work; nothing here."""
 
     def stop(self, drain_seconds: float = 0.0) -> bool:
-        """End: begin nothing more, go on for at most ``drain_seconds``, and give back the rest.
+        """Begin no more work, go on for ``drain_seconds`` at most, and then give the rest back.
 
-        Returns within about ten seconds more; whether every thread has ended.
+        Takes about ten seconds more at most. Returns whether every thread has ended.
         """
         worker = self._worker
         worker.leaving.set()
@@ -108,6 +108,6 @@ class WorkerHost:
             self._reconciler.join(RECONCILER_SECONDS)
         worker.engines.close()
         worker.database.close()
-        # What is left behind waits for a server that hangs; its leases will run out.
+        # A thread that is left behind waits for a server that hangs; its leases will run out.
         log.info("worker_stopped" if ended else "worker_left_behind", owner=worker.owner)
         return ended

@@ -1,8 +1,7 @@
-"""The Celery side of a worker: a consumer that hears wake-ups. The work itself is the threads of
-`worker.process.threads`.
+"""The Celery side of a worker: a consumer of wake-ups.
 
-A task looks at no row: it rings and returns. One that comes twice, late or for nothing costs one
-look.
+A task does no work itself: it wakes the threads of `worker.process.threads`, which look for work in
+the database. So a task that comes twice, late or for nothing costs one look.
 """
 
 import threading
@@ -26,12 +25,12 @@ RESTART_SECONDS = 5.0
 
 
 def add_tasks(app: Celery, worker: WorkerContext, wake: Callable[[], None]) -> None:
-    """Register the tasks that wake-ups name; ``wake`` has the threads look at the rows."""
+    """Register the tasks that wake-ups name; ``wake`` wakes the worker's threads."""
 
     def wake_up(*args: str) -> None:
         wake()
 
-    def settle() -> None:
+    def reconcile() -> None:
         try:
             tick(worker)
         except StorageError as error:
@@ -42,9 +41,9 @@ def add_tasks(app: Celery, worker: WorkerContext, wake: Callable[[], None]) -> N
         ("tidemill.plan", wake_up),
         ("tidemill.drain", wake_up),
         ("tidemill.finalize", wake_up),
-        ("tidemill.reconcile", settle),
+        ("tidemill.reconcile", reconcile),
     ):
-        # Not shared: a later worker in this process has tasks of its own.
+        # Not shared: another worker in this process has tasks of its own.
         app.task(task, name=name, shared=False)
 
 
@@ -54,10 +53,10 @@ def queues_of(models: Collection[str]) -> list[str]:
 
 
 class ModelListener:
-    """Lets a worker hear of models that are added while it runs, each time that it is called."""
+    """Called from time to time: subscribes a worker to the queues of models added while it runs."""
 
     def __init__(self, worker: WorkerContext, consumer: Callable[[], Any]) -> None:
-        """``consumer`` is asked for Celery's; ``None`` is a worker that has none yet."""
+        """``consumer`` returns Celery's consumer, or ``None`` while there is none."""
         self._worker = worker
         self._consumer = consumer
 
@@ -81,7 +80,7 @@ class Listener:
     def __init__(
         self, app: Celery, worker: WorkerContext, models: Collection[str] | None = None
     ) -> None:
-        """``models`` are those to hear of; ``None`` is all, later ones included."""
+        """``models`` are those whose wake-ups it hears; ``None`` is all, later ones included."""
         self._app = app
         self._worker = worker
         self._models = models
@@ -91,18 +90,18 @@ class Listener:
         self._refresh = ModelListener(worker, self._consumer)
 
     def start(self) -> None:
-        """Begin to listen; while the broker is away the connection is tried again and again."""
-        # Celery's threads look a task up in the default app, not in that of their worker.
+        """Begin to listen; while the broker is away, it keeps trying to connect."""
+        # Celery's threads look tasks up in the default app, not in their worker's.
         self._app.set_default()
         self._thread.start()
 
     def refresh(self) -> None:
-        """Hear of the models that were added meanwhile, unless some were named."""
+        """Hear of models added since, unless the models were named."""
         if self._models is None:
             self._refresh()
 
     def stop(self, timeout: float) -> None:
-        """Listen no more; wait for the end, at most ``timeout`` seconds."""
+        """Stop listening; wait for the end, at most ``timeout`` seconds."""
         self._stopping.set()
         if not self._thread.is_alive():
             return
@@ -114,7 +113,7 @@ class Listener:
             self._worker.wakeups.send(Wakeup.plan(""))
         self._thread.join(timeout)
         if self._thread.is_alive():
-            # It waits for a broker that is away. It holds nothing, and ends with the process.
+            # It waits for a broker that is away. It holds no lease, and ends with the process.
             log.info("listener_left_behind")
 
     def _run(self) -> None:
@@ -128,8 +127,8 @@ class Listener:
         return WorkController(
             app=self._app,
             hostname=f"tidemill@{self._worker.owner}",
-            pool="solo",  # a task rings and returns
-            # Those of models that are not named are added once it is connected.
+            pool="solo",  # a task only wakes threads
+            # If no models are named, their queues are added once it is connected.
             queues=queues_of(self._models or ()),
             without_heartbeat=True,
             without_mingle=True,

@@ -1,4 +1,7 @@
-"""Sees to it that what is due happens, whoever died meanwhile. Any number of them may run."""
+"""The reconciler makes what is due happen, even if the process that was to do it has died.
+
+Any number of them may run.
+"""
 
 import threading
 import time
@@ -19,10 +22,10 @@ COLLECT_SECONDS = 600.0
 
 
 def tick(worker: WorkerContext, sent: frozenset[Wakeup] = frozenset()) -> frozenset[Wakeup]:
-    """Settle what is due, once, and send the wake-ups; which, for the next call's ``sent``.
+    """Bring the database up to date once, send the wake-ups that are due, and return these.
 
-    Those in ``sent`` are not sent again: workers look by themselves, and a queue that nobody
-    listens to must not grow with each beat.
+    Pass them as ``sent`` to the next call: they are not sent again, because workers look by
+    themselves, and a queue without a listener must not grow with each call.
 
     Raises:
         StorageError: the database or the store failed.
@@ -36,13 +39,13 @@ def tick(worker: WorkerContext, sent: frozenset[Wakeup] = frozenset()) -> frozen
 
 
 class Reconciler:
-    """A thread that ticks; an error is logged and the next tick comes all the same."""
+    """A thread that calls `tick` regularly; after an error, which is logged, too."""
 
     def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
         self._collect_at = time.monotonic()
-        self._rung: frozenset[Wakeup] = frozenset()
+        self._sent: frozenset[Wakeup] = frozenset()
 
     def start(self) -> None:
         """Begin; it ends once the worker's ``stopping`` is set."""
@@ -56,12 +59,12 @@ class Reconciler:
     def _run(self) -> None:
         while not self._worker.stopping.wait(self._worker.reconcile_seconds):
             try:
-                self._rung = tick(self._worker, self._rung)
+                self._sent = tick(self._worker, self._sent)
                 if time.monotonic() >= self._collect_at:
                     self._collect_at = time.monotonic() + COLLECT_SECONDS
                     collect_garbage(self._worker)
             except (StorageError, WorkerError) as error:
                 log.warning("reconcile_failed", code=error.code, reason=str(error))
             except Exception:
-                # Whatever else it is: without this thread lost work would never come back.
+                # Whatever it is, go on: without this thread lost work would never come back.
                 log.exception("reconcile_failed")

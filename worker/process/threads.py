@@ -1,7 +1,7 @@
-"""A worker's threads: one feeds the engine, the others plan and finalize.
+"""A worker's threads: one runs chunks on the engine, the others plan and finalize jobs.
 
-Each looks at the rows when a wake-up rings, and every few seconds without one. So a broker that is
-away, or that lost a message, costs seconds and nothing else.
+Each looks for work in the database after a wake-up, and every few seconds without one. So if the
+broker is away or loses a message, work starts some seconds later.
 """
 
 import threading
@@ -22,16 +22,16 @@ from worker.run.drain import drain
 
 log = structlog.get_logger(__name__)
 
-PREPARERS = 2
+JOB_THREADS = 2
 
 
 class WorkerThreads:
     """The threads of one worker; they end once its ``leaving`` or ``stopping`` is set.
 
     Args:
-        models: what the engine is for; ``None`` is all that there are.
-        preparers: how many jobs are planned or finalized at once.
-        before: called ahead of every look for jobs to plan or finalize.
+        models: those to run chunks of; ``None`` is all. If empty, no thread runs chunks.
+        job_threads: how many jobs are planned or finalized at once.
+        before: called each time before jobs to plan or finalize are looked for.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class WorkerThreads:
         worker: WorkerContext,
         *,
         models: Collection[str] | None = None,
-        preparers: int = PREPARERS,
+        job_threads: int = JOB_THREADS,
         before: Callable[[], None] = lambda: None,
     ) -> None:
         self._worker = worker
@@ -47,13 +47,15 @@ class WorkerThreads:
         self._before = before
         self._wakeup = WakeupEvent()
         self._lock = threading.Lock()
-        self._in_hand: set[str] = set()
+        self._jobs_at_work: set[str] = set()
         self._threads = [
-            threading.Thread(target=self._prepare, args=(i,), name=f"preparer-{i}", daemon=True)
-            for i in range(preparers)
+            threading.Thread(target=self._watch_jobs, args=(i,), name=f"jobs-{i}", daemon=True)
+            for i in range(job_threads)
         ]
         if models is None or models:
-            self._threads.append(threading.Thread(target=self._feed, name="feeder", daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._watch_chunks, name="chunks", daemon=True)
+            )
 
     def start(self) -> None:
         """Begin to look for work."""
@@ -61,11 +63,11 @@ class WorkerThreads:
             thread.start()
 
     def wake(self) -> None:
-        """Look now."""
+        """Have every thread look for work now."""
         self._wakeup.notify()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end of all threads, at most ``timeout`` seconds; whether it came."""
+        """Wait at most ``timeout`` seconds for all threads to end; returns whether they did."""
         self._wakeup.notify()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
@@ -73,18 +75,17 @@ class WorkerThreads:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _feed(self) -> None:
-        self._look_again(self._run_chunks)
+    def _watch_chunks(self) -> None:
+        self._repeat(self._run_chunks)
 
-    def _prepare(self, number: int) -> None:
-        # Half of them begin with the jobs that wait for their results, so that a long row of jobs
-        # to plan keeps none back.
-        self._look_again(lambda: self._run_jobs(results_first=number % 2 == 1))
+    def _watch_jobs(self, number: int) -> None:
+        # Every other thread finalizes before it plans, so that many jobs to plan delay no results.
+        self._repeat(lambda: self._run_jobs(finalize_first=number % 2 == 1))
 
-    def _look_again(self, look: Callable[[], None]) -> None:
+    def _repeat(self, work: Callable[[], None]) -> None:
         seen = 0
         while not self._worker.ending:
-            self._safely(look)
+            self._safely(work)
             seen = self._wakeup.wait(seen, self._worker.reconcile_seconds)
 
     def _safely(self, work: Callable[[], None]) -> None:
@@ -93,33 +94,33 @@ class WorkerThreads:
         except (StorageError, WorkerError) as error:
             log.warning("work_failed", code=error.code, reason=str(error))
         except Exception:
-            # Whatever else it is: without this thread the worker would be idle for ever.
+            # Whatever it is, go on: without this thread the worker would be idle for ever.
             log.exception("work_failed")
 
     def _run_chunks(self) -> None:
         if drain(self._worker, self._models) and not self._worker.stopping.is_set():
-            # The last chunk of a job may be done: no need to wait for the reconciler's turn.
+            # The last chunk of a job may be done: do not wait for the reconciler.
             tick(self._worker)
             self._wakeup.notify()
 
-    def _run_jobs(self, *, results_first: bool) -> None:
+    def _run_jobs(self, *, finalize_first: bool) -> None:
         self._before()
-        works = {"tidemill.plan": plan_job, "tidemill.finalize": finalize_job}
-        first = "tidemill.finalize" if results_first else "tidemill.plan"
+        run = {"tidemill.plan": plan_job, "tidemill.finalize": finalize_job}
+        first = "tidemill.finalize" if finalize_first else "tidemill.plan"
         found = due(self._worker.database, max_crashes=self._worker.settings.max_crashes)
-        jobs = [wakeup for wakeup in found if wakeup.task in works]
+        jobs = [wakeup for wakeup in found if wakeup.task in run]
         for wakeup in sorted(jobs, key=lambda each: each.task != first):
             if self._worker.ending:
                 return
-            self._run_job(works[wakeup.task], wakeup.args[0])
+            self._run_job(run[wakeup.task], wakeup.args[0])
 
     def _run_job(self, work: Callable[[WorkerContext, str], None], job_id: str) -> None:
         with self._lock:
-            if job_id in self._in_hand:
+            if job_id in self._jobs_at_work:
                 return
-            self._in_hand.add(job_id)
+            self._jobs_at_work.add(job_id)
         try:
             self._safely(lambda: work(self._worker, job_id))
         finally:
             with self._lock:
-                self._in_hand.remove(job_id)
+                self._jobs_at_work.remove(job_id)

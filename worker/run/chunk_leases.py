@@ -1,11 +1,11 @@
-"""The leases of the chunks that a worker holds: renewed together, in one transaction.
+"""The leases of the chunks that a worker holds, renewed together in one transaction.
 
-So a renewal that is slow holds back no other, and many chunks cost the database little more than
-one.
+So a slow renewal delays no other, and many chunks cost the database little more than one.
 """
 
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from storage.jobs.chunks import ChunkLease, renew_chunks, stop_reasons
@@ -13,74 +13,76 @@ from worker.context import WorkerContext
 from worker.lease import Lease, Renewal
 from worker.run.chunk_run import ChunkRun
 
-# A cancelled job's lines end as soon as this is noticed, so it is asked more often than renewed.
-LOOK_SECONDS = 2.0
+# A job that is to stop is noticed by reading its row, more often than leases are renewed.
+CHECK_STOP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Entry:
     run: ChunkRun
     lease: Lease
 
 
 class ChunkLeases:
-    """Made by the drain loop's thread; `keep` is called by a `LeaseKeeper`'s."""
+    """For two threads: the drain loop's adds and drops chunks, a `LeaseKeeper`'s calls `keep`."""
 
     def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
         self._lock = threading.Lock()
-        self._kept: dict[str, _Kept] = {}
+        self._entries: dict[str, _Entry] = {}
         self._renewed_at = time.monotonic()
 
     @property
     def every_seconds(self) -> float:
         """How often `keep` is to be called."""
-        return min(self._worker.renew_seconds, LOOK_SECONDS)
+        return min(self._worker.renew_seconds, CHECK_STOP_SECONDS)
 
-    def hold(self, run: ChunkRun, since: float) -> Lease:
-        """Keep a claimed chunk from now on; ``since`` is as in `Lease`."""
+    def add(self, run: ChunkRun, since: float) -> Lease:
+        """The lease of a claimed chunk, renewed from now on; ``since`` is as in `Lease`."""
         chunk = run.chunk
         name = f"{chunk.id} attempt {chunk.attempt}"
         lease = Lease(name, seconds=self._worker.settings.lease_seconds, since=since)
         with self._lock:
-            self._kept[chunk.id] = _Kept(run, lease)
+            self._entries[chunk.id] = _Entry(run, lease)
         return lease
 
     def drop(self, chunk_id: str) -> None:
-        """Keep it no more."""
+        """Renew a chunk's lease no more."""
         with self._lock:
-            self._kept.pop(chunk_id, None)
+            self._entries.pop(chunk_id, None)
 
     def keep(self) -> None:
-        """Renew what is due, or only ask whether a job is to stop.
+        """Renew the leases if that is due; if not, only look whether a job is to stop.
 
         Raises:
-            StorageError: the database is away, which is not yet a loss.
+            StorageError: the database is away; no lease is lost by that yet.
         """
         with self._lock:
-            kept = {id_: held for id_, held in self._kept.items() if not held.lease.lost}
-        if not kept:
+            entries = {
+                chunk_id: entry for chunk_id, entry in self._entries.items() if not entry.lease.lost
+            }
+        if not entries:
             return
         now = time.monotonic()
         if now - self._renewed_at >= self._worker.renew_seconds - self.every_seconds / 2:
-            self._renew(kept, now)
+            self._renew(entries, now)
         else:
-            self._look(kept)
+            self._check_stops(entries.values())
 
-    def _renew(self, kept: dict[str, _Kept], now: float) -> None:
+    def _renew(self, entries: dict[str, _Entry], now: float) -> None:
         wanted = [
-            ChunkLease(chunk_id, held.run.chunk.attempt, held.run.counts)
-            for chunk_id, held in kept.items()
+            ChunkLease(chunk_id, entry.run.chunk.attempt, entry.run.counts)
+            for chunk_id, entry in entries.items()
         ]
         seconds = self._worker.settings.lease_seconds
-        answers = renew_chunks(self._worker.database, wanted, lease_seconds=seconds)
-        for chunk_id, held in kept.items():
-            answer = answers[chunk_id]
-            held.lease.answered(Renewal(answer.still_mine, answer.stop), now)
+        renewed = renew_chunks(self._worker.database, wanted, lease_seconds=seconds)
+        for chunk_id, entry in entries.items():
+            found = renewed[chunk_id]
+            entry.lease.renewed(Renewal(found.still_mine, found.stop), now)
         self._renewed_at = now
 
-    def _look(self, kept: dict[str, _Kept]) -> None:
-        jobs = {held.run.chunk.job_id for held in kept.values()}
+    def _check_stops(self, entries: Collection[_Entry]) -> None:
+        jobs = {entry.run.chunk.job_id for entry in entries}
         reasons = stop_reasons(self._worker.database, jobs)
-        for held in kept.values():
-            held.lease.stop = reasons.get(held.run.chunk.job_id) or held.lease.stop
+        for entry in entries:
+            entry.lease.stop = reasons.get(entry.run.chunk.job_id) or entry.lease.stop

@@ -1,4 +1,4 @@
-"""One claimed chunk on its way through the engine: requests out, completions in, a part at last."""
+"""A claimed chunk: its requests, the completions that came for them, and its part."""
 
 import time
 from collections import Counter
@@ -12,13 +12,9 @@ from engine.requests import Completion, Request
 from storage.database.states import StopReason
 from storage.database.tables import Chunk
 from storage.jobs.chunks import Counts
-from worker.endpoints.responses import (
-    answer_line,
-    as_duplicate,
-    never_run_line,
-    problem_line,
-    response_body,
-)
+from worker.endpoints.registry import ENDPOINTS
+from worker.endpoints.response_fields import as_duplicate
+from worker.endpoints.result_lines import never_run_line, output_line, problem_line
 from worker.errors import BrokenResult
 from worker.plan.plan_file import PlanFile, PlanRow
 from worker.problems import Problem
@@ -27,7 +23,7 @@ from worker.run.response_spool import ResponseSpool
 
 log = structlog.get_logger(__name__)
 
-CALLERS_FAULTS = frozenset({"context_length_exceeded", "invalid_request"})
+CLIENT_ERROR_CODES = frozenset({"context_length_exceeded", "invalid_request"})
 
 NEVER_RUN_CODES = {
     StopReason.CANCELLED: "batch_cancelled",
@@ -39,29 +35,31 @@ NEVER_RUN_CODES = {
 class ChunkRun:
     """The state of one chunk while this process runs it.
 
-    Every distinct request is computed once; a line's answer is that of its leader. Where a split
-    cut a group of duplicates, the leader may lie outside ``[a, b)``: its prompt is still in the
-    plan file, and this chunk computes it for its own lines.
+    Every distinct request is computed once; a line gets the response of its leader. If a split cut
+    a group of duplicates, the leader may lie outside ``[a, b)``: its prompt is in the plan file all
+    the same, and this chunk computes it for its own lines.
 
     Attributes:
-        counts: what is answered so far. Replaced as a whole, so another thread may read it.
-        stopped: why lines without an answer will stay so.
+        counts: of the lines that have a result so far. Replaced as a whole, so that another thread
+            may read it.
+        stopped: why the lines that have no result yet will not be run, if they will not.
     """
 
     def __init__(self, chunk: Chunk, plan: PlanFile) -> None:
         self.chunk = chunk
         self.plan = plan
         self.stopped: StopReason | None = None
-        self._failed: dict[int, tuple[int, Problem]] = {}  # leader → status and why
+        self._endpoint = ENDPOINTS[plan.header.endpoint]
+        self._failed: dict[int, tuple[int, Problem]] = {}  # leader → HTTP status and problem
         self._rows = sorted(plan.rows(chunk.a, chunk.b), key=lambda row: row.line)
         self._responses = ResponseSpool()
-        self._waits = Counter(row.leader for row in self._rows if row.problem is None)
-        self.counts = Counts(err=len(self._rows) - self._waits.total())
+        self._waiting_lines = Counter(row.leader for row in self._rows if row.problem is None)
+        self.counts = Counts(err=len(self._rows) - self._waiting_lines.total())
 
     @property
     def pending(self) -> int:
-        """Distinct requests that have no answer yet."""
-        return len(self._waits)
+        """Distinct requests that have no completion yet."""
+        return len(self._waiting_lines)
 
     def requests(self) -> list[Request]:
         """What is to be computed, in the plan's order."""
@@ -72,41 +70,40 @@ class ChunkRun:
                 params=self.plan.params(position),
                 salt=self.plan.header.salt,
             )
-            for position in sorted(self._waits)
+            for position in sorted(self._waiting_lines)
         ]
 
     def pending_ids(self) -> list[str]:
-        """The ids of requests that have no answer yet."""
-        return [self._request_id(position) for position in sorted(self._waits)]
+        """The ids of requests that have no completion yet."""
+        return [self._request_id(position) for position in sorted(self._waiting_lines)]
 
     def _request_id(self, position: int) -> str:
-        # The attempt is in it: an answer to an earlier attempt is never taken for this one's.
+        # With the attempt: a completion of an earlier attempt is not taken for one of this.
         return f"{self.chunk.id}/{self.chunk.attempt}/{position}"
 
     def accept(self, completion: Completion) -> None:
-        """Take the answer to one of `requests`; one that came before is passed over."""
+        """Take the completion of one of `requests`; a second one of the same request is ignored."""
         position = int(completion.request_id.rpartition("/")[2])
-        lines = self._waits.pop(position, 0)
+        lines = self._waiting_lines.pop(position, 0)
         if not lines:
             return
         reasons = {output.finish_reason for output in completion.outputs}
         if completion.error is None and reasons <= {"stop", "length"} and reasons:
-            self._answered(position, lines, completion)
+            self._respond(position, lines, completion)
             return
         self.counts = replace(self.counts, err=self.counts.err + lines)
         if "cancelled" not in reasons:
             self._failed[position] = _failure(completion)
 
-    def _answered(self, position: int, lines: int, completion: Completion) -> None:
-        endpoint = self.plan.header.endpoint
-        body = response_body(endpoint, self.chunk.model, completion, int(time.time()))
+    def _respond(self, position: int, lines: int, completion: Completion) -> None:
+        body = self._endpoint.respond(completion, self.chunk.model, int(time.time()))
         self._responses.add(position, body)
         prompt = len(completion.prompt_token_ids)
         self.counts = replace(
             self.counts,
             ok=self.counts.ok + lines,
             prompt_tokens=self.counts.prompt_tokens + prompt * lines,
-            # To a duplicate the whole prompt counts as cached.
+            # For a duplicate the whole prompt counts as cached.
             cached_tokens=self.counts.cached_tokens
             + completion.cached_tokens
             + prompt * (lines - 1),
@@ -114,56 +111,58 @@ class ChunkRun:
         )
 
     def give_up(self, reason: StopReason) -> None:
-        """Wait for no more answers: lines without one become error lines that give the reason."""
+        """Wait for no more completions: lines without one get an error with the reason."""
         self.stopped = reason
-        self.counts = replace(self.counts, err=self.counts.err + self._waits.total())
-        self._waits.clear()
+        self.counts = replace(self.counts, err=self.counts.err + self._waiting_lines.total())
+        self._waiting_lines.clear()
 
     def records(self) -> Iterator[bytes]:
-        """The part, one encoded line after the other, in the input's order.
+        """The part: one encoded record a line, in the input's order.
 
         Raises:
-            BrokenResult: a line has no answer, although nothing is pending.
+            BrokenResult: a line has no result, and the job was not stopped.
         """
-        answered: set[int] = set()
+        written: set[int] = set()
         for row in self._rows:
-            ok, text = self._line(row, answered)
+            ok, text = self._result(row, written)
             yield encode_record(row.line, ok, text)
 
-    def _line(self, row: PlanRow, answered: set[int]) -> tuple[bool, bytes]:
+    def _result(self, row: PlanRow, written: set[int]) -> tuple[bool, bytes]:
+        """Whether the line goes to the output file, and its text; ``written`` are past leaders."""
         job_id = self.chunk.job_id
         if row.problem is not None:
             return False, problem_line(job_id, row.problem)
         body = self._responses.get(row.leader)
         if body is not None:
-            body = as_duplicate(body) if row.leader in answered else body
-            answered.add(row.leader)
-            return True, answer_line(job_id, row.line, row.custom_id or "", body)
+            body = as_duplicate(body) if row.leader in written else body
+            written.add(row.leader)
+            prefix = self._endpoint.id_prefix
+            return True, output_line(job_id, row.line, row.custom_id or "", body, prefix)
         if row.leader in self._failed:
             status, problem = self._failed[row.leader]
             own = replace(problem, line=row.line, custom_id=row.custom_id)
             return False, problem_line(job_id, own, status)
         if self.stopped is None:
-            raise BrokenResult(f"Line {row.line} has no answer, and nobody stopped the job.")
+            raise BrokenResult(f"Line {row.line} has no result, and nobody stopped the job.")
         code = NEVER_RUN_CODES[self.stopped]
         return False, never_run_line(job_id, row.line, row.custom_id, code)
 
     def close(self) -> None:
-        """Drop the answers."""
+        """Drop the response bodies."""
         self._responses.close()
 
 
 def _failure(completion: Completion) -> tuple[int, Problem]:
-    """Status and problem. Only what the engine says of the request itself reaches the client."""
+    """HTTP status and problem. Clients see the engine's message only if it is their fault."""
     code = completion.error_code or "engine_error"
-    if code in CALLERS_FAULTS and completion.error:
+    if code in CLIENT_ERROR_CODES and completion.error:
         return 400, Problem(0, code, completion.error)
     log.warning("line_failed", request=completion.request_id, code=code, reason=completion.error)
     return 500, Problem(0, code, "The engine could not run this line.")
 
 
-def unanswered(job_id: str, plan: PlanFile, a: int, b: int, reason: StopReason) -> Iterator[Record]:
-    """The lines of a range that was never committed, as error records in the input's order."""
+def never_run(job_id: str, plan: PlanFile, a: int, b: int, reason: StopReason) -> Iterator[Record]:
+    """Error records of plan positions ``[a, b)``, which were not run, in the input's order."""
     for row in sorted(plan.rows(a, b), key=lambda row: row.line):
         if row.problem is not None:
             text = problem_line(job_id, row.problem)

@@ -1,4 +1,4 @@
-"""A part's way into the store, and its commit."""
+"""Write a chunk's part and commit it."""
 
 from collections.abc import Iterable
 
@@ -13,8 +13,8 @@ from worker.errors import PartMismatch
 def write_part(store: ObjectStore, key: str, records: Iterable[bytes]) -> str:
     """Write a part and return its SHA-256 (hex).
 
-    A part that is there already is accepted if it holds the same bytes: an earlier write of this
-    same attempt whose answer was lost.
+    A part that is there already is accepted if it holds the same bytes: then it is an earlier write
+    of this same attempt, which was not confirmed.
 
     Raises:
         PartMismatch: it holds other bytes.
@@ -32,10 +32,10 @@ def write_part(store: ObjectStore, key: str, records: Iterable[bytes]) -> str:
 def commit_part(
     worker: WorkerContext, chunk: Chunk, records: Iterable[bytes], counts: Counts
 ) -> Chunk:
-    """Write a chunk's part and make it the chunk's result.
+    """Write a chunk's part and commit the chunk with it; its row as it is then.
 
     Raises:
-        StateConflict: the lease is another attempt's by now.
+        StateConflict: another attempt holds the lease by now.
         StorageError: it could not be written; if ``retryable``, the same call may succeed later.
     """
     key = object_keys.part(chunk.job_id, chunk.a, chunk.b, chunk.attempt)

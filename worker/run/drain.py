@@ -1,8 +1,8 @@
 """The drain loop: claimed chunks through the resident engine, until nothing is claimable.
 
 The next chunk is claimed while earlier ones still run, so that the engine's batch never empties
-between chunks or jobs. Of several models the most urgent has its turn. A chunk that crashed before
-runs alone: if the engine dies again, only that chunk is to blame.
+between chunks or jobs. Of several models the most urgent runs first. A chunk that crashed before
+runs alone: if the engine dies again, only that chunk can be the cause.
 """
 
 import time
@@ -23,15 +23,15 @@ from worker.run.model_choice import ModelChoice
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.1
-CLAIM_PAUSE_SECONDS = 0.5  # between claims while there was nothing to claim and work goes on
-BATCHES_AHEAD = 2  # requests handed to the engine, in multiples of what it runs at once
+CLAIM_PAUSE_SECONDS = 0.5  # after a claim that found nothing, while the engine is at work
+BATCHES_AHEAD = 2  # requests to hand to the engine, in multiples of what it runs at once
 
 
 def drain(worker: WorkerContext, models: str | Collection[str] | None = None) -> int:
-    """Run chunks of these models, or of any, until none is claimable; how many were committed.
+    """Run chunks of these models, or of all, until none is claimable.
 
-    Returns at once while another drain loop of this process runs. Models whose engine failed to
-    start a moment ago are left out.
+    Returns how many were committed; 0 at once if this worker runs another drain loop. Models whose
+    engine did not start a moment ago are left out.
     """
     if not worker.draining.acquire(blocking=False):
         return 0
@@ -42,7 +42,7 @@ def drain(worker: WorkerContext, models: str | Collection[str] | None = None) ->
 
 
 class DrainLoop:
-    """One run of the loop. All but the keeping of leases happens in the calling thread."""
+    """One run of the loop, in the calling thread; another thread renews the leases."""
 
     def __init__(self, worker: WorkerContext, models: Collection[str] | None) -> None:
         self._worker = worker
@@ -58,7 +58,7 @@ class DrainLoop:
             try:
                 self._loop()
             except BaseException as error:
-                self._lay_down(error)
+                self._release_after(error)
                 raise
             self._give_back()
         return self._held_chunks.committed
@@ -71,7 +71,7 @@ class DrainLoop:
                     self._claim()
                 if not held_chunks:
                     break
-                self._step()
+                self._advance()
             except EngineDied as error:
                 self._engine_died(error)
             except EngineUnavailable:
@@ -80,22 +80,23 @@ class DrainLoop:
                 for held in held_chunks:
                     held_chunks.give_back(held)
 
-    def _lay_down(self, error: BaseException) -> None:
-        """Give everything back after what nobody expected, which must not come back for ever.
+    def _release_after(self, error: BaseException) -> None:
+        """Give all chunks back after an unexpected error, which must not repeat for ever.
 
-        To the chunks in the engine it counts as a crash. An order to exit and a fault of the
-        storage are not of their doing.
+        It counts as a crash of the chunks in the engine, unless it is an order to exit or an error
+        of the storage: those are not caused by a chunk.
         """
-        blame = isinstance(error, Exception) and not isinstance(error, StorageError)
+        chunk_may_cause_it = isinstance(error, Exception) and not isinstance(error, StorageError)
         for held in self._held_chunks:
-            if blame and held.submitted:
+            if chunk_may_cause_it and held.submitted:
                 self._held_chunks.crashed(held, engine=False)
             else:
                 self._held_chunks.give_back(held)
 
-    def _step(self) -> None:
+    def _advance(self) -> None:
+        """One iteration: submit, take what the engine has completed, commit what is complete."""
         self._drop_lost()
-        self._stop_cancelled()
+        self._stop_ended_jobs()
         self._submit()
         if self._resident is not None and any(held.submitted for held in self._held_chunks):
             for completion in self._resident.engine.poll(POLL_SECONDS):
@@ -116,11 +117,11 @@ class DrainLoop:
                 if self._resident is not None:
                     self._resident.engine.flush()
                 return
-            self._model_choice.look_again()
+            self._model_choice.refresh()
 
     def _wants_more(self) -> bool:
         held_chunks = self._held_chunks
-        # Chunks of nothing but errors or duplicates ask for little and still take memory.
+        # Chunks of many errors or duplicates make few requests, and still take memory.
         if held_chunks.lines >= self._worker.settings.plan_window_lines:
             return False
         if any(held.alone or not held.run.pending for held in held_chunks):
@@ -131,15 +132,15 @@ class DrainLoop:
 
     def _submit(self) -> None:
         for held in self._held_chunks:
-            waits_its_turn = held.alone and len(self._held_chunks) > 1
-            if not held.submitted and held.run.pending and not waits_its_turn:
+            must_wait = held.alone and len(self._held_chunks) > 1
+            if not held.submitted and held.run.pending and not must_wait:
                 self._submit_one(held)
 
     def _submit_one(self, held: HeldChunk) -> None:
         source = held.run.plan.header.source
         if self._resident is None or self._resident.source != source:
             if any(other.submitted for other in self._held_chunks):
-                return  # the model was given another source: when the first has nothing left
+                return  # the model has a new source: requests of the old one end first
             self._resident = self._worker.engines.get(held.chunk.model, source)
         held.submitted = True
         self._resident.engine.submit(held.run.requests())
@@ -147,7 +148,7 @@ class DrainLoop:
     def _accept(self, completion: Completion) -> None:
         chunk_id, attempt, _ = completion.request_id.split("/")
         held = self._held_chunks.get(chunk_id, int(attempt))
-        # Chunks that were given up still have answers on their way.
+        # It is gone if it was given back while completions of it were on their way.
         if held is None:
             return
         try:
@@ -163,8 +164,8 @@ class DrainLoop:
                 self._cancel(held)
                 self._held_chunks.abandon(held, "lease_lost")
 
-    def _stop_cancelled(self) -> None:
-        """The job is cancelled or expired: keep what is done, and wait for nothing more."""
+    def _stop_ended_jobs(self) -> None:
+        """Wait for no more completions of jobs that were cancelled or that expired."""
         for held in self._held_chunks:
             reason = held.lease.stop
             if reason is not None and held.run.stopped is None:

@@ -1,7 +1,7 @@
-"""The chunks that a drain loop holds: claimed, renewed, and ended in one of four ways.
+"""The chunks that a drain loop holds, from the claim to one of four ends.
 
-A chunk is committed, given back as it was, given back as crashed, or abandoned because its lease
-was lost; after the last of these nothing may be written for it.
+A chunk is committed, given back unchanged, given back as crashed, or abandoned because its lease is
+lost; nothing may be written for an abandoned chunk.
 """
 
 import time
@@ -33,7 +33,12 @@ LONGEST_BACKOFF_SECONDS = 60.0
 
 @dataclass(slots=True)
 class HeldChunk:
-    """A chunk that is held: its lease, its run, and whether the engine has it."""
+    """A chunk under this worker's lease.
+
+    Attributes:
+        claimed_at: monotonic seconds.
+        submitted: whether its requests were handed to the engine.
+    """
 
     run: ChunkRun
     lease: Lease
@@ -47,7 +52,7 @@ class HeldChunk:
 
     @property
     def alone(self) -> bool:
-        """Whether it must not share the engine, having crashed before."""
+        """Whether it must not share the engine, because it crashed before."""
         return self.chunk.crashes > 0
 
 
@@ -55,7 +60,8 @@ class HeldChunks:
     """The chunks that this process holds, all of one model at a time. For one thread.
 
     Attributes:
-        leases: to be kept by another thread.
+        leases: the chunks' leases, for another thread to renew.
+        committed: how many chunks were committed.
     """
 
     def __init__(self, worker: WorkerContext) -> None:
@@ -72,7 +78,7 @@ class HeldChunks:
 
     @property
     def pending(self) -> int:
-        """Requests that have no answer yet, over all chunks."""
+        """Requests of all chunks that have no completion yet."""
         return sum(held.run.pending for held in self._held.values())
 
     @property
@@ -81,12 +87,12 @@ class HeldChunks:
         return sum(held.chunk.b - held.chunk.a for held in self._held.values())
 
     def get(self, chunk_id: str, attempt: int) -> HeldChunk | None:
-        """A chunk by its id, if it is held under this very attempt."""
+        """A chunk by its id, if it is held under this attempt."""
         held = self._held.get(chunk_id)
         return held if held is not None and held.chunk.attempt == attempt else None
 
     def claim(self, model: str) -> bool:
-        """Claim one more chunk of this model; whether there was one."""
+        """Claim one more chunk of this model; returns whether there was one."""
         since = time.monotonic()
         settings = self._worker.settings
         try:
@@ -117,7 +123,7 @@ class HeldChunks:
         except BaseException:
             self._return(chunk, delay=backoff(chunk))
             raise
-        self._held[chunk.id] = HeldChunk(run, self.leases.hold(run, since), since)
+        self._held[chunk.id] = HeldChunk(run, self.leases.add(run, since), since)
         log.info(
             "chunk_claimed",
             **_names(chunk),
@@ -128,7 +134,7 @@ class HeldChunks:
         return True
 
     def commit(self, held: HeldChunk) -> None:
-        """Write the part and commit; tried again for as long as the lease holds."""
+        """Write the part and commit the chunk; tried again for as long as the lease is held."""
         pause = FIRST_RETRY_SECONDS
         while True:
             try:
@@ -163,18 +169,18 @@ class HeldChunks:
         )
 
     def abandon(self, held: HeldChunk, reason: str) -> None:
-        """Write nothing more for a chunk whose lease is lost."""
+        """Drop a chunk whose lease is lost, and write nothing more for it."""
         self._forget(held)
         self._worker.metrics.abandoned(held.chunk.model)
         log.warning("chunk_abandoned", **_names(held.chunk), reason=reason)
 
     def give_back(self, held: HeldChunk, *, delay: float = 0.0) -> None:
-        """Let somebody run it again, after ``delay`` seconds, with nothing held against it."""
+        """Return a chunk that did not crash, to be claimed again after ``delay`` seconds."""
         self._forget(held)
         self._return(held.chunk, delay=delay)
 
     def crashed(self, held: HeldChunk, *, engine: bool) -> None:
-        """Give it back as one that ended its attempt; ``engine`` says that its engine died."""
+        """Return a chunk as crashed; ``engine`` tells whether the engine died."""
         self._forget(held)
         chunk = held.chunk
         try:
@@ -182,7 +188,7 @@ class HeldChunks:
             self._worker.metrics.given_back(chunk.model, crashed=True)
             log.warning("chunk_crashed", **_names(chunk), engine=engine)
         except StorageError as error:
-            # Its lease will run out, which counts as a crash too.
+            # Its lease will run out, and that counts as a crash too.
             log.warning("chunk_not_given_back", **_names(chunk), reason=error.code)
 
     def _return(self, chunk: Chunk, *, delay: float) -> None:
@@ -191,7 +197,7 @@ class HeldChunks:
             self._worker.metrics.given_back(chunk.model, crashed=False)
             log.info("chunk_given_back", **_names(chunk), delay=delay)
         except StorageError as error:
-            # Its lease will run out, which comes to the same.
+            # Its lease will run out, and the chunk becomes claimable again.
             log.warning("chunk_not_given_back", **_names(chunk), reason=error.code)
 
     def _forget(self, held: HeldChunk) -> None:
@@ -201,7 +207,7 @@ class HeldChunks:
 
 
 def backoff(chunk: Chunk) -> float:
-    """Seconds for which a chunk rests after a fault of the storage; longer at each attempt."""
+    """Seconds before a chunk is claimable again after a storage error; longer at each attempt."""
     return min(FIRST_BACKOFF_SECONDS * 2.0 ** min(chunk.attempt - 1, 9), LONGEST_BACKOFF_SECONDS)
 
 

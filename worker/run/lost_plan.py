@@ -1,4 +1,4 @@
-"""A job whose plan cannot be read any more: no line of it can be run, so it soon ends as failed."""
+"""A job whose plan can no longer be read: its lines cannot be run, so it is soon failed."""
 
 import structlog
 
@@ -8,7 +8,7 @@ from worker.context import WorkerContext
 
 log = structlog.get_logger(__name__)
 
-PLAN_TRIES = 3  # attempts at a chunk; a folder that is not mounted yet gets some time
+PLAN_TRIES = 3  # attempts at a chunk: a folder that is not mounted yet gets some time
 MESSAGE = "The plan of this batch was lost, so the batch cannot be finished. Create it again."
 
 

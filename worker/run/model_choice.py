@@ -1,7 +1,7 @@
-"""Whose turn it is on the engine, where a worker serves several models.
+"""Which model the engine runs next, where a worker serves several.
 
-The most urgent model's: by the priority of the jobs that wait, then by their age. Loading a model
-takes long, so the one that is loaded stays for as long as nothing more urgent waits.
+It is the most urgent one: by the priority of the jobs that wait, then by their age. Loading a model
+takes long, so the loaded one stays while no job of a higher priority waits for another.
 """
 
 import time
@@ -15,15 +15,15 @@ from worker.context import WorkerContext
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 1.0
+MAX_AGE_SECONDS = 1.0  # of what was read of the waiting jobs
 
 
 class ModelChoice:
     """Chooses the model of the next claim. For one thread.
 
     Attributes:
-        model: the one whose turn it is, or was last.
-        fresh: whether the last choice was made by a new look at the rows.
+        model: the one that was chosen last.
+        fresh: whether the last choice read the database anew.
     """
 
     def __init__(self, worker: WorkerContext, models: Collection[str] | None) -> None:
@@ -31,33 +31,36 @@ class ModelChoice:
         self._worker = worker
         self._models = models
         self._waiting: list[WaitingModel] = []
-        self._looked_at: float | None = None
+        self._read_at: float | None = None
         self.fresh = False
         self.model = worker.engines.model
 
     def next(self, *, switch: bool) -> str | None:
         """The model to claim a chunk of now, if any.
 
-        ``switch`` says that the engine has nothing in hand, so that another model may follow.
+        ``switch`` says that the engine has no request left, so that another model may be loaded.
         """
-        waiting = [each for each in self._look() if not self._worker.engines.resting(each.name)]
+        resting = self._worker.engines.resting
+        waiting = [each for each in self._read() if not resting(each.name)]
         if not waiting:
             return None
-        first = waiting[0]
-        if any(w.name == self.model and w.priority >= first.priority for w in waiting):
+        most_urgent = waiting[0]
+        if any(
+            each.name == self.model and each.priority >= most_urgent.priority for each in waiting
+        ):
             return self.model
         if not switch:
-            return None  # what is in hand ends first
-        self.model = first.name
-        return first.name
+            return None  # the loaded model's requests end first
+        self.model = most_urgent.name
+        return most_urgent.name
 
-    def look_again(self) -> None:
-        """What was seen is over: look at the rows the next time."""
-        self._looked_at = None
+    def refresh(self) -> None:
+        """Read the database anew at the next choice."""
+        self._read_at = None
 
-    def _look(self) -> list[WaitingModel]:
+    def _read(self) -> list[WaitingModel]:
         now = time.monotonic()
-        self.fresh = self._looked_at is None or now - self._looked_at > LOOK_SECONDS
+        self.fresh = self._read_at is None or now - self._read_at > MAX_AGE_SECONDS
         if self.fresh:
             try:
                 self._waiting = waiting_models(
@@ -68,5 +71,5 @@ class ModelChoice:
             except StorageError as error:
                 log.warning("claim_failed", reason=error.code)
                 self._waiting = []
-            self._looked_at = now
+            self._read_at = now
         return self._waiting

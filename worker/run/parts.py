@@ -1,7 +1,7 @@
 """Parts: the committed results of one chunk, in the input's line order.
 
 A part is JSON lines, each ``{"line": n, "ok": true, "text": …}``, where ``text`` is the line of the
-result file as it will be written. So the merge copies bytes and never looks into an answer.
+output or error file as it will be written: the merge copies its bytes and does not parse them.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _MIN_READ_BYTES = 16 * 1024
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One line of the results. ``ok`` tells the output file from the error file."""
+    """One result. ``ok`` tells whether its line goes to the output file or to the error file."""
 
     line: int
     ok: bool
@@ -35,16 +35,16 @@ def encode_record(line: int, ok: bool, text: bytes) -> bytes:
 
 
 class Digest(Protocol):
-    """The part of ``hashlib``'s objects that reading a part needs."""
+    """What reading a part uses of a ``hashlib`` object."""
 
     def update(self, data: bytes, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class PartReader:
-    """Reads parts in ranges, so that a merge of many holds no connection or file open.
+    """Reads parts range by range, so that a merge of many keeps no connection or file open.
 
-    ``buffer_bytes`` is what each part that is being read may hold in memory.
+    ``buffer_bytes`` is how much of each part is in memory at once.
     """
 
     store: ObjectStore
@@ -52,19 +52,19 @@ class PartReader:
 
     @classmethod
     def sharing(cls, store: ObjectStore, parts: int, budget: int) -> "PartReader":
-        """A reader for ``parts`` at once within ``budget`` bytes of buffers."""
+        """A reader of ``parts`` parts at once, within ``budget`` bytes of memory for all."""
         share = budget // max(parts, 1)
         return cls(store, max(_MIN_READ_BYTES, min(READ_BYTES, share)))
 
     def records(self, key: str, digest: Digest) -> Iterator[Record]:
-        """The records of a part, in line order; ``digest`` is fed every byte.
+        """The records of a part, in line order; ``digest`` is updated with every byte.
 
         Raises:
             BrokenResult: a line of it is no record.
             ObjectStoreError: the part is not there or cannot be read.
         """
         size = self.store.head(key).size
-        started: list[bytes] = []  # blocks of a line whose end was not read yet
+        started: list[bytes] = []  # what was read of a line whose end is not read yet
         for start in range(0, size, self.buffer_bytes):
             with self.store.reader(key, start=start, end=start + self.buffer_bytes) as stream:
                 block = stream.read()

@@ -8,7 +8,7 @@ from storage.database.tables import Chunk
 from storage.errors import ObjectNotFound, StateConflict
 from storage.jobs.chunks import Counts, claim_poison, release_chunk
 from worker.context import WorkerContext
-from worker.endpoints.responses import problem_line
+from worker.endpoints.result_lines import problem_line
 from worker.errors import BrokenPlan
 from worker.plan.plan_file import PlanFile
 from worker.problems import Problem
@@ -21,10 +21,10 @@ log = structlog.get_logger(__name__)
 
 
 def bury_poison(worker: WorkerContext) -> int:
-    """Write the error of every line that crashed too often; how many.
+    """Commit an error for every line that crashed too often, and return how many there were.
 
     Raises:
-        StorageError: the store or the database failed; the lease then runs out.
+        StorageError: the store or the database failed; the lease will run out.
     """
     buried = 0
     while not worker.stopping.is_set():

@@ -1,7 +1,7 @@
-"""What the engine answered to one chunk, kept out of memory where it is large.
+"""The response bodies of one chunk, on disk once they are large.
 
-With log-probabilities an answer can take many times its prompt, so the bodies go to a temporary
-file once they pass a few megabytes; in memory stays where each one lies.
+With log-probabilities a body can be many times as large as its prompt. So beyond a few megabytes
+the bodies go to a temporary file, and memory holds only the place of each.
 """
 
 import tempfile
@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 
 from storage.disk import disk_error
+from worker.errors import TEMPORARY_FOLDER
 
 MEMORY_BYTES = 8 * 1024 * 1024
-FOLDER = "The folder for temporary files"
 
 
 class ResponseSpool:
-    """Response bodies by plan position. Not for more than one thread at a time.
+    """Response bodies by plan position. For one thread.
 
     Its methods raise `OutOfSpace` where the disk is full, and `StorageError` where it is broken.
     """
@@ -38,7 +38,7 @@ class ResponseSpool:
             self._file.seek(self._end)
             self._file.write(data)
         except OSError as error:
-            raise disk_error(error, FOLDER) from error
+            raise disk_error(error, TEMPORARY_FOLDER) from error
         self._places[position] = (self._end, len(data))
         self._end += len(data)
 
@@ -52,12 +52,12 @@ class ResponseSpool:
             self._file.seek(start)
             data = self._file.read(size)
         except OSError as error:
-            raise disk_error(error, FOLDER) from error
+            raise disk_error(error, TEMPORARY_FOLDER) from error
         body: dict[str, Any] = orjson.loads(data)
         return body
 
     def close(self) -> None:
         """Drop everything."""
-        # What a full disk kept from being written is not wanted any more either.
+        # A full disk may keep the rest from being written: it is not needed any more.
         with suppress(OSError):
             self._file.close()

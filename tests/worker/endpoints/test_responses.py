@@ -1,4 +1,4 @@
-"""Response lines as the openai package reads them."""
+"""Responses and result lines, as the openai package reads them."""
 
 from typing import Any
 
@@ -7,14 +7,10 @@ from openai.types import Completion as OpenAICompletion
 from openai.types.chat import ChatCompletion
 
 from engine.requests import Completion, FinishReason, Output, PositionLogprobs, TokenLogprob
-from worker.endpoints import CHAT, COMPLETIONS
-from worker.endpoints.responses import (
-    answer_line,
-    as_duplicate,
-    never_run_line,
-    problem_line,
-    response_body,
-)
+from worker.endpoints import chat, completions
+from worker.endpoints.endpoint import Endpoint
+from worker.endpoints.response_fields import as_duplicate
+from worker.endpoints.result_lines import never_run_line, output_line, problem_line
 from worker.problems import Problem
 
 
@@ -39,9 +35,10 @@ def _completion(*, logprobs: bool = False, top: bool = True) -> Completion:
     )
 
 
-def _answer(endpoint: str, completion: Completion) -> dict[str, Any]:
-    body = response_body(endpoint, "smollm2", completion, 1_700_000_000)
-    line = orjson.loads(answer_line("batch_1", 7, "row-7", body))
+def _response(endpoint: Endpoint, completion: Completion) -> dict[str, Any]:
+    """The response body of an output line."""
+    body = endpoint.respond(completion, "smollm2", 1_700_000_000)
+    line = orjson.loads(output_line("batch_1", 7, "row-7", body, endpoint.id_prefix))
     assert list(line) == ["id", "custom_id", "response", "error"]
     assert line["id"].startswith("batch_req_")
     assert line["custom_id"] == "row-7"
@@ -52,8 +49,8 @@ def _answer(endpoint: str, completion: Completion) -> dict[str, Any]:
     return found
 
 
-def test_a_chat_answer_parses_as_openais_type() -> None:
-    body = _answer(CHAT, _completion(logprobs=True))
+def test_a_chat_response_parses_as_openais_type() -> None:
+    body = _response(chat.ENDPOINT, _completion(logprobs=True))
     parsed = ChatCompletion.model_validate(body, strict=True)
     assert parsed.id.startswith("chatcmpl-")
     assert [choice.finish_reason for choice in parsed.choices] == ["stop", "length"]
@@ -73,8 +70,8 @@ def test_a_chat_answer_parses_as_openais_type() -> None:
     assert [token.logprob for token in logprobs.content[0].top_logprobs] == [-0.5, -9999.0]
 
 
-def test_a_text_answer_parses_as_openais_type() -> None:
-    body = _answer(COMPLETIONS, _completion(logprobs=True))
+def test_a_text_response_parses_as_openais_type() -> None:
+    body = _response(completions.ENDPOINT, _completion(logprobs=True))
     parsed = OpenAICompletion.model_validate(body, strict=True)
     assert parsed.id.startswith("cmpl-")
     logprobs = parsed.choices[1].logprobs
@@ -85,25 +82,27 @@ def test_a_text_answer_parses_as_openais_type() -> None:
 
 
 def test_no_logprobs_asked_for_is_null() -> None:
-    assert _answer(CHAT, _completion())["choices"][0]["logprobs"] is None
-    text = _answer(COMPLETIONS, _completion(logprobs=True, top=False))
+    assert _response(chat.ENDPOINT, _completion())["choices"][0]["logprobs"] is None
+    text = _response(completions.ENDPOINT, _completion(logprobs=True, top=False))
     assert text["choices"][0]["logprobs"]["top_logprobs"] is None
 
 
-def test_a_duplicate_has_the_same_answer_and_its_whole_prompt_cached() -> None:
-    body = response_body(CHAT, "smollm2", _completion(), 1)
+def test_a_duplicate_has_the_same_choices_and_its_whole_prompt_cached() -> None:
+    body = chat.respond(_completion(), "smollm2", 1)
     copy = as_duplicate(body)
     assert copy["choices"] == body["choices"]
     assert copy["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
-    first = orjson.loads(answer_line("batch_1", 1, "a", body))
-    second = orjson.loads(answer_line("batch_1", 2, "b", copy))
+    first = orjson.loads(output_line("batch_1", 1, "a", body, "chatcmpl-"))
+    second = orjson.loads(output_line("batch_1", 2, "b", copy, "chatcmpl-"))
     assert first["id"] != second["id"]
     assert first["response"]["body"]["id"] != second["response"]["body"]["id"]
 
 
 def test_ids_stay_the_same_when_a_line_is_computed_again() -> None:
-    body = response_body(CHAT, "smollm2", _completion(), 1)
-    assert answer_line("batch_1", 1, "a", body) == answer_line("batch_1", 1, "a", body)
+    body = chat.respond(_completion(), "smollm2", 1)
+    assert output_line("batch_1", 1, "a", body, "chatcmpl-") == output_line(
+        "batch_1", 1, "a", body, "chatcmpl-"
+    )
 
 
 def test_a_bad_line_carries_its_number_and_reason() -> None:

@@ -16,7 +16,7 @@ def _packed(lines: list[dict[str, Any]]) -> bytes:
     return gzip.compress(b"\n".join(map(orjson.dumps, lines)))
 
 
-def test_a_gzipped_input_is_answered_like_a_plain_one(bench: Any, line: Line) -> None:
+def test_a_gzipped_input_is_run_like_a_plain_one(bench: Any, line: Line) -> None:
     lines = [line(f"row{i}", [i + 2, 3]) for i in range(60)]
     job = bench.finish(bench.create([_packed(lines)]))
     assert (job.state, job.n_lines, job.n_ok) == (JobState.COMPLETED, 60, 60)
@@ -85,7 +85,7 @@ def test_deep_nesting_is_refused_without_a_crash(bench: Any, line: Line, opening
 
 
 @pytest.mark.parametrize("field", ["prompt", "logit_bias", "stop", "user", "no such field"])
-def test_nesting_as_deep_as_the_parser_allows_ends_as_that_lines_answer(
+def test_nesting_as_deep_as_the_parser_allows_ends_as_that_lines_error(
     bench: Any, line: Line, field: str
 ) -> None:
     nested = b"[" * 1_000 + b"]" * 1_000

@@ -43,7 +43,7 @@ def test_every_line_is_in_exactly_one_group(lines: list[PlannedLine]) -> None:
 
 
 @given(inputs)
-def test_only_equal_deterministic_lines_share_an_answer(lines: list[PlannedLine]) -> None:
+def test_only_equal_deterministic_lines_share_a_response(lines: list[PlannedLine]) -> None:
     leaders = []
     for group in arrange(lines, 1):
         first = group.leader
@@ -165,7 +165,7 @@ def test_a_prefix_is_never_left_and_met_again(found: list[bytes], data: st.DataO
         before = prefixes
 
 
-def test_the_longest_answers_come_first_on_every_level() -> None:
+def test_the_longest_outputs_come_first_on_every_level() -> None:
     prompts = [pack_tokens(ids) for ids in ([1, 1], [1, 2], [2, 1], [2, 2], [3, 3])]
     assert depth_first(prompts, [1, 5, 9, 2, 7], 1) == [2, 3, 4, 1, 0]
     assert depth_first(prompts, [1, 1, 1, 1, 1], 1) == [0, 1, 2, 3, 4]

@@ -132,7 +132,7 @@ def test_a_doubled_line_keeps_its_custom_id_for_the_error_file(
 
 def _one(body: dict[str, Any], models: TextModels, endpoint: str = CHAT) -> Any:
     tokenizer = LineTokenizer(endpoint, models, default_max_tokens=20)
-    (result,) = tokenizer.plan([InputLine(7, "id", body.get("model", "smollm2"), body)])
+    (result,) = tokenizer.tokenize([InputLine(7, "id", body.get("model", "smollm2"), body)])
     return result
 
 
@@ -140,7 +140,7 @@ def _said(words: int) -> list[dict[str, str]]:
     return [{"role": "user", "content": "w " * words}]
 
 
-def test_a_prompt_is_tokenized_and_its_answer_limited(models: TextModels) -> None:
+def test_a_prompt_is_tokenized_and_its_output_limited(models: TextModels) -> None:
     row = _one({"messages": _said(9), "temperature": 0}, models)
     assert isinstance(row, PlannedLine)
     assert row.prompt_tokens == 10  # the role and nine words, no special tokens added
@@ -155,7 +155,7 @@ def test_a_limit_that_is_not_set_ends_at_the_context(models: TextModels) -> None
     assert not row.deterministic
 
 
-def test_the_budget_counts_every_answer(models: TextModels) -> None:
+def test_the_budget_counts_every_output(models: TextModels) -> None:
     row = _one({"prompt": [5, 6], "n": 3, "max_tokens": 4}, models, TEXT)
     assert row.budget == 2 + 12
 
@@ -214,7 +214,7 @@ def test_a_text_that_cannot_be_encoded_is_its_own_lines_problem_alone() -> None:
         InputLine(number, f"id{number}", "m", {"prompt": prompt})
         for number, prompt in enumerate(["good", "bad", "fine"], 1)
     ]
-    first, second, third = LineTokenizer(TEXT, models, default_max_tokens=20).plan(lines)
+    first, second, third = LineTokenizer(TEXT, models, default_max_tokens=20).tokenize(lines)
     assert isinstance(first, PlannedLine)
     assert isinstance(third, PlannedLine)
     assert isinstance(second, Problem)

@@ -9,7 +9,7 @@ from storage.jobs import jobs
 from storage.jobs.jobs import NewJob
 from storage.registry import files
 from storage.streams.jsonl import Line as FileLine
-from worker.endpoints.responses import request_id
+from worker.endpoints.result_lines import result_id
 from worker.plan.retry import FailedLines
 
 Line = Callable[..., dict[str, Any]]
@@ -60,11 +60,11 @@ def test_only_the_failed_lines_are_planned_under_their_own_numbers(bench: Any, l
         0,
         4,
     )
-    assert len(bench.lab.submitted) == asked, "no line that was answered is computed again"
+    assert len(bench.lab.submitted) == asked, "no line that has an output is run again"
     errors = bench.read(second.err_key)
     assert [row["response"]["body"]["error"]["line"] for row in errors] == [4, 6, 7, 9]
     codes = [row["response"]["body"]["error"]["code"] for row in errors]
-    assert codes[2] == "duplicate_custom_id", "the line it doubles was answered in the first batch"
+    assert codes[2] == "duplicate_custom_id", "the line it doubles has an output of the first batch"
     assert _ids(errors) == ["c", None, "a", "f"]
 
 
@@ -122,7 +122,7 @@ def test_the_error_file_is_read_no_further_than_the_input(line: Line) -> None:
     def errors() -> Iterator[FileLine]:
         for number in range(1, 1_000, 2):
             read.append(number)
-            yield FileLine(number, b'{"id": "%s"}' % request_id("batch_1", number).encode())
+            yield FileLine(number, b'{"id": "%s"}' % result_id("batch_1", number).encode())
 
     failed = FailedLines("batch_1", errors())
     assert [number for number in range(1, 100) if number in failed] == list(range(1, 100, 2))

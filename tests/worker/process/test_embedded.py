@@ -100,7 +100,7 @@ def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> No
     worker = EmbeddedWorker(site.settings)
     worker.start()
     try:
-        _a_job_is_answered(site)
+        _a_job_is_run(site)
         _a_cancelled_job_ends_soon(site)
         left = site.create([_chat(f"row{i}", f"Tell me of {i}.", 2_000) for i in range(20)])
         site.wait(left, lambda view: view.job.state == JobState.RUNNING)
@@ -117,7 +117,7 @@ def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> No
     site.database.close()
 
 
-def _a_job_is_answered(site: Site) -> None:
+def _a_job_is_run(site: Site) -> None:
     questions = ["What is the capital of France?", "Say hello.", "Name a colour."]
     lines = [_chat(f"row{i}", questions[i % 3]) for i in range(12)]
     lines += [_chat(f"own{i}", f"What comes after {i}?", logprobs=True) for i in range(12)]
@@ -126,10 +126,10 @@ def _a_job_is_answered(site: Site) -> None:
     assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 24, 0)
     output = site.read(job.out_key)
     assert [row["custom_id"] for row in output] == [line["custom_id"] for line in lines]
-    answers = [ChatCompletion.model_validate(row["response"]["body"]) for row in output]
-    assert "Paris" in (answers[0].choices[0].message.content or "")
-    assert answers[0].choices == answers[9].choices
-    assert answers[-1].choices[0].logprobs is not None
+    responses = [ChatCompletion.model_validate(row["response"]["body"]) for row in output]
+    assert "Paris" in (responses[0].choices[0].message.content or "")
+    assert responses[0].choices == responses[9].choices
+    assert responses[-1].choices[0].logprobs is not None
     assert job.plan is not None
     assert job.plan["duplicate_lines"] == 9
 

@@ -32,41 +32,41 @@ Listen = Callable[[Valkey], threading.Semaphore]
 
 @pytest.fixture
 def listen(make_bench: Any) -> Iterator[Listen]:
-    """Listens with a worker of its own; the semaphore counts the rings that it heard."""
+    """Listens with a worker of its own; the semaphore counts the wake-ups that it heard."""
     listeners: list[Listener] = []
 
     def start(valkey: Valkey) -> threading.Semaphore:
         bench = make_bench(broker_url=valkey.url)
         worker: WorkerContext = bench.worker
-        rings = threading.Semaphore(0)
+        wakes = threading.Semaphore(0)
         app = celery_app(worker.settings)
         app.conf.worker_enable_remote_control = False
-        add_tasks(app, worker, rings.release)
+        add_tasks(app, worker, wakes.release)
         listener = Listener(app, worker, ["smollm2"])
         listeners.append(listener)
         listener.start()
-        return rings
+        return wakes
 
     yield start
     for listener in listeners:
         listener.stop(5)
 
 
-def _rung(wakeups: Wakeups, rings: threading.Semaphore, wakeup: Wakeup, seconds: float) -> bool:
-    """Ring until one is heard, at most so long."""
+def _heard(wakeups: Wakeups, wakes: threading.Semaphore, wakeup: Wakeup, seconds: float) -> bool:
+    """Send a wake-up until one is heard, for at most so many seconds; whether it was."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         wakeups.send(wakeup)
-        if rings.acquire(timeout=0.5):
+        if wakes.acquire(timeout=0.5):
             return True
     return False
 
 
-def test_every_kind_of_doorbell_is_heard_and_flushing_breaks_none(
+def test_every_kind_of_wakeup_is_heard_and_flushing_breaks_none(
     valkey: Valkey, listen: Listen
 ) -> None:
     wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
-    rings = listen(valkey)
+    wakes = listen(valkey)
     every = (
         Wakeup.plan("batch_1"),
         Wakeup.finalize("batch_1"),
@@ -74,34 +74,34 @@ def test_every_kind_of_doorbell_is_heard_and_flushing_breaks_none(
         Wakeup.reconcile(),
     )
     for wakeup in every:
-        assert _rung(wakeups, rings, wakeup, 30)
+        assert _heard(wakeups, wakes, wakeup, 30)
     for _ in range(3):
         valkey.flush()
-        while rings.acquire(timeout=0.1):
+        while wakes.acquire(timeout=0.1):
             pass
         for wakeup in every:
             # One wake-up each, no second chance: the queue and its bindings are gone by now.
             wakeups.send(wakeup)
-            assert rings.acquire(timeout=10)
+            assert wakes.acquire(timeout=10)
 
 
 def test_a_restart_is_survived_and_nobody_waits_meanwhile(valkey: Valkey, listen: Listen) -> None:
     wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
-    rings = listen(valkey)
-    assert _rung(wakeups, rings, Wakeup.plan("batch_1"), 30)
+    wakes = listen(valkey)
+    assert _heard(wakeups, wakes, Wakeup.plan("batch_1"), 30)
     valkey.kill()
     began = time.monotonic()
     for _ in range(100):
         wakeups.send(Wakeup.plan("batch_1"))
     assert time.monotonic() - began < SILENT_SECONDS, "only the first was tried"
     valkey.start()
-    assert _rung(wakeups, rings, Wakeup.plan("batch_1"), 30)
+    assert _heard(wakeups, wakes, Wakeup.plan("batch_1"), 30)
 
 
 def test_a_listener_may_start_before_its_broker(valkey: Valkey, listen: Listen) -> None:
     valkey.kill()
-    rings = listen(valkey)
+    wakes = listen(valkey)
     time.sleep(0.5)
     valkey.start()
     wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
-    assert _rung(wakeups, rings, Wakeup.drain("smollm2"), 30)
+    assert _heard(wakeups, wakes, Wakeup.drain("smollm2"), 30)

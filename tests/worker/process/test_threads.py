@@ -1,4 +1,4 @@
-"""The threads of a worker: they look by themselves, hurry when rung, and leave in good order."""
+"""A worker's threads: they look by themselves, hurry after a wake-up, and end in good order."""
 
 import threading
 import time
@@ -51,7 +51,7 @@ def test_a_job_is_done_without_a_single_wakeup(make_bench: Any, line: Line, star
     assert (bench.job(job_id).state, bench.job(job_id).n_ok) == (JobState.COMPLETED, 2)
 
 
-def test_a_ring_is_quicker_than_the_beat(make_bench: Any, line: Line, start: Start) -> None:
+def test_a_wakeup_is_quicker_than_the_next_look(make_bench: Any, line: Line, start: Start) -> None:
     bench = make_bench(reconcile_seconds=600)
     threads = start(bench, models=[])
     time.sleep(0.2)  # the first look finds nothing
@@ -60,7 +60,7 @@ def test_a_ring_is_quicker_than_the_beat(make_bench: Any, line: Line, start: Sta
     _until(lambda: bench.job(job_id).state == JobState.RUNNING)
 
 
-def test_leaving_lets_what_is_in_hand_end_and_begins_nothing(
+def test_leaving_lets_begun_chunks_end_and_begins_none(
     make_bench: Any, line: Line, start: Start
 ) -> None:
     bench = make_bench(chunk_lines=8, reconcile_seconds=0.05)
@@ -112,7 +112,7 @@ def test_planning_leaves_a_thread_for_the_engine_and_doubles_nothing(
         assert leave.wait(timeout=20)
 
     monkeypatch.setattr("worker.process.threads.plan_job", plan)
-    start(bench, preparers=2)
+    start(bench, job_threads=2)
     _until(lambda: bench.chunks(planned)[0].state == ChunkState.DONE)
     _until(lambda: len(seen) == 2)
     time.sleep(0.2)
@@ -135,6 +135,6 @@ def test_a_job_that_fails_oddly_keeps_no_other_back(
         plan_job(worker, job_id)
 
     monkeypatch.setattr("worker.process.threads.plan_job", plan)
-    start(bench, preparers=1)
+    start(bench, job_threads=1)
     _until(lambda: bench.job(second).state != JobState.VALIDATING)
     assert bench.job(first).state == JobState.VALIDATING

@@ -43,7 +43,7 @@ def _claimed(
         assert chunk is not None
         with worker.store.reader(chunk.plan_key) as stream:
             runs.append(ChunkRun(chunk, PlanFile(stream.read())))
-        held.append(leases.hold(runs[-1], since))
+        held.append(leases.add(runs[-1], since))
     return job_id, leases, held
 
 

@@ -54,7 +54,7 @@ def make_run() -> Iterator[Callable[..., ChunkRun]]:
         run.close()
 
 
-def _answer(request_id: str, reason: Any = "stop", **fields: Any) -> Completion:
+def _completion(request_id: str, reason: Any = "stop", **fields: Any) -> Completion:
     outputs = (Output(0, (1,), "text", reason),)
     return Completion(request_id, (7, 8), outputs, **fields)
 
@@ -74,16 +74,16 @@ def test_half_of_a_split_computes_its_share_of_equal_lines(make_run: MakeRun) ->
     run = make_run(2, 4)
     (request,) = run.requests()
     assert request.prompt == (7, 8)
-    run.accept(_answer(request.id))
+    run.accept(_completion(request.id))
     assert [record["line"] for record in _records(run)] == [3, 4]
 
 
-def test_an_answer_goes_to_every_equal_line_and_counts_for_each(make_run: MakeRun) -> None:
+def test_a_completion_goes_to_every_equal_line_and_counts_for_each(make_run: MakeRun) -> None:
     run = make_run()
     small, large = run.requests()
-    run.accept(_answer(small.id, cached_tokens=0))
-    run.accept(_answer(large.id, cached_tokens=1))
-    run.accept(_answer(large.id, cached_tokens=1))  # told twice
+    run.accept(_completion(small.id, cached_tokens=0))
+    run.accept(_completion(large.id, cached_tokens=1))
+    run.accept(_completion(large.id, cached_tokens=1))  # told twice
     records = _records(run)
     assert [record["line"] for record in records] == [1, 2, 3, 4]
     assert run.counts.ok == 4
@@ -115,23 +115,23 @@ def test_a_request_that_the_engine_refuses_is_an_error_of_each_equal_line(
     assert run.counts.err == 3
 
 
-def test_giving_up_keeps_what_is_answered(make_run: MakeRun) -> None:
+def test_giving_up_keeps_what_is_complete(make_run: MakeRun) -> None:
     run = make_run()
     small, large = run.requests()
-    run.accept(_answer(small.id))
+    run.accept(_completion(small.id))
     run.give_up(StopReason.EXPIRED)
-    run.accept(_answer(large.id, "cancelled"))
+    run.accept(_completion(large.id, "cancelled"))
     assert run.pending == 0
     assert (run.counts.ok, run.counts.err) == (1, 3)
     assert [record["ok"] for record in _records(run)] == [False, True, False, False]
 
 
-def test_a_line_without_an_answer_is_never_written_as_if_it_had_one(make_run: MakeRun) -> None:
+def test_a_line_without_a_completion_is_never_written_as_if_it_had_one(make_run: MakeRun) -> None:
     with pytest.raises(BrokenResult):
         _records(make_run())
 
 
-def test_large_answers_lie_on_disk_and_come_back() -> None:
+def test_large_responses_lie_on_disk_and_come_back() -> None:
     spool = ResponseSpool(memory_bytes=100)
     for position in range(20):
         spool.add(position, {"text": "é" * position})

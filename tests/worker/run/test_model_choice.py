@@ -57,7 +57,7 @@ def test_an_urgent_job_of_another_model_does_not_wait_until_this_one_is_dry(
             bench.jobs.append(_job(bench, line, "other", 5))
 
     bench.lab.before_poll = later
-    # The look is at most a second old; here it is made anew each time.
+    # What was read of the jobs is at most a second old.
     assert drain(bench.worker) > 0
     order = _models_run(bench)
     assert order in (["smollm2", "other", "smollm2"], ["smollm2", "other"])
@@ -74,7 +74,7 @@ def test_a_loaded_model_stays_among_its_equals(make_bench: Any, line: Line) -> N
     assert bench.lab.starts == 2
 
 
-def test_another_model_has_its_turn_only_when_nothing_is_in_hand(
+def test_another_model_follows_only_when_the_engine_has_no_request_left(
     make_bench: Any, line: Line
 ) -> None:
     bench = _bench(make_bench)
@@ -82,7 +82,7 @@ def test_another_model_has_its_turn_only_when_nothing_is_in_hand(
     choice = ModelChoice(bench.worker, None)
     assert choice.next(switch=True) == "smollm2"
     _job(bench, line, "other", 5)
-    choice.look_again()
+    choice.refresh()
     assert choice.next(switch=False) is None
     assert choice.next(switch=True) == "other"
 

@@ -1,11 +1,12 @@
-"""Bodies of both endpoints: what they mean, and each wrong parameter by name."""
+"""Bodies of ``/v1/chat/completions``: what they mean, and each wrong parameter by name."""
 
 from typing import Any
 
 import pytest
 
 from engine.params import SamplingParams
-from worker.endpoints import ChatPrompt, TextPrompt, TokenPrompt, parse_chat, parse_completion
+from worker.endpoints.chat import parse
+from worker.endpoints.endpoint import ChatPrompt
 from worker.errors import BodyError
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -15,25 +16,15 @@ def _chat(**options: Any) -> dict[str, Any]:
     return {"model": "m", "messages": HELLO, **options}
 
 
-def _text(**options: Any) -> dict[str, Any]:
-    return {"model": "m", "prompt": "hello", **options}
-
-
-def test_defaults_of_chat_leave_the_length_to_the_planner() -> None:
-    parsed = parse_chat(_chat())
+def test_defaults_leave_the_length_to_the_planner() -> None:
+    parsed = parse(_chat())
     assert parsed.prompt == ChatPrompt(HELLO)
     assert parsed.params == SamplingParams(max_tokens=None)
 
 
-def test_defaults_of_completions_are_openais() -> None:
-    parsed = parse_completion(_text())
-    assert parsed.prompt == TextPrompt("hello")
-    assert parsed.params.max_tokens == 16
-
-
 def test_template_arguments_are_scalars_under_names_of_their_own() -> None:
     given = {"enable_thinking": False, "budget": 7, "scale": 0.5, "style": "terse", "x": None}
-    prompt = parse_chat(_chat(chat_template_kwargs=given)).prompt
+    prompt = parse(_chat(chat_template_kwargs=given)).prompt
     assert prompt == ChatPrompt(HELLO, given)
 
 
@@ -57,7 +48,7 @@ def test_template_arguments_are_scalars_under_names_of_their_own() -> None:
 )
 def test_template_arguments_replace_nothing_of_the_servers(name: str, value: Any) -> None:
     with pytest.raises(BodyError) as caught:
-        parse_chat(_chat(chat_template_kwargs={name: value}))
+        parse(_chat(chat_template_kwargs={name: value}))
     assert caught.value.param == f"chat_template_kwargs.{name}"
 
 
@@ -71,13 +62,13 @@ def test_template_arguments_replace_nothing_of_the_servers(name: str, value: Any
 )
 def test_options_have_limits(options: dict[str, Any], param: str) -> None:
     with pytest.raises(BodyError) as caught:
-        parse_chat(_chat(**options))
+        parse(_chat(**options))
     assert (caught.value.param, caught.value.code) == (param, "invalid_value")
-    parse_chat(_chat(stop=["x" * 1_024], logit_bias={str(i): 1 for i in range(1_024)}))
+    parse(_chat(stop=["x" * 1_024], logit_bias={str(i): 1 for i in range(1_024)}))
 
 
 def test_every_sampling_option_is_read() -> None:
-    params = parse_chat(
+    params = parse(
         _chat(
             max_completion_tokens=7,
             max_tokens=9,
@@ -131,10 +122,10 @@ def test_every_sampling_option_is_read() -> None:
 
 def test_null_means_not_set() -> None:
     options = dict.fromkeys(["temperature", "stop", "max_tokens", "logprobs", "seed", "tools"])
-    assert parse_chat(_chat(**options)).params == SamplingParams(max_tokens=None)
+    assert parse(_chat(**options)).params == SamplingParams(max_tokens=None)
 
 
-def test_text_parts_and_the_developer_role_become_plain_messages() -> None:
+def test_text_content_and_the_developer_role_become_plain_messages() -> None:
     messages = [
         {"role": "developer", "content": [{"type": "text", "text": "be"}]},
         {"role": "assistant", "content": None},
@@ -143,26 +134,13 @@ def test_text_parts_and_the_developer_role_become_plain_messages() -> None:
             "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}],
         },
     ]
-    prompt = parse_chat({"messages": messages}).prompt
+    prompt = parse({"messages": messages}).prompt
     assert isinstance(prompt, ChatPrompt)
     assert prompt.messages == [
         {"role": "system", "content": "be"},
         {"role": "assistant", "content": ""},
         {"role": "user", "content": "one\ntwo"},
     ]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "meant"),
-    [
-        ("hi", TextPrompt("hi")),
-        (["hi"], TextPrompt("hi")),
-        ([1, 2], TokenPrompt((1, 2))),
-        ([[1, 2]], TokenPrompt((1, 2))),
-    ],
-)
-def test_forms_of_one_prompt(prompt: Any, meant: object) -> None:
-    assert parse_completion({"prompt": prompt}).prompt == meant
 
 
 @pytest.mark.parametrize(
@@ -207,36 +185,12 @@ def test_forms_of_one_prompt(prompt: Any, meant: object) -> None:
         ),
     ],
 )
-def test_wrong_chat_parameters(options: dict[str, Any], code: str, param: str) -> None:
+def test_wrong_parameters(options: dict[str, Any], code: str, param: str) -> None:
     with pytest.raises(BodyError) as caught:
-        parse_chat(_chat(**options))
-    assert (caught.value.code, caught.value.param) == (code, param)
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "param"),
-    [
-        ({"prompt": None}, "missing_required_parameter", "prompt"),
-        ({"prompt": ""}, "invalid_value", "prompt"),
-        ({"prompt": []}, "invalid_value", "prompt"),
-        ({"prompt": ["a", "b"]}, "invalid_value", "prompt"),
-        ({"prompt": [[1], [2]]}, "invalid_value", "prompt"),
-        ({"prompt": {"a": 1}}, "invalid_type", "prompt"),
-        ({"prompt": [1.5]}, "invalid_type", "prompt[0]"),
-        ({"messages": []}, "unknown_parameter", "messages"),
-        ({"echo": True}, "unsupported_parameter", "echo"),
-        ({"suffix": "x"}, "unsupported_parameter", "suffix"),
-        ({"best_of": 3}, "unsupported_parameter", "best_of"),
-        ({"logprobs": 21}, "invalid_value", "logprobs"),
-        ({"logprobs": True}, "invalid_type", "logprobs"),
-    ],
-)
-def test_wrong_completion_parameters(options: dict[str, Any], code: str, param: str) -> None:
-    with pytest.raises(BodyError) as caught:
-        parse_completion(_text(**options))
+        parse(_chat(**options))
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
 def test_a_type_error_says_what_was_expected_and_what_came() -> None:
     with pytest.raises(BodyError, match="expected a number, but got a string instead"):
-        parse_chat(_chat(temperature="hot"))
+        parse(_chat(temperature="hot"))
