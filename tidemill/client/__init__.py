@@ -12,14 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_URL", "Client", "Upload"]
 
-_MODULES = {
-    "DEFAULT_URL": "tidemill.client.client",
-    "Client": "tidemill.client.client",
-    "Upload": "tidemill.client.uploads",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    return getattr(import_module("tidemill.client.client"), name)

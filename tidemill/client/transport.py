@@ -1,4 +1,4 @@
-"""HTTP for the client: sent again where that is safe, errors typed, JSON decoded."""
+"""HTTP for the client: sent again where that is safe, errors typed, JSON parsed."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -53,7 +53,7 @@ class Transport:
         Raises:
             ClientError: the response is not of this kind.
         """
-        return _decode(self._send(partial(self._http.get, path, params=params), safe=True), kind)
+        return _parsed(self._send(partial(self._http.get, path, params=params), safe=True), kind)
 
     def post(
         self,
@@ -80,7 +80,7 @@ class Transport:
             data = content() if content is not None else None
             return self._http.post(path, json=body, content=data, headers=headers)
 
-        return _decode(self._send(send, safe=safe), kind)
+        return _parsed(self._send(send, safe=safe), kind)
 
     def delete(self, path: str) -> None:
         """Delete a resource."""
@@ -138,7 +138,7 @@ class Transport:
         return ServiceUnreachable(f"The connection to {self.url} broke off.")
 
 
-def _decode(response: httpx.Response, kind: type[T]) -> T:
+def _parsed(response: httpx.Response, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(response.content, type=kind)
     except msgspec.MsgspecError as error:
