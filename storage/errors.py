@@ -148,3 +148,21 @@ class LineTooLong(StorageError):
     """A line is longer than the limit."""
 
     code = "line_too_long"
+
+
+class DatasetError(StorageError):
+    """A dataset could not be read or written."""
+
+    code = "dataset_error"
+
+
+class InputNotUnderstood(DatasetError):
+    """The input file is not one that Tidemill understands."""
+
+    code = "input_not_understood"
+
+
+class ResultNotUnderstood(DatasetError):
+    """The service's result file holds a line that is no result."""
+
+    code = "result_not_understood"

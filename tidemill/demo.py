@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tidemill.answers import read_answers
+from storage.datasets.readers.results import read_results
 from tidemill.client.shapes import Batch, Usage
 from tidemill.errors import StartFailed, TidemillError
+from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.progress import duration, reporter
 
 SYSTEM = (
@@ -145,8 +146,8 @@ def run(client: OpenAI, requests: Path, console: Console) -> Batch:
     )
     with reporter(console) as report:
         while True:
-            answer = client.batches.retrieve(created.id)
-            batch = msgspec.json.decode(answer.to_json(), type=Batch)
+            retrieved = client.batches.retrieve(created.id)
+            batch = msgspec.json.decode(retrieved.to_json(), type=Batch)
             report.update(batch)
             if batch.finished:
                 return batch
@@ -163,9 +164,11 @@ def show(client: OpenAI, batch: Batch, items: list[Docstring], console: Console)
     table.add_column("item", overflow="fold", ratio=2)
     table.add_column("documentation", ratio=3)
     table.add_column("answer", ratio=3)
-    for answer in list(read_answers([content]))[:SHOWN_ROWS]:
-        name = answer.custom_id or ""
-        asked, answered = (" ".join(text.split()) for text in (texts[name], answer.text or ""))
+    with dataset_errors():
+        results = list(read_results([content]))
+    for result in results[:SHOWN_ROWS]:
+        name = result.custom_id or ""
+        asked, answered = (" ".join(text.split()) for text in (texts[name], result.text or ""))
         table.add_row(Text(name), Text(asked), Text(answered))
     console.print(table)
 

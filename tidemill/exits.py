@@ -1,10 +1,6 @@
 """The exit codes of the `tidemill` command."""
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tidemill.client.shapes import Batch
 
 
 class ExitCode(IntEnum):
@@ -25,10 +21,10 @@ HELP = (
 )
 
 
-def of_batch(batch: "Batch") -> ExitCode:
+def of_batch(status: str, failed_lines: int) -> ExitCode:
     """The exit code that says how a finished batch ended."""
-    if batch.status == "failed":
+    if status == "failed":
         return ExitCode.BATCH_FAILED
-    if batch.status in ("cancelled", "expired"):
+    if status in ("cancelled", "expired"):
         return ExitCode.STOPPED
-    return ExitCode.LINES_FAILED if batch.request_counts.failed else ExitCode.OK
+    return ExitCode.LINES_FAILED if failed_lines else ExitCode.OK

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from storage.errors import LineTooLong
+from storage.streams.lines import is_blank_bytes
 
 BLOCK_BYTES = 1 << 18
 _BOM = b"\xef\xbb\xbf"
@@ -40,7 +41,7 @@ def read_lines(stream: BinaryIO, *, max_line_bytes: int) -> Iterator[Line]:
         data = data.removesuffix(b"\r")
         if len(data) > max_line_bytes:
             yield _too_long(number, max_line_bytes)
-        elif data and not data.isspace():
+        elif not is_blank_bytes(data):
             yield Line(number, data)
 
 

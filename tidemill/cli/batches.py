@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from tidemill.cli import options
-from tidemill.cli.run import opened
 from tidemill.exits import of_batch
 
 
@@ -70,7 +69,7 @@ def watch(
             print_summary(summarize(client, batch, Written(), started))
     if as_json:
         print_json(batch)
-    raise typer.Exit(of_batch(batch))
+    raise typer.Exit(of_batch(batch.status, batch.request_counts.failed))
 
 
 def fetch(
@@ -85,7 +84,7 @@ def fetch(
         typer.Option("--join", help="The plain input of the batch, to put the answers beside."),
     ] = None,
     column: options.Column = None,
-    answer_column: options.AnswerColumn = "answer",
+    answer_column: options.ResultColumn = "answer",
     url: options.Url = None,
     api_key: options.ApiKey = None,
     home: options.Home = None,
@@ -101,24 +100,25 @@ def fetch(
 
         tidemill fetch batch_01k4 --join reviews.parquet -o answered.parquet
     """
+    from storage.datasets.values.sources import Kind
     from tidemill.cli.render import print_problems, say_written
     from tidemill.errors import NotFinished
-    from tidemill.inputs import Kind
     from tidemill.run.files import STDOUT
+    from tidemill.run.inputs import open_input
     from tidemill.run.outputs import write_results
     from tidemill.run.session import connect
     from tidemill.run.targets import check_target, plan_target
 
     with (
         connect(url, api_key, home) as client,
-        opened(join, column, home) if join else nullcontext() as source,
+        open_input(join, column, home) if join else nullcontext() as source,
     ):
         batch = client.batch(batch_id)
         if not batch.finished:
             raise NotFinished(f"{batch.id} is {batch.status}; first: tidemill watch {batch.id}")
         target = plan_target(
             Path(f"{batch.id}.jsonl"),
-            source.kind if source else Kind.OPENAI,
+            source.kind if source else Kind.REQUESTS,
             output=output,
             errors=errors,
             format=format,
@@ -132,7 +132,7 @@ def fetch(
         print_problems(batch)
     else:
         say_written(batch, written)
-    raise typer.Exit(of_batch(batch))
+    raise typer.Exit(of_batch(batch.status, batch.request_counts.failed))
 
 
 def list_batches(

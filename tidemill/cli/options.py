@@ -59,7 +59,7 @@ Column = Annotated[
     str | None,
     typer.Option("--column", help="The field or column that holds the prompts or messages."),
 ]
-AnswerColumn = Annotated[
+ResultColumn = Annotated[
     str, typer.Option("--answer-column", help="What to call the answer in the output.")
 ]
 

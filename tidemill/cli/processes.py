@@ -1,4 +1,5 @@
-"""``tidemill api``, ``tidemill worker`` and ``tidemill reconciler``: the parts, each by itself."""
+"""``tidemill api``, ``tidemill worker`` and ``tidemill reconciler``: each in a process of its
+own."""
 
 import sys
 from typing import Annotated
@@ -6,8 +7,6 @@ from typing import Annotated
 import typer
 
 from tidemill.cli import options
-from tidemill.cli.stopping import stop_on_signals
-from tidemill.serve.signals import wait_until_set
 
 
 def api(
@@ -27,6 +26,7 @@ def api(
     """
     from tidemill.run.session import settings_for
     from tidemill.serve.logs import configure_logs
+    from tidemill.serve.signals import stop_on_signals, wait_until_set
 
     settings = settings_for(None, host=host, port=port)
     configure_logs(settings.log_level)
@@ -82,6 +82,7 @@ def worker(
     """
     from tidemill.run.session import settings_for
     from tidemill.serve.logs import configure_logs
+    from tidemill.serve.signals import stop_on_signals
 
     settings = settings_for(None, drain_seconds=drain_seconds)
     configure_logs(settings.log_level)
@@ -104,6 +105,7 @@ def reconciler() -> None:
     """
     from tidemill.run.session import settings_for
     from tidemill.serve.logs import configure_logs
+    from tidemill.serve.signals import stop_on_signals
 
     settings = settings_for(None)
     configure_logs(settings.log_level)

@@ -1,21 +1,13 @@
 """``tidemill run`` and ``tidemill submit``: a file becomes a job."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tidemill.cli import options
 from tidemill.exits import ExitCode, of_batch
 from tidemill.run.formats import Endpoint, OnInvalid
-
-if TYPE_CHECKING:
-    from tidemill.inputs import Source
-
-STDIN = Path("-")
 
 
 def run(
@@ -32,7 +24,7 @@ def run(
     top_p: options.TopP = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
-    answer_column: options.AnswerColumn = "answer",
+    answer_column: options.ResultColumn = "answer",
     home: options.Home = None,
     api_key: options.ApiKey = None,
     as_json: options.Json = False,
@@ -54,21 +46,22 @@ def run(
 
         cat prompts.txt | tidemill run - -o - | jq .answer
     """
+    from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import print_json, print_outcome, stderr
     from tidemill.errors import UsageError
-    from tidemill.requests import RequestOptions
     from tidemill.run.files import STDOUT
+    from tidemill.run.inputs import open_input
+    from tidemill.run.interrupts import interruptible
     from tidemill.run.jobs import Order, run_whole
     from tidemill.run.progress import reporter
     from tidemill.run.session import own_service
     from tidemill.run.targets import check_target, plan_target
-    from tidemill.serve.signals import interruptible
 
     if as_json and output == STDOUT:
         raise UsageError("--json and '-o -' both want standard output; choose one.")
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
-    with interruptible(), opened(input, column, home) as source:
+    with interruptible(), open_input(input, column, home) as source:
         order = Order.of(source, request)
         target = plan_target(
             input if source.path == input else Path(source.name),
@@ -86,7 +79,9 @@ def run(
     print_outcome(outcome, quiet=quiet)
     if as_json:
         print_json(outcome.summary)
-    raise typer.Exit(ExitCode.INTERRUPTED if outcome.interrupted else of_batch(outcome.batch))
+    if outcome.interrupted:
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    raise typer.Exit(of_batch(outcome.batch.status, outcome.batch.request_counts.failed))
 
 
 def submit(
@@ -120,15 +115,16 @@ def submit(
 
         tidemill watch $id && tidemill fetch $id -o answers.jsonl
     """
+    from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import print_json, stderr
-    from tidemill.requests import RequestOptions
     from tidemill.run import jobs
+    from tidemill.run.inputs import open_input
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path)
-    with opened(input, column, home) as source:
+    with open_input(input, column, home) as source:
         order = jobs.Order.of(source, request)
         with (
             connect(url, api_key, home) as client,
@@ -139,39 +135,3 @@ def submit(
         print_json(batch)
     else:
         typer.echo(batch.id)
-
-
-@contextmanager
-def opened(path: Path, column: str | None, home: Path | None) -> Iterator["Source"]:
-    """The input, told by its content; what can be read only once through a temporary copy."""
-    from tidemill.inputs import Limits, open_source
-    from tidemill.run.session import settings_for
-
-    settings = settings_for(home)
-    limits = Limits(settings.max_line_bytes, settings.max_decoded_bytes)
-    if path != STDIN and (path.is_file() or path.is_dir() or not path.exists()):
-        yield open_source(path, column=column, limits=limits)
-        return
-    import tempfile
-
-    with tempfile.NamedTemporaryFile(prefix="tidemill-") as copy:
-        name = _copy(path, copy.file)
-        yield open_source(Path(copy.name), name=name, column=column, limits=limits)
-
-
-def _copy(path: Path, destination: IO[bytes]) -> str:
-    """Read a pipe to its end; returns what to call it."""
-    import shutil
-
-    from tidemill.errors import InputError
-
-    # The shell's <(command) is /dev/fd/63 or so, which says nothing.
-    name = "stdin" if path == STDIN else "pipe" if path.name.isdigit() else path.name
-    try:
-        with nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb") as pipe:
-            shutil.copyfileobj(pipe, destination)
-        destination.flush()
-    except OSError as error:
-        # Also the end of a full disk: a pipe is kept in a temporary file while the command runs.
-        raise InputError(f"{name} cannot be read to its end: {error.strerror}.") from error
-    return name

@@ -5,8 +5,6 @@ import sys
 import typer
 
 from tidemill.cli import options
-from tidemill.cli.stopping import stop_on_signals
-from tidemill.serve.signals import wait_until_set
 
 
 def up(
@@ -29,6 +27,7 @@ def up(
     """
     from tidemill.run.session import settings_for
     from tidemill.serve.logs import configure_logs
+    from tidemill.serve.signals import stop_on_signals, wait_until_set
 
     settings = settings_for(home, host=host, port=port)
     configure_logs(settings.log_level)

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tidemill.client.client import DEFAULT_URL, Client, Upload
+    from tidemill.client.client import DEFAULT_URL, Client
+    from tidemill.client.uploads import Upload
 
 __all__ = ["DEFAULT_URL", "Client", "Upload"]
 

@@ -12,38 +12,18 @@ tries again where that is safe.
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import httpx
-import msgspec
-
-from tidemill.client.shapes import Batch, BatchPage, Envelope, File, Model, ModelList, Problem
-from tidemill.errors import ApiError, ClientError, ServiceUnreachable
-
-T = TypeVar("T")
+from tidemill.client.shapes import Batch, BatchPage, File, Model, ModelList
+from tidemill.client.transport import Transport
+from tidemill.client.uploads import Upload, form
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-READ_BYTES = 256 * 1024
-FIRST_POLL, LAST_POLL = 0.2, 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What to upload. ``chunks`` is called again for every attempt."""
-
-    filename: str
-    chunks: Callable[[], Iterable[bytes]]
-
-    @classmethod
-    def from_path(cls, path: Path) -> Self:
-        """Upload a file as it is."""
-        return cls(path.name, lambda: _read(path))
+PAGE_BATCHES = 100
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 2.0
 
 
 class Client:
@@ -69,19 +49,22 @@ class Client:
         timeout: float = 60.0,
         retries: int = 4,
     ) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
-        self.retries = retries
-        self._http = httpx.Client(
-            base_url=self.url + "/v1/",
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
-            timeout=timeout,
-            # Loopback is never behind a proxy, whatever the environment says.
-            trust_env=httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1"),
-        )
+        root = url.rstrip("/").removesuffix("/v1")
+        self._transport = Transport(root, api_key, timeout=timeout, retries=retries)
+
+    @property
+    def url(self) -> str:
+        """Where the service listens, without ``/v1``."""
+        return self._transport.url
+
+    @property
+    def retries(self) -> int:
+        """How often a call that failed for a passing reason is made again."""
+        return self._transport.retries
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -97,33 +80,25 @@ class Client:
     def upload(self, upload: Upload, *, purpose: str = "batch") -> File:
         """Upload a file in a stream."""
         boundary = secrets.token_hex(16)
-        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-
-        def send() -> httpx.Response:
-            content = _multipart(boundary, {"purpose": purpose}, upload)
-            return self._http.post("files", content=content, headers=headers)
-
-        return _decode(self._call(send), File)
+        return self._transport.post(
+            "files",
+            File,
+            content=lambda: form(boundary, {"purpose": purpose}, upload),
+            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+            safe=False,
+        )
 
     def file(self, file_id: str) -> File:
         """A file's description."""
-        return _decode(self._get(f"files/{file_id}"), File)
+        return self._transport.get(f"files/{file_id}", File)
 
     def delete_file(self, file_id: str) -> None:
         """Delete a file."""
-        self._call(partial(self._http.delete, f"files/{file_id}"))
+        self._transport.delete(f"files/{file_id}")
 
-    @contextmanager
-    def download(self, file_id: str) -> Iterator[Iterator[bytes]]:
+    def download(self, file_id: str) -> AbstractContextManager[Iterator[bytes]]:
         """Stream a file's content in pieces of any size."""
-        try:
-            with self._http.stream("GET", f"files/{file_id}/content") as response:
-                if response.is_error:
-                    response.read()
-                    raise _api_error(response)
-                yield response.iter_bytes(READ_BYTES)
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+        return self._transport.stream(f"files/{file_id}/content")
 
     def create_batch(
         self,
@@ -147,16 +122,16 @@ class Client:
 
     def batch(self, batch_id: str) -> Batch:
         """A batch as it is now."""
-        return _decode(self._get(f"batches/{batch_id}"), Batch)
+        return self._transport.get(f"batches/{batch_id}", Batch)
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         """The batches, newest first, page by page."""
         after: str | None = None
         left = limit
         while left is None or left > 0:
-            size = 100 if left is None else min(100, left)
+            size = PAGE_BATCHES if left is None else min(PAGE_BATCHES, left)
             params = {"limit": str(size)} | ({"after": after} if after else {})
-            page = _decode(self._get("batches", params), BatchPage)
+            page = self._transport.get("batches", BatchPage, params)
             yield from page.data
             if not page.has_more or not page.data:
                 return
@@ -165,14 +140,14 @@ class Client:
 
     def watch(self, batch_id: str) -> Iterator[Batch]:
         """The batch again and again, until it has finished; the last one is the finished one."""
-        wait = FIRST_POLL
+        wait = FIRST_POLL_SECONDS
         while True:
             batch = self.batch(batch_id)
             yield batch
             if batch.finished:
                 return
             time.sleep(wait)
-            wait = min(LAST_POLL, wait * 1.3)
+            wait = min(LONGEST_POLL_SECONDS, wait * 1.3)
 
     def cancel(self, batch_id: str) -> Batch:
         """Ask a batch to stop; what is done is kept."""
@@ -204,99 +179,14 @@ class Client:
             body["tidemill"] = {"priority": priority}
         return self._create(f"batches/{batch_id}/retry", body)
 
-    def _ask(self, batch_id: str, what: str) -> Batch:
-        send = partial(self._http.post, f"batches/{batch_id}/{what}")
-        return _decode(self._call(send, repeatable=True), Batch)
-
-    def _create(self, path: str, body: Mapping[str, Any]) -> Batch:
-        # One key for all attempts: after a lost answer, the same batch is returned again.
-        headers = {"Idempotency-Key": secrets.token_hex(16)}
-        send = partial(self._http.post, path, json=body, headers=headers)
-        return _decode(self._call(send, repeatable=True), Batch)
-
     def models(self) -> list[Model]:
         """The models the service may run."""
-        return _decode(self._get("models"), ModelList).data
+        return self._transport.get("models", ModelList).data
 
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> httpx.Response:
-        return self._call(partial(self._http.get, path, params=params), repeatable=True)
+    def _ask(self, batch_id: str, what: str) -> Batch:
+        return self._transport.post(f"batches/{batch_id}/{what}", Batch, safe=True)
 
-    def _call(
-        self, send: Callable[[], httpx.Response], *, repeatable: bool = False
-    ) -> httpx.Response:
-        attempt = 0
-        while True:
-            try:
-                return self._once(send)
-            except ApiError as error:
-                again = repeatable and error.retryable
-                failure: ClientError = error
-            except ServiceUnreachable as error:
-                again = repeatable or error.refused
-                failure = error
-            if not again or attempt == self.retries:
-                raise failure
-            time.sleep(min(4.0, 0.25 * 2**attempt))
-            attempt += 1
-
-    def _once(self, send: Callable[[], httpx.Response]) -> httpx.Response:
-        try:
-            response = send()
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
-        if response.is_error:
-            raise _api_error(response)
-        return response
-
-    def _unreachable(self, error: httpx.TransportError) -> ServiceUnreachable:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return ServiceUnreachable(
-                f"No service answers at {self.url}. Start one with 'tidemill up', or name another "
-                "with --url or TIDEMILL_URL.",
-                refused=True,
-            )
-        return ServiceUnreachable(f"The connection to {self.url} broke off.")
-
-
-def _read(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(READ_BYTES):
-            yield piece
-
-
-def _multipart(boundary: str, fields: Mapping[str, str], upload: Upload) -> Iterator[bytes]:
-    """The body of a form (RFC 7578) whose last field is the file, as a stream."""
-    for name, value in fields.items():
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
-        yield f"{head}{value}\r\n".encode()
-    filename = upload.filename.translate(_FILENAME_ESCAPES)
-    disposition = f'form-data; name="file"; filename="{filename}"'
-    head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\n"
-    yield f"{head}Content-Type: application/octet-stream\r\n\r\n".encode()
-    yield from upload.chunks()
-    yield f"\r\n--{boundary}--\r\n".encode()
-
-
-_FILENAME_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
-
-
-def _decode(response: httpx.Response, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(response.content, type=kind)
-    except msgspec.MsgspecError as error:
-        raise ClientError(
-            f"{response.url} did not answer as a Tidemill service does; is it one?"
-        ) from error
-
-
-def _api_error(response: httpx.Response) -> ApiError:
-    try:
-        problem = msgspec.json.decode(response.content, type=Envelope).error
-    except msgspec.MsgspecError:
-        problem = Problem(message=f"The service answered {response.status_code} without a reason.")
-    return ApiError(
-        problem.message,
-        status=response.status_code,
-        code=problem.code or problem.type,
-        param=problem.param,
-    )
+    def _create(self, path: str, body: Mapping[str, Any]) -> Batch:
+        # One key for all tries: where a response was lost, the same batch is returned again.
+        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        return self._transport.post(path, Batch, body=body, headers=headers, safe=True)

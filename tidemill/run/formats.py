@@ -1,4 +1,4 @@
-"""The names a user may give on the command line. No imports: every command starts through here."""
+"""Names that a user may give on the command line. Every command imports this: keep it cheap."""
 
 from enum import StrEnum
 
@@ -20,7 +20,9 @@ class Endpoint(StrEnum):
     @property
     def path(self) -> str:
         """The API's path."""
-        return "/v1/chat/completions" if self is Endpoint.CHAT else "/v1/completions"
+        from storage.endpoints import CHAT_COMPLETIONS, COMPLETIONS
+
+        return CHAT_COMPLETIONS if self is Endpoint.CHAT else COMPLETIONS
 
 
 class OnInvalid(StrEnum):

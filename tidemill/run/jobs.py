@@ -9,18 +9,21 @@ from typing import Self
 
 from msgspec import Struct
 
-from tidemill.answers import read_answers
-from tidemill.client.client import Client, Upload
+from storage.datasets.readers.results import read_results
+from storage.datasets.request_lines import RequestOptions
+from storage.datasets.values.sources import Kind, Source
+from tidemill.client.client import Client
 from tidemill.client.shapes import Batch, Usage
+from tidemill.client.uploads import Upload
 from tidemill.errors import ApiError, ResultsNotWritten, StartFailed, TidemillError
-from tidemill.inputs import Kind, Source
-from tidemill.requests import RequestOptions, upload_of
+from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.files import STDOUT
 from tidemill.run.formats import OnInvalid
 from tidemill.run.outputs import Written, write_results
 from tidemill.run.progress import Reporter, with_progress
 from tidemill.run.session import Session
 from tidemill.run.targets import Target
+from tidemill.run.uploads import upload_of
 
 MAX_METADATA = 512
 MAX_FAILURES_READ = 100_000
@@ -76,7 +79,7 @@ class Order:
     def of(cls, source: Source, options: RequestOptions) -> Self:
         """The order for a source; `UsageError` where the options do not fit it."""
         upload = upload_of(source, options)
-        endpoint = source.endpoint if source.kind is Kind.OPENAI else options.endpoint
+        endpoint = source.endpoint if source.kind is Kind.REQUESTS else options.endpoint
         return cls(source.name, upload, endpoint)
 
 
@@ -127,7 +130,7 @@ def how_to_fetch(session: Session, batch: Batch, source: Source, target: Target)
     """The commands that write a finished run's results once more."""
     home = ["--home", str(session.home)]
     fetch = ["tidemill", "fetch", batch.id, *home, "--format", target.format.value]
-    if source.kind is not Kind.OPENAI and source.path.name == source.name:
+    if source.kind is not Kind.REQUESTS and source.path.name == source.name:
         fetch += ["--join", str(source.path)]
         fetch += ["--column", source.column] if source.column else []
     if target.columns.answer != "answer":
@@ -189,12 +192,16 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
 
 
 def failures_of(client: Client, batch: Batch) -> Counter[str]:
-    """How many lines failed by the code of their error; empty where there are very many."""
+    """How many lines failed by the code of their error; empty where there are very many.
+
+    Raises:
+        ClientError: the error file cannot be read.
+    """
     if batch.error_file_id is None or batch.request_counts.failed > MAX_FAILURES_READ:
         return Counter()
-    with client.download(batch.error_file_id) as pieces:
+    with dataset_errors(), client.download(batch.error_file_id) as pieces:
         return Counter(
-            answer.error.code or "unknown" for answer in read_answers(pieces) if answer.error
+            result.error.code or "unknown" for result in read_results(pieces) if result.error
         )
 
 

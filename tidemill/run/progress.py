@@ -8,9 +8,9 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from tidemill.client.client import Upload
 from tidemill.client.shapes import Batch
 from tidemill.client.shapes import Progress as BatchProgress
+from tidemill.client.uploads import Upload
 
 PLAIN_SECONDS = 5.0
 PLAIN_SILENCE_SECONDS = 30.0
@@ -164,14 +164,14 @@ def phase_of(batch: Batch) -> str:
 def detail_of(batch: Batch) -> str:
     """Rows, tokens a second and time left, as far as they are known."""
     progress = progress_of(batch)
-    parts = []
+    known = []
     if progress.lines_total:
-        parts.append(f"{progress.lines_done:,} of {progress.lines_total:,} rows")
+        known.append(f"{progress.lines_done:,} of {progress.lines_total:,} rows")
     if progress.tokens_per_second:
-        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+        known.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     if progress.seconds_left:
-        parts.append(f"{duration(progress.seconds_left)} left")
-    return ", ".join(parts)
+        known.append(f"{duration(progress.seconds_left)} left")
+    return ", ".join(known)
 
 
 def duration(seconds: float) -> str:

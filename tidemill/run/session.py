@@ -26,7 +26,7 @@ def settings_for(home: Path | None, **values: object) -> "Settings":
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         problem = error.errors()[0]
-        name = "TIDEMILL_" + "_".join(str(part) for part in problem["loc"]).upper()
+        name = "TIDEMILL_" + "_".join(map(str, problem["loc"])).upper()
         raise ConfigurationError(f"{name}: {problem['msg']}.") from error
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from storage.datasets.values.results import ResultColumns
+from storage.datasets.values.sources import Kind
 from tidemill.errors import TidemillError, UsageError
-from tidemill.inputs import Kind
-from tidemill.requests import AnswerColumns
 from tidemill.run.files import STDOUT
 from tidemill.run.formats import Format
 
@@ -26,7 +26,7 @@ class Target:
     output: Path
     errors: Path | None
     format: Format
-    columns: AnswerColumns
+    columns: ResultColumns
 
 
 def plan_target(
@@ -49,14 +49,14 @@ def plan_target(
     if format is None and output is not None and output.suffix == ".parquet":
         format = Format.PARQUET
     if format is None:
-        same = {Kind.OPENAI: Format.OPENAI, Kind.PARQUET: Format.PARQUET}
+        same = {Kind.REQUESTS: Format.OPENAI, Kind.PARQUET: Format.PARQUET}
         format = same.get(kind, Format.PLAIN)
     suffix = ".parquet" if format is Format.PARQUET else ".jsonl"
     base = name if output is None or output == STDOUT else output
     if errors is None and format is not Format.PARQUET:
         errors = base.with_name(base.stem + ".errors.jsonl")
     output = output or name.with_name(name.stem + ".output" + suffix)
-    return Target(output, errors, format, AnswerColumns.named(answer_column))
+    return Target(output, errors, format, ResultColumns.named(answer_column))
 
 
 def check_target(target: Target, source: Path | None) -> None:

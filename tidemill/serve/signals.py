@@ -1,49 +1,37 @@
-"""What Ctrl-C and SIGTERM do to a command that has something to finish."""
+"""What Ctrl-C and SIGTERM do to a command that serves until it is stopped."""
 
+import _thread
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
-from tidemill.exits import ExitCode
-
-SHOW_CURSOR = b"\x1b[?25h\n"
 LOOK_SECONDS = 0.5
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM raises `KeyboardInterrupt` here, a second one leaves at once.
-
-    A signal that the process was started to ignore stays ignored.
-    """
-    interrupted = threading.Event()
+def stop_on_signals() -> threading.Event:
+    """An event that the first Ctrl-C or SIGTERM sets; the second ends the process at once."""
+    stop = threading.Event()
+    heard = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if interrupted.is_set():
-            if os.isatty(2):
-                os.write(2, SHOW_CURSOR)
-            os._exit(ExitCode.INTERRUPTED)
-        interrupted.set()
-        raise KeyboardInterrupt
+        nonlocal heard
+        if heard:
+            os._exit(128 + number)
+        heard = True
+        # In a thread of its own: the main thread may be inside the event and hold its lock.
+        _thread.start_new_thread(stop.set, ())
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, on_signal) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stop
 
 
 def wait_until_set(event: threading.Event) -> None:
     """Wait for an event that a signal's handler sets.
 
-    A process that was paused may take a signal in any of its threads. Handlers run in the main one
-    alone, and would wait with it if it did not look up now and then.
+    The wait ends every half second for a moment. A process that was paused may take a signal in
+    any of its threads, but handlers run in the main thread alone, and only while it is not waiting.
     """
     while not event.wait(LOOK_SECONDS):
         pass

@@ -1,9 +1,6 @@
 """An input is told by its content, and what is not understood is refused with the line shown."""
 
 import gzip
-import os
-import threading
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -11,14 +8,14 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from smalldisk import small_disk
 
-from tidemill.cli.run import opened
-from tidemill.errors import InputError
-from tidemill.inputs import Kind, Limits, open_source, read_rows
-from tidemill.requests import RequestOptions, upload_of
+from storage.datasets.readers.kinds import open_source
+from storage.datasets.readers.rows import read_rows
+from storage.datasets.values.sources import Kind, Limits
+from storage.errors import InputNotUnderstood
 
 REQUEST = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "m"}}
+BLANK_LINES = ["\x1f", "\x1c \x7f", "\u0085", "\u3000\t\r"]
 
 
 def write_lines(path: Path, *lines: object) -> Path:
@@ -30,12 +27,12 @@ def write_lines(path: Path, *lines: object) -> Path:
 
 def test_batch_requests_are_known_by_their_keys_and_name_their_endpoint(tmp_path: Path) -> None:
     source = open_source(write_lines(tmp_path / "in.txt", REQUEST))
-    assert (source.kind, source.endpoint) == (Kind.OPENAI, "/v1/completions")
+    assert (source.kind, source.endpoint) == (Kind.REQUESTS, "/v1/completions")
 
 
 def test_batch_requests_are_known_though_the_first_lines_are_broken(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", b'{"custom_id": "a", ', b"", b"nonsense", REQUEST)
-    assert open_source(path).kind is Kind.OPENAI
+    assert open_source(path).kind is Kind.REQUESTS
 
 
 @pytest.mark.parametrize(
@@ -57,6 +54,35 @@ def test_text_is_one_prompt_a_line_and_keeps_its_line_numbers(tmp_path: Path) ->
         (1, "Was ist größer?"),
         (4, "Why? {not json"),
     ]
+
+
+@pytest.mark.parametrize("blank", BLANK_LINES)
+def test_a_line_of_control_characters_alone_is_no_prompt(tmp_path: Path, blank: str) -> None:
+    path = tmp_path / "prompts"
+    path.write_text(f"Why?\n{blank}\nHow?", newline="")
+    rows = list(read_rows(open_source(path)))
+    assert [(row.number, row.prompt) for row in rows] == [(1, "Why?"), (3, "How?")]
+
+
+@pytest.mark.parametrize("blank", BLANK_LINES)
+def test_a_line_of_control_characters_alone_is_no_row_of_json(tmp_path: Path, blank: str) -> None:
+    path = write_lines(tmp_path / "in", {"prompt": "a"}, blank.encode(), {"prompt": "b"})
+    rows = list(read_rows(open_source(path)))
+    assert [(row.number, row.raw, row.prompt) for row in rows] == [(1, None, "a"), (3, None, "b")]
+
+
+@pytest.mark.parametrize("blank", BLANK_LINES)
+def test_blank_lines_before_the_first_request_tell_nothing(tmp_path: Path, blank: str) -> None:
+    source = open_source(write_lines(tmp_path / "in", blank.encode(), REQUEST))
+    assert (source.kind, source.endpoint) == (Kind.REQUESTS, "/v1/completions")
+
+
+@pytest.mark.parametrize("content", ["\u200b", "\ufeff.", "\u00ad"])
+def test_a_character_that_nobody_sees_is_a_prompt(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "prompts"
+    path.write_text(f"Why?\n{content}\n", encoding="utf-8")
+    rows = list(read_rows(open_source(path)))
+    assert [(row.number, row.prompt) for row in rows] == [(1, "Why?"), (2, content)]
 
 
 def test_a_line_that_is_no_object_is_kept_as_it_is(tmp_path: Path) -> None:
@@ -87,6 +113,7 @@ def test_parquet_strings_and_messages(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n \n", "is empty"),
+        (b"\x1f\n\x7f", "is empty"),
         (b'\n{"text": "no prompt"}\n', 'Line 2: {"text": "no prompt"}'),
         (b"[1, 2]\n", "Line 1: [1, 2]"),
         (b"\x1f\x8b\x08rest", "The gzip data is"),
@@ -102,13 +129,13 @@ def test_what_is_not_understood_is_refused_with_what_was_expected(
 ) -> None:
     path = tmp_path / "in"
     path.write_bytes(content)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputNotUnderstood) as caught:
         open_source(path)
     assert message in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.txt cannot be read: No such file"):
+    with pytest.raises(InputNotUnderstood, match=r"nowhere\.txt cannot be read: No such file"):
         open_source(tmp_path / "nowhere.txt")
 
 
@@ -120,61 +147,8 @@ def test_a_parquet_file_without_prompts_lists_its_columns(
     tmp_path: Path, column: str | None, message: str
 ) -> None:
     pq.write_table(pa.table({"n": [1], "text": ["a"]}), tmp_path / "in.parquet")
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputNotUnderstood, match=message):
         open_source(tmp_path / "in.parquet", column=column)
-
-
-def test_a_pipe_can_be_read_more_than_once(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_text, args=("Why?\nHow?\n",))
-    writer.start()
-    with opened(pipe, None, tmp_path / "home") as source:
-        for _ in range(2):
-            assert [row.prompt for row in read_rows(source)] == ["Why?", "How?"]
-    writer.join()
-    assert (source.name, source.kind) == ("pipe", Kind.TEXT)
-
-
-def test_a_pipe_that_fills_the_temporary_folder_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-
-    def write() -> None:
-        with suppress(BrokenPipeError):
-            pipe.write_bytes(b"x" * 20_000_000)
-
-    with small_disk(tmp_path / "temporary") as disk:
-        monkeypatch.setattr("tempfile.tempdir", str(disk.path))
-        writer = threading.Thread(target=write)
-        writer.start()
-        reading = opened(pipe, None, tmp_path / "home")
-        with pytest.raises(InputError, match="pipe cannot be read to its end: No space left"):
-            reading.__enter__()
-        writer.join()
-
-
-def test_the_longest_line_is_the_services_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "in").write_text("short\n" + "x" * 11 + "\n")
-    monkeypatch.setenv("TIDEMILL_MAX_LINE_BYTES", "10")
-    with opened(tmp_path / "in", None, tmp_path) as source:
-        rows = list(read_rows(source))
-    assert [row.prompt for row in rows] == ["short", None]
-    assert rows[1].problem == "The line is longer than 10 bytes."
-
-
-def test_a_pipe_of_the_shell_is_called_pipe(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"Why?\n")
-    os.close(writer)
-    with opened(Path(f"/dev/fd/{reader}"), None, tmp_path / "home") as source:
-        assert [row.prompt for row in read_rows(source)] == ["Why?"]
-    os.close(reader)
-    assert source.name == "pipe"
 
 
 def test_gzip_is_known_by_its_content_and_read_as_a_stream(tmp_path: Path) -> None:
@@ -184,19 +158,11 @@ def test_gzip_is_known_by_its_content_and_read_as_a_stream(tmp_path: Path) -> No
     assert [(row.number, row.prompt) for row in read_rows(source)] == [(1, "Why?"), (3, "How?")]
 
 
-def test_gzipped_requests_are_uploaded_as_they_are(tmp_path: Path) -> None:
-    path = tmp_path / "in.jsonl.gz"
-    path.write_bytes(gzip.compress(orjson.dumps(REQUEST)))
-    source = open_source(path)
-    assert source.kind is Kind.OPENAI
-    assert b"".join(upload_of(source, RequestOptions()).chunks()) == path.read_bytes()
-
-
 def test_gzip_that_holds_too_much_is_refused_where_the_limit_is_reached(tmp_path: Path) -> None:
     path = tmp_path / "in"
     path.write_bytes(gzip.compress(b"a long prompt\n" * 200_000))
     source = open_source(path, limits=Limits(max_decoded_bytes=2 << 20))
-    with pytest.raises(InputError, match="more than 2097152 bytes"):
+    with pytest.raises(InputNotUnderstood, match="more than 2097152 bytes"):
         list(read_rows(source))
 
 
@@ -205,7 +171,7 @@ def test_gzip_that_breaks_after_its_start_is_an_error_and_no_end(tmp_path: Path)
     lines = b"".join(b"%d %d\n" % (n, n * n * n) for n in range(200_000))
     path.write_bytes(gzip.compress(lines)[:-100])
     rows = read_rows(open_source(path))
-    with pytest.raises(InputError, match="cut off"):
+    with pytest.raises(InputNotUnderstood, match="cut off"):
         list(rows)
 
 
@@ -218,7 +184,7 @@ def _repeated(path: Path, text: str, rows: int) -> Path:
 
 def test_a_parquet_footer_that_tells_of_too_much_is_refused_before_reading(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["x" * 5_000]}), tmp_path / "in.parquet")
-    with pytest.raises(InputError, match="holds more than 4,000 bytes"):
+    with pytest.raises(InputNotUnderstood, match="holds more than 4,000 bytes"):
         open_source(tmp_path / "in.parquet", limits=Limits(max_decoded_bytes=4_000))
 
 
@@ -230,7 +196,7 @@ def test_a_parquet_file_that_unfolds_to_too_much_is_refused_while_reading(tmp_pa
     taken = [len(str(row.prompt)) for row in islice(rows, 400)]
     assert taken == [100_000] * 400
     assert pa.total_allocated_bytes() - before < 30_000_000, "a few rows at a time"
-    with pytest.raises(InputError, match="holds more than 50,000,000 bytes"):
+    with pytest.raises(InputNotUnderstood, match="holds more than 50,000,000 bytes"):
         list(rows)
 
 
@@ -240,7 +206,7 @@ def test_a_parquet_file_damaged_behind_its_footer_is_named(tmp_path: Path) -> No
     data = bytearray(path.read_bytes())
     data[40:4_000] = bytes(3_960)
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"in\.parquet is a damaged Parquet file"):
+    with pytest.raises(InputNotUnderstood, match=r"in\.parquet is a damaged Parquet file"):
         list(read_rows(open_source(path)))
 
 

@@ -1,34 +1,39 @@
 """Plain rows become the lines of a batch, number for number."""
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tidemill.errors import InputError, UsageError
-from tidemill.inputs import Limits, open_source
-from tidemill.requests import COMPLETIONS, RequestOptions, request_lines, row_number, upload_of
+from storage.datasets.readers.kinds import open_source
+from storage.datasets.request_lines import RequestOptions, request_lines
+from storage.datasets.values.rows import row_number
+from storage.datasets.values.sources import Kind, Limits
+from storage.endpoints import COMPLETIONS
+from storage.errors import InputNotUnderstood
+from storage.streams.jsonl import read_lines
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=40)
 
 
-def uploaded(path: Path, options: RequestOptions | None = None) -> list[bytes]:
-    upload = upload_of(open_source(path), options or RequestOptions())
-    return b"".join(upload.chunks()).split(b"\n")
+def made(path: Path, options: RequestOptions | None = None) -> list[bytes]:
+    lines = request_lines(open_source(path), options or RequestOptions())
+    return b"".join(lines).split(b"\n")
 
 
 def bodies(path: Path, options: RequestOptions) -> list[dict[str, Any]]:
-    return [orjson.loads(line)["body"] for line in uploaded(path, options) if line]
+    return [orjson.loads(line)["body"] for line in made(path, options) if line]
 
 
 def test_options_are_in_every_request(tmp_path: Path) -> None:
     path = tmp_path / "in"
     path.write_text("Why?\n")
     options = RequestOptions("big", "Be brief.", {"max_tokens": 5, "stop": ["."]})
-    (line, _) = uploaded(path, options)
+    (line, _) = made(path, options)
     assert orjson.loads(line) == {
         "custom_id": "line-1",
         "method": "POST",
@@ -60,26 +65,17 @@ def test_completions_send_the_prompt_as_it_is(tmp_path: Path) -> None:
 
 def test_line_n_of_the_upload_is_line_n_of_the_input(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b'\n{"prompt": "a"}\n\n{broken\n{"x": 1}\n{"prompt": "b"}')
-    lines = uploaded(tmp_path / "in")
+    lines = made(tmp_path / "in")
     assert (lines[0], lines[2], lines[3]) == (b"", b"", b"{broken")
     ids = {number: orjson.loads(lines[number - 1])["custom_id"] for number in (2, 5, 6)}
     assert ids == {2: "line-2", 5: "line-5", 6: "line-6"}
     assert "messages" not in orjson.loads(lines[4])["body"]
 
 
-def test_whole_requests_are_sent_untouched(tmp_path: Path) -> None:
-    content = b'{"custom_id":"a","method":"POST","url":"/v1/completions","body":{}}\r\n\nbad\n'
-    (tmp_path / "in.jsonl").write_bytes(content)
-    upload = upload_of(open_source(tmp_path / "in.jsonl"), RequestOptions())
-    assert b"".join(upload.chunks()) == content
-    with pytest.raises(UsageError, match="name their model"):
-        upload_of(open_source(tmp_path / "in.jsonl"), RequestOptions(model="m"))
-
-
 def test_a_field_that_the_output_needs_is_refused_unless_renamed(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b'{"prompt": "a"}\n{"prompt": "b", "answer": "c"}\n')
     source = open_source(tmp_path / "in")
-    with pytest.raises(InputError, match="line 2 has a field 'answer' already"):
+    with pytest.raises(InputNotUnderstood, match="line 2 has a field 'answer' already"):
         list(request_lines(source, RequestOptions()))
     assert len(list(request_lines(source, RequestOptions(answer_column="reply")))) == 4
 
@@ -91,7 +87,7 @@ def test_a_row_that_is_nested_deeply_stops_no_other(tmp_path: Path, depth: int) 
         b'{"prompt": "a"}\n{"messages": [{"role": "user", "content": %s}]}\n{"prompt": "b"}'
         % nested
     )
-    lines = uploaded(tmp_path / "in")
+    lines = made(tmp_path / "in")
     assert len(lines) == 4
     assert orjson.loads(lines[2])["custom_id"] == "line-3"
 
@@ -99,7 +95,7 @@ def test_a_row_that_is_nested_deeply_stops_no_other(tmp_path: Path, depth: int) 
 def test_integers_of_any_size_are_sent(tmp_path: Path) -> None:
     message = b'{"role":"user","content":"Hi","id":36893488147419103232}'
     (tmp_path / "in").write_bytes(b'{"messages":[%s]}' % message)
-    assert message in uploaded(tmp_path / "in")[0]
+    assert message in made(tmp_path / "in")[0]
 
 
 def test_a_line_that_is_too_long_or_no_text_is_a_request_without_a_prompt(tmp_path: Path) -> None:
@@ -129,7 +125,14 @@ def test_which_row_a_custom_id_belongs_to(given_id: str, row: int | None) -> Non
     assert row_number(given_id) == row
 
 
+def is_content(line: str) -> bool:
+    """Whether a character is neither white space nor a control character."""
+    return any(not char.isspace() and unicodedata.category(char) != "Cc" for char in line)
+
+
 @given(st.lists(TEXT, min_size=1, max_size=8))
+@example(["", "\x1f"])
+@example(["", "\x7f\u3000", "\u200b"])
 def test_every_prompt_of_a_text_file_arrives(
     tmp_path_factory: pytest.TempPathFactory, prompts: list[str]
 ) -> None:
@@ -138,8 +141,26 @@ def test_every_prompt_of_a_text_file_arrives(
     path.write_text("\n".join(prompts), encoding="utf-8", newline="")
     sent = {
         row_number(request["custom_id"]): request["body"]["messages"][0]["content"]
-        for line in uploaded(path)
+        for line in made(path)
         if line
         for request in [orjson.loads(line)]
     }
-    assert sent == {n: prompt for n, prompt in enumerate(prompts, 1) if prompt.strip()}
+    assert sent == {n: prompt for n, prompt in enumerate(prompts, 1) if is_content(prompt)}
+
+
+@pytest.mark.parametrize("content", [b"Why?\n\x1f\nHow?", b'{"prompt":"a"}\n\x1f\n{"prompt":"b"}'])
+def test_a_line_of_a_control_character_alone_is_not_sent(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "in").write_bytes(content)
+    lines = made(tmp_path / "in")
+    assert lines[1] == b""
+    assert [orjson.loads(lines[n])["custom_id"] for n in (0, 2)] == ["line-1", "line-3"]
+
+
+def test_a_line_of_a_control_character_among_whole_requests_is_passed_over(tmp_path: Path) -> None:
+    request = b'{"custom_id":"a","method":"POST","url":"/v1/completions","body":{}}'
+    path = tmp_path / "in"
+    path.write_bytes(request + b"\n\x1f\n" + request)
+    assert open_source(path).kind is Kind.REQUESTS
+    with path.open("rb") as file:
+        lines = list(read_lines(file, max_line_bytes=1_000))
+    assert [(line.number, line.data) for line in lines] == [(1, request), (3, request)]

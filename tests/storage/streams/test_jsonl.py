@@ -2,9 +2,10 @@
 
 import io
 import tracemalloc
+import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from storage.streams import jsonl
@@ -31,6 +32,8 @@ def plain(data: bytes, limit: int = 100) -> list[tuple[int, bytes]]:
         (b"\xef\xbb\xbf\na", [(2, b"a")]),
         (b"a\rb\n", [(1, b"a\rb")]),
         (b"\x00\xff\n", [(1, b"\x00\xff")]),
+        (b"a\n\x1f\n\x00\x7f\nb", [(1, b"a"), (4, b"b")]),
+        ("\u3000\n\u200b".encode(), [(2, "\u200b".encode())]),
         ("a\u2028b\u0085c\n".encode(), [(1, "a\u2028b\u0085c".encode())]),
     ],
 )
@@ -93,6 +96,7 @@ def test_an_endless_line_takes_bounded_memory() -> None:
     st.integers(1, 20),
     st.integers(1, 8),
 )
+@example([b"a", b"\x1f", b"b"], 20, 8)
 def test_blocks_make_no_difference(parts: list[bytes], limit: int, block: int) -> None:
     data = b"\n".join(parts)
     before = jsonl.BLOCK_BYTES
@@ -111,6 +115,15 @@ def reference(data: bytes, limit: int) -> list[tuple[int, bytes]]:
         line = line.removesuffix(b"\r")
         if len(line) > limit:
             found.append((number, b""))
-        elif line.strip():
+        elif not blank(line):
             found.append((number, line))
     return found
+
+
+def blank(line: bytes) -> bool:
+    """White space and control characters alone."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return False
+    return all(char.isspace() or unicodedata.category(char) == "Cc" for char in text)

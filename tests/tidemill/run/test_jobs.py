@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from storage.datasets.readers.kinds import open_source
 from tidemill.client import Client, Upload
-from tidemill.inputs import open_source
 from tidemill.run.jobs import RUN_MARK, cancel_left_over, how_to_fetch
 from tidemill.run.progress import reporter
 from tidemill.run.session import Session

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.datasets.joining import join_rows
+from storage.datasets.readers.kinds import open_source
+from storage.datasets.values.sources import Kind
 from tidemill.client import Client, Upload
 from tidemill.client.shapes import Batch
 from tidemill.errors import TidemillError
-from tidemill.inputs import Kind, open_source
-from tidemill.join import join_rows
 from tidemill.run.formats import Format
 from tidemill.run.outputs import write_results
 from tidemill.run.targets import plan_target
@@ -106,7 +107,7 @@ def test_json_lines_can_become_parquet(client: Client, tmp_path: Path) -> None:
 
 def test_batch_lines_are_copied_as_they_are(client: Client, tmp_path: Path) -> None:
     output, errors = answered("x", "A"), failed("y", 2)
-    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI)
+    target = plan_target(tmp_path / "in.jsonl", Kind.REQUESTS)
     written = write_results(client, finished(client, output, errors), None, target)
     assert written.output is not None
     assert written.errors is not None
@@ -116,7 +117,7 @@ def test_batch_lines_are_copied_as_they_are(client: Client, tmp_path: Path) -> N
 def test_without_the_input_the_answer_stands_beside_its_custom_id(
     client: Client, tmp_path: Path
 ) -> None:
-    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI, format=Format.PLAIN)
+    target = plan_target(tmp_path / "in.jsonl", Kind.REQUESTS, format=Format.PLAIN)
     write_results(client, finished(client, answered("x", "A"), b""), None, target)
     assert json_lines(tmp_path / "in.output.jsonl") == [
         {"custom_id": "x", "answer": "A", "finish_reason": "stop"}
@@ -125,7 +126,7 @@ def test_without_the_input_the_answer_stands_beside_its_custom_id(
 
 def test_no_empty_files_and_no_old_ones(client: Client, tmp_path: Path) -> None:
     (tmp_path / "in.errors.jsonl").write_text("of an earlier run")
-    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI)
+    target = plan_target(tmp_path / "in.jsonl", Kind.REQUESTS)
     written = write_results(client, finished(client, answered("x", "A"), b""), None, target)
     assert written.errors is None
     assert [path.name for path in tmp_path.iterdir()] == ["in.output.jsonl"]
@@ -144,7 +145,7 @@ def test_a_result_file_that_is_none_leaves_no_output(client: Client, tmp_path: P
 def test_a_disk_that_is_full_is_an_error_that_says_so(client: Client, tmp_path: Path) -> None:
     limit = 16 * 1024 * 1024
     batch = finished(client, answered("x", "A" * (limit + 1)), b"")
-    target = plan_target(tmp_path / "in.jsonl", Kind.OPENAI)
+    target = plan_target(tmp_path / "in.jsonl", Kind.REQUESTS)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -160,8 +161,8 @@ def test_a_row_that_could_not_be_sent_says_why(tmp_path: Path) -> None:
     path.write_bytes(b"fine\nl\xe4tin\nfine\n")
     outputs = [answered("line-1", "A"), answered("line-3", "B")]
     records = list(join_rows(open_source(path), outputs, [failed("line-2", 2)]))
-    assert [record.answer.text for record in records] == ["A", None, "B"]
-    problem = records[1].answer.error
+    assert [record.result.text for record in records] == ["A", None, "B"]
+    problem = records[1].result.error
     assert problem is not None
     assert (problem.code, problem.message) == ("unreadable_row", "The line is not UTF-8 text.")
     assert records[1].fields == {"prompt": "l\ufffdtin"}
@@ -186,6 +187,6 @@ def test_every_row_gets_its_own_answer(
     assert len(records) == len(kept)
     for record, (n, fate) in zip(records, kept, strict=True):
         assert record.fields["prompt"] == f"prompt {n}"
-        assert record.answer.text == (f"answer {n}" if fate == "answered" else None)
-        code = record.answer.error.code if record.answer.error else None
+        assert record.result.text == (f"answer {n}" if fate == "answered" else None)
+        code = record.result.error.code if record.result.error else None
         assert code == {"answered": None, "failed": "c", "missing": "no_result"}[fate]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from storage.datasets.values.sources import Kind
 from tidemill.errors import TidemillError, UsageError
-from tidemill.inputs import Kind
 from tidemill.run.targets import check_target, plan_target
 
 

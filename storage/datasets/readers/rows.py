@@ -1,0 +1,78 @@
+"""The rows of a plain input, whatever its kind."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from storage.datasets.readers.json_lines import json_row
+from storage.datasets.readers.text import text_row
+from storage.datasets.readers.unpacked import open_unpacked
+from storage.datasets.values.rows import Row
+from storage.datasets.values.sources import Kind, Source
+from storage.streams.jsonl import read_lines
+
+INT64 = range(-(2**63), 2**63)
+
+
+def read_rows(source: Source) -> Iterator[Row]:
+    """The rows of a plain input, as a stream; a line that cannot be read is a row with a problem.
+
+    Blank lines (`storage.streams.lines`) are passed over.
+
+    Raises:
+        InputNotUnderstood: a compressed or Parquet file is damaged, or holds more than the limit.
+    """
+    if source.kind is Kind.PARQUET:
+        from storage.datasets.readers.parquet import read_parquet_rows
+
+        yield from read_parquet_rows(source)
+        return
+    limits = source.limits
+    with open_unpacked(source.path, source.name, limits) as stream:
+        for line in read_lines(stream, max_line_bytes=limits.max_line_bytes):
+            if line.error is not None:
+                yield Row(line.number, None, {}, problem=str(line.error))
+            elif source.kind is Kind.TEXT:
+                yield text_row(line.number, line.data)
+            else:
+                yield json_row(line.number, line.data, source.column)
+
+
+def read_fields(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
+    """Every row's number, all of its fields, and why it could not be sent, if that is so.
+
+    Raises:
+        InputNotUnderstood: as `read_rows`.
+    """
+    if source.kind is Kind.PARQUET:
+        from storage.datasets.readers.parquet import read_parquet_fields
+
+        for number, fields in enumerate(read_parquet_fields(source), 1):
+            yield number, fields, None
+    else:
+        for row in read_rows(source):
+            yield row.number, row.fields, row.problem
+
+
+def field_types(source: Source) -> dict[str, type]:
+    """The fields of all rows and the type of each, for formats that fix them beforehand.
+
+    Types are ``bool``, ``int`` (64 bits), ``float`` and ``str``. A field of several types, or of
+    lists or objects, is ``str``: JSON text.
+    """
+    types: dict[str, type] = {}
+    for _, fields, _ in read_fields(source):
+        for name, value in fields.items():
+            types[name] = _joint_type(types.get(name, type(None)), value)
+    return {name: str if kind is type(None) else kind for name, kind in types.items()}
+
+
+def _joint_type(before: type, value: Any) -> type:
+    """The type that fits a field's earlier values, and this one."""
+    if value is None:
+        return before
+    kind = type(value) if type(value) in (bool, int, float) else str
+    if kind is int and value not in INT64:
+        kind = str
+    if before in (type(None), kind):
+        return kind
+    return float if {before, kind} == {int, float} else str

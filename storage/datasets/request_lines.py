@@ -1,0 +1,96 @@
+"""From the rows of a plain input to the lines of a batch, as a stream.
+
+Line n of the batch's input is row n of the source, blank lines included, so the line numbers in the
+service's error reports are the source's own.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from storage.datasets.readers.rows import read_rows
+from storage.datasets.values.results import ResultColumns
+from storage.datasets.values.rows import Row, custom_id
+from storage.datasets.values.sources import Source
+from storage.endpoints import CHAT_COMPLETIONS, COMPLETIONS
+from storage.errors import InputNotUnderstood
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """What every request of a plain input carries beside its prompt.
+
+    Attributes:
+        model: the model to ask; ``None`` leaves it to the service, whose default is ``smollm2``.
+        system: a system message put before the prompt, unless the messages have one.
+        sampling: parameters by their names in the API, e.g. ``{"max_tokens": 64}``.
+        endpoint: ``/v1/chat/completions``, or ``/v1/completions`` to send prompts as they are,
+            without the model's chat template.
+        answer_column: the output's name for the answer.
+    """
+
+    model: str | None = None
+    system: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    endpoint: str = CHAT_COMPLETIONS
+    answer_column: str = "answer"
+
+    @property
+    def given(self) -> bool:
+        """Whether anything was asked for that only a plain input can carry."""
+        other_endpoint = self.endpoint != CHAT_COMPLETIONS
+        return bool(self.model or self.system or self.sampling or other_endpoint)
+
+
+def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
+    """The lines of the batch, each with its newline.
+
+    A row without a prompt becomes a request without one; so does a row whose messages are nested
+    too deeply to be written. A line that is no JSON object is passed on as it is. All of these come
+    back in the error file, with their number and the reason.
+
+    Raises:
+        InputNotUnderstood: the source cannot be read, or a row has a field that the output needs.
+    """
+    taken = frozenset(ResultColumns.named(options.answer_column).all)
+    written = 0
+    for row in read_rows(source):
+        yield b"\n" * (row.number - written - 1)
+        written = row.number
+        if clash := taken & row.fields.keys():
+            raise InputNotUnderstood(
+                f"{source.name}, line {row.number} has a field {min(clash)!r} already, which the "
+                "output needs for itself; name ours with --answer-column."
+            )
+        yield (row.raw if row.raw is not None else _request(source, row, options)) + b"\n"
+
+
+def _request(source: Source, row: Row, options: RequestOptions) -> bytes:
+    body: dict[str, Any] = {"model": options.model} if options.model else {}
+    if options.endpoint == COMPLETIONS:
+        if isinstance(row.prompt, str):
+            body["prompt"] = row.prompt
+    elif row.prompt is not None:
+        body["messages"] = _messages(row, options.system)
+    request = {
+        "custom_id": custom_id(source.kind, row.number),
+        "method": "POST",
+        "url": options.endpoint,
+        "body": body | dict(options.sampling),
+    }
+    try:
+        return msgspec.json.encode(request)
+    except RecursionError:
+        body.pop("messages", None)
+        return msgspec.json.encode({**request, "body": body | dict(options.sampling)})
+
+
+def _messages(row: Row, system: str | None) -> list[dict[str, Any]]:
+    messages = (
+        [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else row.prompt
+    ) or []
+    if system and not any(message.get("role") == "system" for message in messages):
+        return [{"role": "system", "content": system}, *messages]
+    return messages

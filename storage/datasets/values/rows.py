@@ -1,0 +1,53 @@
+"""Rows of a plain input, their prompts, and the ``custom_id`` by which results find them again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from storage.datasets.values.sources import Kind
+
+MAX_DIGITS = 18
+
+Prompt = str | list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a plain input.
+
+    Attributes:
+        number: from 1; for lines the line's own number, blank lines counted.
+        prompt: a string or chat messages; ``None`` where the row has none.
+        fields: what the row holds, the prompt included; of a Parquet row the names, no values.
+        raw: the line itself where it is not a JSON object; the service then says what is wrong.
+        problem: why the row has no prompt, where the service could not know.
+    """
+
+    number: int
+    prompt: Prompt | None
+    fields: Mapping[str, Any]
+    raw: bytes | None = None
+    problem: str | None = None
+
+
+def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
+    """The prompt among a row's fields, or ``None`` where there is none that could be one."""
+    for name in (column,) if column else ("messages", "prompt"):
+        value = fields.get(name)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            return value
+    return None
+
+
+def custom_id(kind: Kind, number: int) -> str:
+    """The ``custom_id`` of a row: ``line-7``, or ``row-7`` where the input has no lines."""
+    return f"{'row' if kind is Kind.PARQUET else 'line'}-{number}"
+
+
+def row_number(custom_id: str) -> int | None:
+    """The number of the row that a ``custom_id`` made here belongs to; ``None`` for any other."""
+    prefix, dash, digits = custom_id.partition("-")
+    ours = bool(dash) and prefix in ("line", "row") and digits.isascii() and digits.isdecimal()
+    return int(digits) if ours and len(digits) <= MAX_DIGITS else None

@@ -1,0 +1,63 @@
+"""What an input file is: its kind, how large it may be, and where its prompts are.
+
+Four kinds are understood:
+
+- ``requests``: lines of ``{"custom_id", "method", "url", "body"}``, sent as they are;
+- ``jsonl``: lines of ``{"prompt": …}`` or ``{"messages": […]}``, with any other fields beside;
+- ``text``: one prompt a line;
+- ``parquet``: a column ``prompt`` (strings) or ``messages`` (lists of role and content).
+
+The last three are called plain inputs. All but Parquet may be compressed with gzip.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from storage.endpoints import CHAT_COMPLETIONS
+
+EXPECTED = (
+    "Expected one of: lines of {custom_id, method, url, body}; lines of {prompt} or {messages}; "
+    "plain text with one prompt a line; a Parquet file with a column prompt or messages."
+)
+
+
+class Kind(StrEnum):
+    """The kinds of input."""
+
+    REQUESTS = "requests"
+    JSONL = "jsonl"
+    TEXT = "text"
+    PARQUET = "parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large an input may be, in bytes; the service's settings of the same names.
+
+    Attributes:
+        max_line_bytes: a longer line is not read, and its row fails.
+        max_decoded_bytes: most bytes that a gzip or Parquet file may unpack to.
+    """
+
+    max_line_bytes: int = 8 * 1024**2
+    max_decoded_bytes: int = 200 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input file whose kind is known.
+
+    Attributes:
+        name: what to call it in messages and in the name of the output; the path may be a copy.
+        column: the field or column that holds the prompts; ``None`` looks for ``messages`` and
+            ``prompt`` in every row.
+        endpoint: the endpoint that its requests name; for plain inputs the default.
+    """
+
+    path: Path
+    name: str
+    kind: Kind
+    column: str | None = None
+    endpoint: str = CHAT_COMPLETIONS
+    limits: Limits = Limits()

@@ -1,0 +1,1 @@
+"""From records to files. PyArrow is imported only where a Parquet file is written."""

@@ -1,0 +1,160 @@
+"""HTTP for the client: sent again where that is safe, errors typed, JSON parsed."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from tidemill.client.shapes import Envelope, Problem
+from tidemill.errors import ApiError, ClientError, ServiceUnreachable
+
+T = TypeVar("T")
+
+READ_BYTES = 256 * 1024
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 4.0
+
+
+class Transport:
+    """Connections to one service.
+
+    Args:
+        url: where it listens, without ``/v1``.
+        api_key: sent as a Bearer token.
+        timeout: seconds to wait for a connection and for each response.
+        retries: how often a request that failed for a passing reason is sent again.
+
+    Raises:
+        ServiceUnreachable: from every method, where nothing answers.
+        ApiError: from every method, where the response is an error.
+    """
+
+    def __init__(self, url: str, api_key: str | None, *, timeout: float, retries: int) -> None:
+        self.url = url
+        self.retries = retries
+        self._http = httpx.Client(
+            base_url=url + "/v1/",
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
+            timeout=timeout,
+            # Loopback is never behind a proxy, whatever the environment says.
+            trust_env=httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1"),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def get(self, path: str, kind: type[T], params: Mapping[str, str] | None = None) -> T:
+        """Read a resource.
+
+        Raises:
+            ClientError: the response is not of this kind.
+        """
+        return _parsed(self._send(partial(self._http.get, path, params=params), safe=True), kind)
+
+    def post(
+        self,
+        path: str,
+        kind: type[T],
+        *,
+        body: Mapping[str, Any] | None = None,
+        content: Callable[[], Iterator[bytes]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        safe: bool,
+    ) -> T:
+        """Create or change a resource.
+
+        Args:
+            body: sent as JSON.
+            content: makes the body anew for every try, in place of ``body``.
+            safe: whether the service may get the request twice.
+
+        Raises:
+            ClientError: the response is not of this kind.
+        """
+
+        def send() -> httpx.Response:
+            data = content() if content is not None else None
+            return self._http.post(path, json=body, content=data, headers=headers)
+
+        return _parsed(self._send(send, safe=safe), kind)
+
+    def delete(self, path: str) -> None:
+        """Delete a resource."""
+        self._send(partial(self._http.delete, path), safe=False)
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[Iterator[bytes]]:
+        """A resource's content in pieces of any size; a connection that breaks off is not
+        mended."""
+        try:
+            with self._http.stream("GET", path) as response:
+                if response.is_error:
+                    response.read()
+                    raise _api_error(response)
+                yield response.iter_bytes(READ_BYTES)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _send(self, send: Callable[[], httpx.Response], *, safe: bool) -> httpx.Response:
+        """Send a request, again after failures that pass.
+
+        One that is not safe to repeat is repeated only where the connection itself was refused.
+        """
+        tries = 0
+        while True:
+            try:
+                return self._once(send)
+            except ApiError as error:
+                again = safe and error.retryable
+                failure: ClientError = error
+            except ServiceUnreachable as error:
+                again = safe or error.refused
+                failure = error
+            if not again or tries == self.retries:
+                raise failure
+            time.sleep(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**tries))
+            tries += 1
+
+    def _once(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        try:
+            response = send()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise _api_error(response)
+        return response
+
+    def _unreachable(self, error: httpx.TransportError) -> ServiceUnreachable:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return ServiceUnreachable(
+                f"No service answers at {self.url}. Start one with 'tidemill up', or name another "
+                "with --url or TIDEMILL_URL.",
+                refused=True,
+            )
+        return ServiceUnreachable(f"The connection to {self.url} broke off.")
+
+
+def _parsed(response: httpx.Response, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ClientError(
+            f"{response.url} did not answer as a Tidemill service does; is it one?"
+        ) from error
+
+
+def _api_error(response: httpx.Response) -> ApiError:
+    try:
+        problem = msgspec.json.decode(response.content, type=Envelope).error
+    except msgspec.MsgspecError:
+        problem = Problem(message=f"The service answered {response.status_code} without a reason.")
+    return ApiError(
+        problem.message,
+        status=response.status_code,
+        code=problem.code or problem.type,
+        param=problem.param,
+    )

@@ -1,0 +1,21 @@
+"""Errors of the floor below, as the errors of this one: with an exit code, and a class of ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from storage.errors import DatasetError, InputNotUnderstood, ResultNotUnderstood
+from tidemill.errors import ClientError, InputError, TidemillError
+
+_OURS: dict[type[DatasetError], type[TidemillError]] = {
+    InputNotUnderstood: InputError,
+    ResultNotUnderstood: ClientError,
+}
+
+
+@contextmanager
+def dataset_errors() -> Iterator[None]:
+    """Raise what a dataset's reader or writer raises as a `TidemillError` with the same message."""
+    try:
+        yield
+    except DatasetError as error:
+        raise _OURS.get(type(error), TidemillError)(str(error)) from error
