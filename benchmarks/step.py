@@ -32,6 +32,7 @@ from engine.core import EngineCore
 from engine.executors.build import Built, build
 from engine.executors.executor import Executor
 from engine.executors.native_executor import NativeExecutor
+from engine.executors.runner import Runner
 from engine.kernels.int8 import quantize_weight
 from engine.kernels.native.cache import AREA, area_bytes
 from engine.kernels.native.linear import linear
@@ -184,7 +185,7 @@ def steps(
     for run in range(args.runs + 3):
         read, rate = marks.bytes_per_second(), marks.flops_per_second()
         before, began = decoder.seconds, perf_counter()
-        built.executor.execute(built.inputs, logits=False)
+        built.executor.launch(built.inputs, logits=False).collect()
         taken = perf_counter() - began
         if run < 3:
             continue
@@ -211,6 +212,7 @@ def steps(
 def loop(args: argparse.Namespace, sampling: str, params: SamplingParams) -> Loop:
     """The engine's own steps, once all sequences decode."""
     core = EngineCore(EngineConfig(model=args.model, device="cpu", max_num_seqs=args.sequences))
+    assert isinstance(core.runner, Runner)
     decoder = native(core.runner.executor).decoder
     for index in range(args.sequences):
         core.add(Request(str(index), (FIRST_TOKEN + index,) * 8, params))

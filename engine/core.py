@@ -1,48 +1,88 @@
-"""The engine's loop: schedule, execute, update. One object, one thread, no I/O."""
+"""The engine's loop: schedule, launch, collect. One object, one thread, no I/O."""
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from time import perf_counter
 
 from engine.cache.block_pool import BlockPool
+from engine.cache.eviction import LeastRecentlyUsed
 from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest, PromptTooLong
+from engine.executors.executor import Pending
 from engine.executors.machine import Placement
-from engine.executors.runner import Runner
+from engine.executors.runner import Runner, Sampled, StepRunner
 from engine.info import EngineInfo
 from engine.models.families import load_config
-from engine.output import Answer, Finished, RequestAnswers
+from engine.output import FinishedRequest, OutputBuilder, RequestOutputs
 from engine.requests import EngineStats, FinishReason, Request
-from engine.scheduler.policy import AdmissionPolicy, Continuous, Static
+from engine.scheduler.admission import AdmissionPolicy, Continuous, Static
 from engine.scheduler.scheduler import Limits, Scheduler
 from engine.scheduler.sequence import Sequence
-from engine.scheduler.step import SampledToken, Step
+from engine.scheduler.step import Step
 from engine.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run steps.
+
+    Attributes:
+        name: what it is called in reports.
+        config: its shape.
+        tokenizer: text and tokens.
+        runner: runs its steps.
+        load_seconds: what loading took.
+    """
+
+    name: str
+    config: ModelConfig
+    tokenizer: Tokenizer
+    runner: StepRunner
+    load_seconds: float = 0.0
+
+
+def load(config: EngineConfig) -> LoadedModel:
+    """Find a model's files and load it on this machine.
+
+    Raises:
+        EngineError: it cannot be found or loaded; see `engine.errors`.
+    """
+    began = perf_counter()
+    files = resolve(config.model)
+    model = load_config(files)
+    tokenizer = load_tokenizer(files)
+    runner = Runner(config, model, files)
+    return LoadedModel(files.name, model, tokenizer, runner, perf_counter() - began)
 
 
 class EngineCore:
     """A loaded model with its scheduler. `add` requests, then `step` until `has_work` is false.
 
+    Args:
+        config: the engine's settings.
+        loaded: the model to use, instead of the one that ``config`` names.
+
     Attributes:
         info: what was chosen for this machine.
         tokenizer: the model's.
-        runner: executes its steps; for those who measure it.
+        runner: runs its steps; for those who measure it.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
-        began = perf_counter()
-        files = resolve(config.model)
-        model = load_config(files)
-        self.tokenizer: Tokenizer = load_tokenizer(files)
-        self.runner = Runner(config, model, files)
-        self._model = model
-        self._end_token_ids = frozenset(model.eos_token_ids)
+    def __init__(self, config: EngineConfig, loaded: LoadedModel | None = None) -> None:
+        loaded = loaded or load(config)
+        self.tokenizer = loaded.tokenizer
+        self.runner = loaded.runner
+        self.info = _describe(config, loaded)
+        self._model = loaded.config
+        self._end_token_ids = frozenset(loaded.config.eos_token_ids)
         self._scheduler = _make_scheduler(config, self.runner.placement)
-        self._answers: dict[Sequence, Answer] = {}
-        self._live: dict[str, RequestAnswers] = {}
-        self._refused: list[Finished] = []
+        self._in_flight: deque[tuple[Step, Pending[Sampled]]] = deque()
+        self._builders: dict[Sequence, OutputBuilder] = {}
+        self._live: dict[str, RequestOutputs] = {}
+        self._finished: list[FinishedRequest] = []  # not returned by `step` yet
         self._counts = {"steps": 0, "prompt": 0, "cached": 0, "output": 0, "finished": 0}
-        self.info = _describe(files.name, config, model, self.runner, began)
 
     def on_progress(self, call: Callable[[], None]) -> None:
         """Have ``call`` called by `step` while it computes, so that a long one shows it goes on."""
@@ -51,7 +91,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do or to report."""
-        return bool(self._refused or self._scheduler.has_work)
+        return bool(self._finished or self._scheduler.has_work)
 
     def add(self, request: Request) -> None:
         """Take a request. One that can never run comes back from `step` with its error."""
@@ -60,43 +100,69 @@ class EngineCore:
                 raise InvalidRequest(f"Request id {request.id!r} is in use.", param="id")
             max_total = self._check(request)
         except InvalidRequest as error:
-            self._refused.append(Finished(request, refusal=error))
+            self._finished.append(FinishedRequest(request, refusal=error))
             return
         sequences = [Sequence(request, index, max_total) for index in range(request.params.n)]
-        answers = [Answer(s, self.tokenizer, self._end_token_ids) for s in sequences]
-        self._live[request.id] = RequestAnswers(request, sequences)
-        for sequence, answer in zip(sequences, answers, strict=True):
-            self._answers[sequence] = answer
+        self._live[request.id] = RequestOutputs(request, sequences)
+        for sequence in sequences:
+            builder = OutputBuilder(sequence, self.tokenizer, self._end_token_ids)
+            self._builders[sequence] = builder
             self._scheduler.add(sequence)
 
     def flush(self) -> None:
         """Say that no more requests come soon: a static batch need not fill."""
         self._scheduler.flush()
 
-    def cancel(self, request_ids: Iterable[str]) -> list[Finished]:
+    def cancel(self, request_ids: Iterable[str]) -> list[FinishedRequest]:
         """Stop live requests; each comes back with what it has and reason ``cancelled``."""
         finished = []
         for request_id in request_ids:
-            group = self._live.get(request_id)
-            for sequence in group.sequences if group else ():
+            outputs = self._live.get(request_id)
+            for sequence in outputs.sequences if outputs else ():
                 if sequence.finish_reason is None:
                     finished += self._finish(sequence, "cancelled")
         return finished
 
-    def step(self) -> list[Finished]:
-        """Run one batch and return what it finished; the refused requests first."""
-        step = self._scheduler.schedule()
-        finished = [] if step is None else self._update(step, self._execute(step))
-        refused, self._refused = self._refused, []  # kept where the step is interrupted
-        return refused + finished
+    def step(self) -> list[FinishedRequest]:
+        """Launch one step and collect those that are due; returns the requests that ended.
 
-    def _execute(self, step: Step) -> dict[int, SampledToken]:
+        Without steps in flight (`StepRunner.max_in_flight` of 0) it is one step from its start to
+        its end. Refused requests come first.
+        """
         try:
-            return self.runner.execute(step)
+            self._advance()
         except BaseException:
             # Ctrl-C as well: blocks that are known as computed may not be.
+            self._in_flight.clear()
             self._scheduler.abandon()
             raise
+        finished, self._finished = self._finished, []  # kept where the step is interrupted
+        return finished
+
+    def _advance(self) -> None:
+        step = self._scheduler.schedule()
+        if step is not None:
+            self._in_flight.append((step, self.runner.launch(step)))
+            allowed = self.runner.max_in_flight
+        else:  # the tokens of the oldest step may let one be scheduled
+            allowed = len(self._in_flight) - 1
+        while self._in_flight and (
+            len(self._in_flight) > allowed or not self._scheduler.has_unfinished
+        ):
+            self._collect(*self._in_flight.popleft())
+
+    def _collect(self, step: Step, pending: Pending[Sampled]) -> None:
+        """Take a step's tokens; an output that ends keeps none of those after its end."""
+        sampled = pending.collect()
+        self._counts["steps"] += 1
+        for slot, sequence in self._scheduler.collected(step).items():
+            builder = self._builders[sequence]
+            for token in sampled[slot]:
+                self._counts["output"] += 1
+                reason = builder.push(token)
+                if reason is not None:
+                    self._finished += self._finish(sequence, reason)
+                    break
 
     def stats(self) -> EngineStats:
         """The counters now."""
@@ -142,27 +208,14 @@ class EngineCore:
         room = limit - len(prompt)
         return len(prompt) + min(params.max_tokens or room, room)
 
-    def _update(self, step: Step, sampled: dict[int, SampledToken]) -> list[Finished]:
-        by_slot = self._scheduler.by_slot()
-        self._counts["steps"] += 1
-        self._counts["output"] += len(sampled)
-        finished = []
-        for work in step.works:
-            sequence = by_slot[work.slot]
-            if work.sample:
-                reason = self._answers[sequence].push(sampled[work.slot])
-                if reason is not None:
-                    finished += self._finish(sequence, reason)
-        return finished
-
-    def _finish(self, sequence: Sequence, reason: FinishReason) -> list[Finished]:
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> list[FinishedRequest]:
         sequence.finish_reason = reason
         self._scheduler.finish(sequence)
         if sequence.index == 0:
             self._counts["prompt"] += sequence.num_prompt
             self._counts["cached"] += sequence.num_cached or 0
-        group = self._live[sequence.request.id]
-        finished = group.add(sequence.index, self._answers.pop(sequence), reason)
+        outputs = self._live[sequence.request.id]
+        finished = outputs.add(sequence.index, self._builders.pop(sequence), reason)
         if finished is None:
             return []
         del self._live[sequence.request.id]
@@ -175,7 +228,7 @@ def _make_scheduler(config: EngineConfig, placement: Placement) -> Scheduler:
         placement.num_blocks,
         config.block_size,
         caching=config.prefix_caching,
-        warm_blocks=placement.warm_blocks,
+        eviction=LeastRecentlyUsed(placement.num_blocks, placement.warm_blocks),
     )
     limits = Limits(
         max_num_seqs=placement.max_num_seqs,
@@ -195,22 +248,20 @@ def _make_scheduler(config: EngineConfig, placement: Placement) -> Scheduler:
     return Scheduler(pool, policy, limits)
 
 
-def _describe(
-    name: str, config: EngineConfig, model: ModelConfig, runner: Runner, began: float
-) -> EngineInfo:
-    placement = runner.placement
+def _describe(config: EngineConfig, loaded: LoadedModel) -> EngineInfo:
+    placement = loaded.runner.placement
     choice = placement.choice
     return EngineInfo(
-        model=name,
+        model=loaded.name,
         context_length=placement.max_model_len,
-        vocab_size=model.vocab_size,
+        vocab_size=loaded.config.vocab_size,
         device=str(placement.device),
         dtype=str(choice.dtype).removeprefix("torch."),
         num_blocks=placement.num_blocks,
         block_size=config.block_size,
         max_num_seqs=placement.max_num_seqs,
         max_batch_tokens=placement.max_batch_tokens,
-        load_seconds=perf_counter() - began,
+        load_seconds=loaded.load_seconds,
         kernels="native" if choice.native else "reference",
         quantization=choice.quantization,
         kv_cache_dtype=str(choice.cache_dtype).removeprefix("torch."),

@@ -94,8 +94,8 @@ class LLM:
     ) -> list[Completion]:
         """Run prompts to their ends and return their completions in the same order.
 
-        They are computed in another one, in which shared prefixes are computed once and long
-        answers begin early.
+        They are computed in another order, in which shared prefixes are computed once and long
+        outputs begin early.
 
         Args:
             prompts: one prompt or several; each is a text, a list of chat messages

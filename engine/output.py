@@ -1,7 +1,7 @@
-"""Turns sampled tokens into answers: when one ends, its text, its log-probabilities.
+"""Turns sampled tokens into outputs: when one ends, its text, its log-probabilities.
 
-What decides when an answer ends happens token by token, in the step's thread. Everything else waits
-in a `Finished` until somebody asks, who may be another thread.
+Whether an output ends is decided token by token, in the step's thread. The rest is done when
+`FinishedRequest.completion` is called, which may be in another thread.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from engine.scheduler.step import SampledToken
 from engine.tokenizer import IncrementalDetokenizer, Tokenizer
 
 
-class Answer:
-    """One answer in the making, beside its `Sequence`.
+class OutputBuilder:
+    """Makes one `Output`, from the tokens of its `Sequence`.
 
     Text is decoded token by token only where stop strings must be looked for; otherwise once, at
     the end.
@@ -40,7 +40,7 @@ class Answer:
         self._detokenizer = self._make_detokenizer() if params.stop else None
 
     def push(self, sampled: SampledToken) -> FinishReason | None:
-        """Take the next token; say why the answer ends with it, if it does."""
+        """Take the next token; say why the output ends with it, if it does."""
         sequence, params = self._sequence, self._sequence.request.params
         sequence.token_ids.append(sampled.token_id)
         if self._sampled is not None:
@@ -56,8 +56,8 @@ class Answer:
                 return "stop"
         return "length" if sequence.num_tokens >= sequence.max_total else None
 
-    def output(self, reason: FinishReason) -> Output:
-        """The finished answer. To be called once, when no token comes any more."""
+    def build(self, reason: FinishReason) -> Output:
+        """The finished output. To be called once, when no more tokens come."""
         ids = self._sequence.output_ids
         return Output(
             index=self._sequence.index,
@@ -99,45 +99,47 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedRequest:
     """A request that came to its end, or could not run.
 
     Attributes:
         request: what was asked for.
-        answers: with the reason why each ended; none where it could not run.
+        outputs: in order, with the reason why each ended; none where it could not run.
         cached_tokens: of the prompt, taken from the prefix cache.
         refusal: why it could not run.
     """
 
     request: Request
-    answers: tuple[tuple[Answer, FinishReason], ...] = ()
+    outputs: tuple[tuple[OutputBuilder, FinishReason], ...] = ()
     cached_tokens: int = 0
     refusal: EngineError | None = None
 
     def completion(self) -> Completion:
-        """Decode the answers. To be called once, in any thread."""
+        """Decode the outputs. To be called once, in any thread."""
         return Completion(
             request_id=self.request.id,
             prompt_token_ids=self.request.prompt,
-            outputs=tuple(answer.output(reason) for answer, reason in self.answers),
+            outputs=tuple(builder.build(reason) for builder, reason in self.outputs),
             cached_tokens=self.cached_tokens,
             error=None if self.refusal is None else str(self.refusal),
             error_code=None if self.refusal is None else self.refusal.code,
         )
 
 
-class RequestAnswers:
-    """Collects the ``n`` answers of a request."""
+class RequestOutputs:
+    """Collects the ``n`` outputs of a request."""
 
     def __init__(self, request: Request, sequences: list[Sequence]) -> None:
         self.request = request
         self.sequences = sequences
-        self._done: dict[int, tuple[Answer, FinishReason]] = {}
+        self._ended: dict[int, tuple[OutputBuilder, FinishReason]] = {}
 
-    def add(self, index: int, answer: Answer, reason: FinishReason) -> Finished | None:
-        """Take an answer that ended; the whole request once it was the last."""
-        self._done[index] = answer, reason
-        if len(self._done) < len(self.sequences):
+    def add(
+        self, index: int, builder: OutputBuilder, reason: FinishReason
+    ) -> FinishedRequest | None:
+        """Take an output that ended; returns the whole request once it was the last."""
+        self._ended[index] = builder, reason
+        if len(self._ended) < len(self.sequences):
             return None
-        answers = tuple(self._done[index] for index in sorted(self._done))
-        return Finished(self.request, answers, self.sequences[0].num_cached or 0)
+        outputs = tuple(self._ended[index] for index in sorted(self._ended))
+        return FinishedRequest(self.request, outputs, self.sequences[0].num_cached or 0)

@@ -3,7 +3,7 @@
 Prompts form a tree of prefixes. Walked depth first, requests that share a prefix run next to each
 other, so that the prefix cache computes it once and holds it only as long as it is of use
 (BatchLLM, Zheng et al. 2024). Where the walk has a choice, it takes the branch with the longest
-answers first: a request that runs long and starts late would run alone at the end (longest
+outputs first: a request that runs long and starts late would run alone at the end (longest
 processing time first, Graham 1969). Imports no torch; prompts are packed, since bytes are compared
 faster than numbers.
 """
@@ -31,7 +31,7 @@ def common_prefix(first: bytes, second: bytes) -> int:
 class _Node:
     """A prefix of so many tokens, and what begins with it: prompts and longer prefixes.
 
-    ``output`` is the longest answer below it; a child is a prompt's index or a node.
+    ``output`` is the longest output below it, in tokens; a child is a prompt's index or a node.
     """
 
     depth: int
@@ -44,11 +44,11 @@ class _Node:
 
 
 def depth_first(prompts: Sequence[bytes], outputs: Sequence[int], block: int) -> list[int]:
-    """Order prompts by a depth-first walk of their prefix tree, longest answers first.
+    """Order prompts by a depth-first walk of their prefix tree, longest outputs first.
 
     Args:
         prompts: packed by `pack_tokens`.
-        outputs: tokens that each one's answer may take.
+        outputs: tokens that each one's output may take.
         block: tokens of a block of the prefix cache: a prefix counts in whole blocks.
 
     Returns:

@@ -12,7 +12,7 @@ from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.executor import Executor
-from engine.executors.inputs import StepInputs
+from engine.executors.inputs import BlockTables, StepInputs
 from engine.executors.machine import Choice, Placement, choose, give_back_memory, place
 from engine.executors.native_decoder import NativeDecoder
 from engine.executors.native_executor import NativeExecutor
@@ -51,12 +51,9 @@ def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
     # A prompt that is not cut into chunks is one step.
     whole = 0 if config.chunked_prefill else placement.max_model_len
     max_tokens = max(placement.max_batch_tokens, whole)
-    inputs = StepInputs(
-        max_tokens,
-        placement.max_num_seqs,
-        -(-placement.max_model_len // config.block_size),
-        config.block_size,
-    )
+    max_blocks = -(-placement.max_model_len // config.block_size)
+    tables = BlockTables(placement.max_num_seqs, max_blocks, config.block_size)
+    inputs = StepInputs(tables, max_tokens)
     executor: Executor
     if choice.native:
         cache = NativeCache(model, placement.num_blocks, config.block_size, choice.cache_dtype)
@@ -67,7 +64,7 @@ def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
             max_rows=placement.max_num_seqs,
             threads=choice.threads,
         )
-        executor = NativeExecutor(native, inputs)
+        executor = NativeExecutor(native)
     else:
         decoder.pack()
         kv = KVCache.allocate(

@@ -17,22 +17,12 @@ class NativeExecutor:
 
     Args:
         decoder: public, for those who measure its passes.
-        inputs: those of every step: their addresses are taken once.
     """
 
-    def __init__(self, decoder: NativeDecoder, inputs: StepInputs) -> None:
+    def __init__(self, decoder: NativeDecoder) -> None:
         self.decoder = decoder
         self._on_layer: Callable[[], None] | None = None
-        self._step = Step(
-            stride=inputs.tables.shape[1],
-            query_start=inputs.query_start.ctypes.data,
-            contexts=inputs.contexts.ctypes.data,
-            slots=inputs.slots.ctypes.data,
-            tables=inputs.tables.ctypes.data,
-            token_ids=inputs.token_ids.ctypes.data,
-            positions=inputs.positions.ctypes.data,
-            owners=inputs.owners.ctypes.data,
-        )
+        self._steps: dict[StepInputs, Step] = {}  # their arrays' addresses, taken once
 
     def on_layer(self, call: Callable[[], None]) -> None:
         """See `Executor`."""
@@ -49,7 +39,7 @@ class NativeExecutor:
             parts.append(scores.clone())
         return torch.cat(parts)
 
-    def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
+    def launch(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """See `Executor`."""
         picked = np.array(inputs.sampled, dtype=np.int32)
         self.decoder.run(self._filled(inputs), picked, inputs.sampled_rows, self._on_layer)
@@ -58,5 +48,22 @@ class NativeExecutor:
         return Scores(*self.decoder.head(len(picked), logits=logits))
 
     def _filled(self, inputs: StepInputs) -> Step:
-        self._step.tokens, self._step.sequences = inputs.num_tokens, inputs.num_sequences
-        return self._step
+        step = self._steps.get(inputs)
+        if step is None:
+            step = self._steps[inputs] = _step(inputs)
+        step.tokens, step.sequences = inputs.num_tokens, inputs.num_sequences
+        return step
+
+
+def _step(inputs: StepInputs) -> Step:
+    tables = inputs.tables.rows
+    return Step(
+        stride=tables.shape[1],
+        query_start=inputs.query_start.ctypes.data,
+        contexts=inputs.contexts.ctypes.data,
+        slots=inputs.slots.ctypes.data,
+        tables=tables.ctypes.data,
+        token_ids=inputs.token_ids.ctypes.data,
+        positions=inputs.positions.ctypes.data,
+        owners=inputs.owners.ctypes.data,
+    )

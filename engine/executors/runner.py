@@ -1,19 +1,47 @@
-"""Executes steps on a device: weights, KV cache, block tables and sampler live here."""
+"""Runs steps on a device: weights, KV cache, block tables and sampler live here."""
 
 from collections.abc import Callable
+from itertools import cycle
+from typing import Protocol
 
 import torch
 
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.build import build
-from engine.executors.inputs import StepInputs
+from engine.executors.executor import Pending, Scores
+from engine.executors.machine import Placement
 from engine.sampling.sampler import Sampler
 from engine.scheduler.step import SampledToken, Step
 
+Sampled = dict[int, tuple[SampledToken, ...]]
+"""By slot, for every work with ``sample`` set: the next token, or several where a runner speculates
+(see `Scheduler.collected`)."""
+
+
+class StepRunner(Protocol):
+    """What the engine's loop needs of whoever runs its steps.
+
+    Attributes:
+        placement: what was chosen for the device.
+        max_in_flight: steps that may be in flight while the next one is scheduled. Above 0, the
+            runner puts the tokens in that `UNKNOWN_TOKEN` stands for.
+    """
+
+    placement: Placement
+    max_in_flight: int
+
+    def launch(self, step: Step) -> Pending[Sampled]:
+        """Begin a step. Steps take effect in the order of their launch."""
+        ...
+
+    def on_layer(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called ahead of every layer of every step, where a step may be long."""
+        ...
+
 
 class Runner:
-    """A model on one device.
+    """A model on one device. Tokens are sampled when a step is collected, so none overlap.
 
     Attributes:
         placement: what was chosen for the device.
@@ -24,11 +52,14 @@ class Runner:
             and taking memory for the cache.
     """
 
+    max_in_flight = 0
+
     def __init__(self, config: EngineConfig, model: ModelConfig, files: ModelFiles) -> None:
         built = build(config, model, files)
         self.placement = built.placement
         self.executor = built.executor
-        self._inputs: StepInputs = built.inputs
+        more = (built.inputs.another() for _ in range(self.max_in_flight))
+        self._inputs = cycle([built.inputs, *more])
         self._sampler = Sampler(
             model.vocab_size,
             self.placement.max_num_seqs,
@@ -39,25 +70,40 @@ class Runner:
         )
 
     def on_layer(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called ahead of every layer of every step, where a step may be long."""
+        """See `StepRunner.on_layer`."""
         self.executor.on_layer(call)
 
     @torch.inference_mode()
-    def execute(self, step: Step) -> dict[int, SampledToken]:
-        """Compute a step's keys and values, and choose the next tokens.
-
-        Returns:
-            The chosen token by slot, for every work with ``sample`` set.
-        """
+    def launch(self, step: Step) -> Pending[Sampled]:
+        """See `StepRunner.launch`."""
         for work in step.works:
             if work.admission is not None:
                 self._sampler.admit(work.slot, work.admission)
-        self._inputs.fill(step)
-        slots = self._inputs.sampled_slots
+        inputs = next(self._inputs)
+        inputs.fill(step)
+        slots = inputs.sampled_slots
         wanted = self._sampler.reads_logits(slots)
-        scores = self.executor.execute(self._inputs, logits=wanted)
-        if wanted and scores.logits is not None:
+        scores = self.executor.launch(inputs, logits=wanted)
+        return _PendingTokens(self._sampler, slots, wanted, scores)
+
+
+class _PendingTokens:
+    """A step whose scores were launched, and whose tokens are sampled from them."""
+
+    def __init__(
+        self, sampler: Sampler, slots: list[int], wanted: bool, scores: Pending[Scores]
+    ) -> None:
+        self._sampler = sampler
+        self._slots = slots
+        self._wanted = wanted
+        self._scores = scores
+
+    @torch.inference_mode()
+    def collect(self) -> Sampled:
+        """See `Pending.collect`."""
+        scores, slots = self._scores.collect(), self._slots
+        if self._wanted and scores.logits is not None:
             sampled = self._sampler.sample(scores.logits, slots)
         else:
-            sampled = self._sampler.choose(scores.greatest.tolist(), slots)
-        return dict(zip(slots, sampled, strict=True))
+            sampled = self._sampler.choose(scores.argmax.tolist(), slots)
+        return {slot: (token,) for slot, token in zip(slots, sampled, strict=True)}

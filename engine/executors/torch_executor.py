@@ -43,7 +43,7 @@ class TorchExecutor:
         """See `Executor`."""
         return self._decoder.logits(self._hidden(inputs))
 
-    def execute(self, inputs: StepInputs, *, logits: bool) -> Scores:
+    def launch(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """See `Executor`."""
         hidden = self._hidden(inputs)
         if not inputs.sampled:
@@ -57,11 +57,11 @@ class TorchExecutor:
         starts = inputs.query_start[: count + 1]
         counts = np.diff(starts)
         longest, decodes = int(contexts.max()), int((counts == 1).sum())
-        blocks = inputs.tables[slots[inputs.owners[:total]], positions // size]
+        blocks = inputs.tables.rows[slots[inputs.owners[:total]], positions // size]
         return AttentionBatch(
             query_start=self._put(starts),
             context_lens=self._put(contexts),
-            block_tables=self._put(inputs.tables[slots, : -(-longest // size)]),
+            block_tables=self._put(inputs.tables.rows[slots, : -(-longest // size)]),
             slot_mapping=self._put(blocks.astype(np.int64) * size + positions % size),
             num_decodes=decodes,
             max_query=int(counts.max()),

@@ -31,9 +31,9 @@ from engine.requests import EngineStats
 
 if TYPE_CHECKING:
     from engine.core import EngineCore
-    from engine.output import Finished
+    from engine.output import FinishedRequest
 
-_Report = tuple[list["Finished"], EngineStats]
+_Report = tuple[list["FinishedRequest"], EngineStats]
 
 STATS_SECONDS = 0.5
 IDLE_SECONDS = 0.001
@@ -110,7 +110,7 @@ class _Reports:
         self._outbox = outbox
         self._told = 0.0
 
-    def tell(self, done: list["Finished"]) -> None:
+    def tell(self, done: list["FinishedRequest"]) -> None:
         self._outbox.put((done, self._core.stats()))
         self._told = monotonic()
 
@@ -125,7 +125,7 @@ def _serve(
     reports = _Reports(core, outbox)
     core.on_progress(reports.alive)
     while True:
-        done: list[Finished] = []
+        done: list[FinishedRequest] = []
         while (message := _next(inbox, block=not (core.has_work or done))) is not None:
             if isinstance(message, Close):
                 os._exit(0)  # at once: nobody reads what is still to be written
@@ -146,7 +146,7 @@ def _next(inbox: "SimpleQueue[ToEngine]", *, block: bool) -> ToEngine | None:
         return None
 
 
-def _obey(core: "EngineCore", message: ToEngine) -> list["Finished"]:
+def _obey(core: "EngineCore", message: ToEngine) -> list["FinishedRequest"]:
     match message:
         case Submit(requests):
             for request in requests:

@@ -1,13 +1,12 @@
 """From logits to tokens, for all rows of a step at once.
 
-Order of the passes, as in vLLM: log-probabilities are of the raw logits; then logit bias,
-repetition (CTRL, Keskar et al. 2019), presence and frequency penalties, the ban on end tokens below
-``min_tokens``; then temperature, top-k, top-p, min-p and the draw (`engine.kernels.draws`).
+Order of the passes, as in vLLM: log-probabilities are of the raw logits; then the processors of a
+row, if it has any: logit bias, repetition, presence and frequency penalties, the ban on end tokens
+below ``min_tokens`` (`engine.sampling.processors`); then temperature, top-k, top-p, min-p and the
+draw (`engine.kernels.draws`).
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,31 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.kernels.draws import DRAW, Draws, draw
-from engine.params import SamplingParams
+from engine.sampling.processors import LogitsProcessor, make_processors
 from engine.scheduler.step import Admission, SampledToken
-
-
-@dataclass(slots=True)
-class RowState:
-    """What sampling remembers of a slot whose logits are not used as they are.
-
-    ``prompt_ids`` (int64, distinct) are kept only where the repetition penalty asks for them, and
-    ``counts`` (token id → times in the answer) only where any penalty does.
-    """
-
-    params: SamplingParams
-    num_output: int
-    prompt_ids: Tensor | None
-    counts: dict[int, int] | None
-
-    @property
-    def plain(self) -> bool:
-        """Whether the logits are used as they are."""
-        return (
-            self.counts is None
-            and not self.params.logit_bias
-            and self.num_output >= self.params.min_tokens
-        )
 
 
 class Sampler:
@@ -68,14 +44,14 @@ class Sampler:
         self._device = device
         self._drawing = drawing
         self._random = np.random.default_rng(seed)
-        # By slot. Most rows are described by numbers alone; the others have a `RowState` as well.
+        # By slot. Most rows are described by numbers alone; the others have processors as well.
         self._draws: Draws = np.zeros(max_num_seqs, dtype=DRAW)
         self._seeds = np.zeros(max_num_seqs, dtype=np.uint64)
         self._seeded = np.zeros(max_num_seqs, dtype=bool)
         self._positions = np.zeros(max_num_seqs, dtype=np.uint64)
         self._logprobs = np.full(max_num_seqs, -1)
         self._simple = np.zeros(max_num_seqs, dtype=bool)
-        self._rows: dict[int, RowState] = {}
+        self._processors: dict[int, list[LogitsProcessor]] = {}
 
     def admit(self, slot: int, admission: Admission) -> None:
         """Prepare a slot for a sequence that begins, or comes back after a preemption."""
@@ -86,28 +62,23 @@ class Sampler:
         self._seeds[slot] = _mixed(params.seed or 0, admission.index)
         self._positions[slot] = len(admission.prompt) + len(outputs)
         self._logprobs[slot] = -1 if params.logprobs is None else params.logprobs
-        row = self._row(admission)
-        self._rows.pop(slot, None)
-        if not row.plain:
-            self._rows[slot] = row
-        self._simple[slot] = row.plain and params.logprobs is None and params.greedy
+        processors = make_processors(admission, self._end_token_ids, self._device)
+        self._set_processors(slot, processors)
 
-    def _row(self, admission: Admission) -> RowState:
-        params, outputs = admission.params, admission.output_ids
-        repeats = params.repetition_penalty != 1
-        counts = prompt_ids = None
-        if repeats or params.presence_penalty or params.frequency_penalty:
-            counts = dict(Counter(outputs))
-        if repeats:
-            prompt_ids = self._tensor(sorted(set(admission.prompt)))
-        return RowState(params, len(outputs), prompt_ids, counts)
+    def _set_processors(self, slot: int, processors: list[LogitsProcessor]) -> None:
+        if processors:
+            self._processors[slot] = processors
+        else:
+            self._processors.pop(slot, None)
+        greedy = self._draws["temperature"][slot] == 0
+        self._simple[slot] = greedy and not processors and self._logprobs[slot] < 0
 
     def reads_logits(self, slots: Sequence[int]) -> bool:
-        """Whether any of these slots needs more than the token with the greatest logit."""
+        """Whether any of these slots needs more than the argmax of its logits."""
         return not self._simple[slots].all()
 
     def choose(self, token_ids: list[int], slots: Sequence[int]) -> list[SampledToken]:
-        """Take the tokens with the greatest logits, where `reads_logits` is false."""
+        """Take the argmax of each row's logits, where `reads_logits` is false."""
         self._positions[slots] += np.uint64(1)
         return [SampledToken(token_id) for token_id in token_ids]
 
@@ -120,9 +91,11 @@ class Sampler:
         """
         reported = np.flatnonzero(self._logprobs[slots] >= 0).tolist()
         raw = torch.log_softmax(logits[reported], dim=-1) if reported else None
-        changed = [i for i, slot in enumerate(slots) if slot in self._rows]
+        changed = [i for i, slot in enumerate(slots) if slot in self._processors]
         for i in changed:
-            self._adjust(logits[i], self._rows[slots[i]])
+            row = logits[i]
+            for processor in self._processors[slots[i]]:
+                processor.apply(row)
         draws = self._draws[slots]
         draws["uniform"] = self._uniform(slots)
         token_ids: list[int] = self._drawing(logits, draws).tolist()
@@ -133,32 +106,8 @@ class Sampler:
             self._report(sampled, raw, reported, slots)
         return sampled
 
-    def _tensor(self, token_ids: Iterable[int]) -> Tensor:
-        return torch.tensor(list(token_ids), dtype=torch.int64, device=self._device)
-
-    def _adjust(self, logits: Tensor, row: RowState) -> None:
-        """Bias, penalties and bans of one row, in place; touches only the tokens concerned."""
-        params = row.params
-        if params.logit_bias:
-            values = torch.tensor(list(params.logit_bias.values()), device=self._device)
-            logits[self._tensor(params.logit_bias)] += values
-        if row.counts is not None:
-            self._penalize(logits, row, row.counts)
-        if row.num_output < params.min_tokens:
-            logits[self._tensor((*self._end_token_ids, *params.stop_token_ids))] = -torch.inf
-
-    def _penalize(self, logits: Tensor, row: RowState, counts: dict[int, int]) -> None:
-        params, answered = row.params, self._tensor(counts)
-        if row.prompt_ids is not None:
-            seen = torch.unique(torch.cat((row.prompt_ids, answered)))
-            scores, penalty = logits[seen], params.repetition_penalty
-            logits[seen] = torch.where(scores > 0, scores / penalty, scores * penalty)
-        if params.frequency_penalty or params.presence_penalty:
-            times = torch.tensor(list(counts.values()), device=self._device)
-            logits[answered] -= params.frequency_penalty * times + params.presence_penalty
-
     def _uniform(self, slots: Sequence[int]) -> NDArray[np.float32]:
-        """float32 [rows] in [0, 1); a seeded row's from its seed, answer index and position."""
+        """float32 [rows] in [0, 1); a seeded row's from its seed, output index and position."""
         uniform = self._random.random(len(slots), dtype=np.float32)
         seeded = self._seeded[slots]
         if seeded.any():
@@ -167,13 +116,11 @@ class Sampler:
         return uniform
 
     def _remember(self, slot: int, token_id: int) -> None:
-        row = self._rows[slot]
-        row.num_output += 1
-        if row.counts is not None:
-            row.counts[token_id] = row.counts.get(token_id, 0) + 1
-        if row.plain:  # past its min_tokens
-            del self._rows[slot]
-            self._simple[slot] = row.params.logprobs is None and row.params.greedy
+        processors = self._processors[slot]
+        for processor in processors:
+            processor.remember(token_id)
+        if any(processor.done for processor in processors):
+            self._set_processors(slot, [each for each in processors if not each.done])
 
     def _report(
         self, sampled: list[SampledToken], raw: Tensor, reported: list[int], slots: Sequence[int]
@@ -197,7 +144,7 @@ def _hash(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _mixed(seed: int, index: int) -> np.uint64:
-    """A seed, which may be of any size and sign, and the answer's index, in 64 bits."""
+    """A seed, which may be of any size and sign, and the output's index, in 64 bits."""
     words = np.array([seed % 2**64, (seed >> 64) % 2**64, index], dtype=np.uint64)
     first, second, third = _hash(words)
     mixed: np.uint64 = _hash(np.array([first ^ (second << np.uint64(1)) ^ third]))[0]

@@ -4,6 +4,14 @@ from dataclasses import dataclass
 
 from engine.params import SamplingParams
 
+UNKNOWN_TOKEN = -1
+"""Stands in `Work.token_ids` for a token that an earlier step, still in flight, samples.
+
+It is the token that the step launched last with ``sample`` set for the slot samples there. The
+executor puts it in on its device, where that token is. The engine schedules such a step only for a
+runner whose ``max_in_flight`` is above 0.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -25,7 +33,8 @@ class Work:
     Attributes:
         slot: the sequence's place on the device, below ``max_num_seqs``.
         start: position of the first token.
-        token_ids: the tokens whose keys and values are computed.
+        token_ids: the tokens whose keys and values are computed; the last one may be
+            `UNKNOWN_TOKEN`.
         new_blocks: blocks appended to the slot's block table for them.
         sample: whether the last token's logits give the next token.
         admission: set where the sequence takes the slot in this step.

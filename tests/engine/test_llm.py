@@ -8,7 +8,7 @@ from engine import LLM, Completion, SamplingParams
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import InvalidConfig, InvalidRequest, ModelNotFound
-from engine.output import Finished
+from engine.output import FinishedRequest
 from engine.requests import Request
 from engine.tokenizer import Tokenizer
 
@@ -251,13 +251,13 @@ def test_answers_are_decoded_by_whoever_asks_while_the_engine_goes_on(
     prompt = tuple(core.tokenizer.encode(TEXTS[5]))
     for index, params in enumerate(asked):
         core.add(Request(str(index), prompt, params))
-    finished: list[Finished] = []
+    finished: list[FinishedRequest] = []
     with monkeypatch.context() as patch:
         patch.setattr(Tokenizer, "decode", None)  # the step's thread must not need it
         while core.has_work:
             finished += core.step()
     with ThreadPoolExecutor(2) as pool:
-        made = {c.request_id: c for c in pool.map(Finished.completion, finished)}
+        made = {c.request_id: c for c in pool.map(FinishedRequest.completion, finished)}
     assert [made[str(index)].outputs for index in range(3)] == [c.outputs for c in expected]
 
 
@@ -268,7 +268,7 @@ def test_a_refusal_outlives_an_interrupted_step(llm: LLM, monkeypatch: pytest.Mo
     refused = llm.submit([10**9], GREEDY)
     good = llm.submit([3000, 3001], GREEDY)
     with monkeypatch.context() as patch:
-        patch.setattr(llm._core.runner, "execute", interrupt)
+        patch.setattr(llm._core.runner, "launch", interrupt)
         with pytest.raises(KeyboardInterrupt):
             llm.step()
     done = []

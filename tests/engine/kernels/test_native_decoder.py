@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
 from engine.config import ModelConfig, RopeConfig
-from engine.executors.inputs import StepInputs
+from engine.executors.inputs import BlockTables, StepInputs
 from engine.executors.native_decoder import NativeDecoder
 from engine.executors.native_executor import NativeExecutor
 from engine.executors.torch_executor import TorchExecutor
@@ -79,11 +79,11 @@ class Pair:
 
     def __init__(self, decoder: Decoder, cache: torch.dtype = torch.float32) -> None:
         config = decoder.config
-        self.inputs = StepInputs(400, 8, 16, SIZE)
+        self.inputs = StepInputs(BlockTables(8, 16, SIZE), 400)
         plain = KVCache.allocate(config, 60, SIZE, CPU, decoder.embedding.dtype)
         self.torch = TorchExecutor(copy.deepcopy(decoder), plain)
         native = NativeDecoder(decoder, NativeCache(config, 60, SIZE, cache), 400, 8, 2)
-        self.native = NativeExecutor(native, self.inputs)
+        self.native = NativeExecutor(native)
         self.lengths = [0] * 8
         self.held: list[int] = [0] * 8
         self.free = list(range(60))
@@ -107,14 +107,14 @@ class Pair:
             works.append(Work(slot, start, tokens, tuple(new), sample=count < unsampled))
         self.inputs.fill(Step(tuple(sorted(works, key=lambda w: len(w.token_ids) > 1))))
         with torch.inference_mode():
-            theirs = self.torch.execute(self.inputs, logits=True).logits
-            ours = self.native.execute(self.inputs, logits=True)
-            greedy = self.native.execute(self.inputs, logits=False)
+            theirs = self.torch.launch(self.inputs, logits=True).logits
+            ours = self.native.launch(self.inputs, logits=True)
+            greedy = self.native.launch(self.inputs, logits=False)
         assert greedy.logits is None
         if ours.logits is None or theirs is None:
             return torch.empty(0), torch.empty(0)
-        assert np.array_equal(ours.greatest, ours.logits.argmax(-1).numpy())
-        assert np.array_equal(ours.greatest, greedy.greatest)
+        assert np.array_equal(ours.argmax, ours.logits.argmax(-1).numpy())
+        assert np.array_equal(ours.argmax, greedy.argmax)
         return ours.logits.clone(), theirs
 
 
@@ -143,10 +143,10 @@ def test_a_step_that_wants_no_scores_is_kept() -> None:
     pair.inputs.fill(Step((Work(0, 0, tuple(range(20)), (7, 9), sample=False),)))
     with torch.inference_mode():
         for executor in (pair.torch, pair.native):
-            nothing = executor.execute(pair.inputs, logits=True)
-            assert (len(nothing.greatest), nothing.logits) == (0, None)
+            nothing = executor.launch(pair.inputs, logits=True)
+            assert (len(nothing.argmax), nothing.logits) == (0, None)
         pair.inputs.fill(Step((Work(0, 20, (3,), (), sample=True),)))
-        ours, theirs = (e.execute(pair.inputs, logits=True) for e in (pair.native, pair.torch))
+        ours, theirs = (e.launch(pair.inputs, logits=True) for e in (pair.native, pair.torch))
     torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-4, atol=1e-3)
 
 
@@ -198,9 +198,9 @@ def test_of_equal_scores_the_first_is_greatest() -> None:
         native = NativeDecoder(
             copy.deepcopy(decoder), NativeCache(decoder.config, 4, SIZE, torch.float32), 16, 4, 3
         )
-        inputs = StepInputs(16, 4, 4, SIZE)
+        inputs = StepInputs(BlockTables(4, 4, SIZE), 16)
         inputs.fill(Step((Work(0, 0, (5,), (0,), sample=True),)))
-        assert NativeExecutor(native, inputs).execute(inputs, logits=False).greatest.tolist() == [0]
+        assert NativeExecutor(native).launch(inputs, logits=False).argmax.tolist() == [0]
 
 
 def test_what_it_cannot_run_has_a_reason() -> None:

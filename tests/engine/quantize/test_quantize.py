@@ -12,7 +12,7 @@ from engine.cache.kv_cache import KVCache
 from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig, RopeConfig
 from engine.errors import InvalidConfig
-from engine.executors.inputs import StepInputs
+from engine.executors.inputs import BlockTables, StepInputs
 from engine.executors.torch_executor import TorchExecutor
 from engine.gguf import GGUFFile, dequantize, has_groups, read_groups
 from engine.kernels.int8 import quantize_weight
@@ -59,7 +59,7 @@ def make(config: ModelConfig, *, loud_channel: float = 1.0) -> Decoder:
 
 def logits(decoder: Decoder) -> Tensor:
     cache = KVCache.allocate(decoder.config, 16, 16, torch.device("cpu"), torch.float32)
-    executor, inputs = TorchExecutor(decoder, cache), StepInputs(32, 2, 4, 16)
+    executor, inputs = TorchExecutor(decoder, cache), StepInputs(BlockTables(2, 4, 16), 32)
     works = (Work(i, 0, tuple(text), (i,), sample=False) for i, text in enumerate(TEXTS))
     inputs.fill(Step(tuple(works)))
     with torch.inference_mode():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.cache.block_pool import BlockPool
 from engine.params import SamplingParams
 from engine.requests import Request
-from engine.scheduler.policy import Continuous, Static
+from engine.scheduler.admission import Continuous, Static
 from engine.scheduler.scheduler import Limits, Scheduler
 from engine.scheduler.sequence import Sequence
 from engine.scheduler.step import Step
@@ -40,7 +40,7 @@ class FakeRunner:
         lengths = [len(work.token_ids) for work in step.works]
         singles = sum(length == 1 for length in lengths)
         assert all(length == 1 for length in lengths[:singles]), "decodes come first"
-        by_slot = self.scheduler.by_slot()
+        by_slot = {sequence.slot: sequence for sequence in self.scheduler.running}
         for work in step.works:  # every key of the step is written …
             if work.admission is not None:
                 self.tables[work.slot] = []
@@ -76,14 +76,11 @@ def drive(
         if step is None:
             continue
         runner.execute(step)
-        by_slot = scheduler.by_slot()
-        for work in step.works:
-            sequence = by_slot[work.slot]
-            if work.sample:
-                sequence.token_ids.append((sequence.num_tokens + sequence.token_ids[0]) % 3)
-                if sequence.num_tokens >= sequence.max_total:
-                    scheduler.finish(sequence)
-                    finished.append(sequence)
+        for sequence in scheduler.collected(step).values():
+            sequence.token_ids.append((sequence.num_tokens + sequence.token_ids[0]) % 3)
+            if sequence.num_tokens >= sequence.max_total:
+                scheduler.finish(sequence)
+                finished.append(sequence)
         scheduler.check()
     raise AssertionError(f"not done after {limit} steps: {len(finished)} finished")
 
@@ -166,6 +163,7 @@ def test_a_prompt_larger_than_the_budget_is_chunked_beside_decodes() -> None:
     first = scheduler.schedule()
     assert first is not None
     runner.execute(first)
+    assert list(scheduler.collected(first).values()) == [short]
     short.token_ids.append(7)
     scheduler.add(long)
     step = scheduler.schedule()
@@ -221,6 +219,7 @@ def test_a_cancelled_sequence_gives_everything_back() -> None:
     scheduler.add(running)
     step = scheduler.schedule()
     assert step is not None
+    scheduler.collected(step)
     scheduler.add(waiting)
     scheduler.finish(running)
     scheduler.finish(waiting)
@@ -240,12 +239,10 @@ def test_a_preempted_member_of_a_static_batch_comes_back_without_a_flush() -> No
         if step is None:
             break
         runner.execute(step)
-        by_slot = scheduler.by_slot()
-        for work in step.works:
-            if work.sample:
-                by_slot[work.slot].token_ids.append(1)
-                if by_slot[work.slot].num_tokens >= by_slot[work.slot].max_total:
-                    scheduler.finish(by_slot[work.slot])
+        for sampled in scheduler.collected(step).values():
+            sampled.token_ids.append(1)
+            if sampled.num_tokens >= sampled.max_total:
+                scheduler.finish(sampled)
     assert scheduler.preemptions > 0
     assert not scheduler.has_work
 
