@@ -7,7 +7,7 @@ from engine.cache.block_pool import BlockPool
 from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest, PromptTooLong
-from engine.executors.machine import Placement
+from engine.executors.placement import Placement
 from engine.executors.runner import Runner
 from engine.info import EngineInfo
 from engine.models.families import load_config
@@ -211,7 +211,7 @@ def _describe(
         max_num_seqs=placement.max_num_seqs,
         max_batch_tokens=placement.max_batch_tokens,
         load_seconds=perf_counter() - began,
-        kernels="native" if choice.native else "reference",
+        kernels=choice.backend.name,
         quantization=choice.quantization,
         kv_cache_dtype=str(choice.cache_dtype).removeprefix("torch."),
         threads=choice.threads,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engine.catalog import ModelFiles
 from engine.config import ModelConfig
 from engine.errors import CheckpointError
+from engine.kernels.backend import Backend
 from engine.kernels.grouped import GroupedWeight
 from engine.models.checkpoint import Checkpoint, GGUFCheckpoint, SafetensorsCheckpoint
 from engine.models.decoder import Decoder, Linear, QuantizedWeight
@@ -39,6 +40,7 @@ def load_model(
     files: ModelFiles,
     config: ModelConfig,
     *,
+    backend: Backend,
     device: torch.device,
     dtype: torch.dtype,
     prepare: Preparation | None = None,
@@ -49,6 +51,7 @@ def load_model(
     Args:
         files: a Hugging Face folder or a GGUF file.
         config: as `engine.models.families.load_config` read it from the same files.
+        backend: computes the decoder.
         device: where the weights go.
         dtype: what they are cast to, if they are not prepared otherwise.
         prepare: changes projections one by one, so that no second copy of the model is in memory.
@@ -69,7 +72,7 @@ def load_model(
             targets = huggingface_targets(config)
         _check(checkpoint, targets, config)
         with torch.device("meta"):
-            decoder = Decoder(config)
+            decoder = Decoder(config, backend)
         filling = _Filling(decoder, checkpoint, targets, device, dtype)
         filling.vectors()
         filling.projections(prepare, keep_groups=keep_groups)
