@@ -47,25 +47,32 @@ def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
     placement = place(config, model, choice)
     # A prompt that is not cut into chunks is one step.
     whole = 0 if config.chunked_prefill else placement.max_model_len
+    max_tokens = max(placement.max_batch_tokens, whole)
     inputs = StepInputs(
-        max(placement.max_batch_tokens, whole),
+        max_tokens,
         placement.max_num_seqs,
         -(-placement.max_model_len // config.block_size),
         config.block_size,
     )
-    executor = _executor(decoder, placement, inputs)
+    executor = _executor(config, placement, decoder, max_tokens, inputs)
     give_back_memory()
     return Built(placement, executor, inputs, choice.backend.draw)
 
 
-def _executor(decoder: Decoder, placement: Placement, inputs: StepInputs) -> Executor:
+def _executor(
+    config: EngineConfig,
+    placement: Placement,
+    decoder: Decoder,
+    max_tokens: int,
+    inputs: StepInputs,
+) -> Executor:
     """What runs a decoder: whole layers of the backend, if it has them, or kernel by kernel."""
-    choice, model, size = placement.choice, decoder.config, inputs.block_size
+    choice, model, size = placement.choice, decoder.config, config.block_size
     if isinstance(choice.backend, NativeBackend):
         native = NativeDecoder(
             decoder,
             NativeCache(model, placement.num_blocks, size, choice.cache_dtype),
-            max_tokens=len(inputs.token_ids),
+            max_tokens=max_tokens,
             max_rows=placement.max_num_seqs,
             threads=choice.threads,
         )

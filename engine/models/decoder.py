@@ -38,22 +38,22 @@ class Linear(nn.Module):
 
     @property
     def replaced(self) -> bool:
-        """Whether it runs on another form of the weight than the parameter."""
+        """Whether it runs on another form of the weight, in place of the parameter."""
         return self._other is not None
 
     def replace(self, weight: Tensor | QuantizedWeight) -> None:
-        """Run on this form of the weight instead of the parameter, which is given up."""
+        """Run on this form of the weight from now on, and drop the parameter."""
         self._other, self.weight = weight, None
 
     def take(self) -> Tensor | QuantizedWeight:
-        """Give up the weight, in whatever form it is, for somebody else to keep."""
+        """Return the weight, in whatever form it is, and forget it."""
         weight = self.weight if self._other is None else self._other
         assert weight is not None, "the weight was taken before"
         self._other = self.weight = None
         return weight
 
     def pack(self) -> None:
-        """Lay a plain weight out for the device. It can no longer be read or moved after that."""
+        """Lay a plain weight out for the device. After that it can no longer be read or moved."""
         if self.weight is not None:
             self.replace(pack_weight(self._backend, self.weight))
 
@@ -152,9 +152,9 @@ class Layer(nn.Module):
         batch: AttentionBatch,
         cache: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Take in the previous layer's update, and return this one's: [T, hidden].
+        """From the previous layer's update to this one's: [T, hidden].
 
-        An update is added to the residual stream, in place, by the norm that follows it.
+        The norm that follows an update adds it to the residual stream, in place.
         """
         backend = self._backend
         x = add_rms_norm_(backend, update, residual, self.attention_norm, self.eps)
@@ -205,7 +205,7 @@ class Decoder(nn.Module):
         if self.config.tie_embeddings and not self.head.replaced:
             self.head.weight = self.embedding
         if device.type == "cpu" and self.head.weight is not None:
-            # bfloat16 scores of 16 and more are 0.125 apart, which decides near ties by chance.
+            # bfloat16 scores from 16 on are 0.125 apart, so that chance would decide near ties.
             wide = self.head.weight.detach().float()
             self.head.weight = nn.Parameter(wide, requires_grad=False)
             self._head_dtype = torch.float32
@@ -223,7 +223,7 @@ class Decoder(nn.Module):
                 module.pack()
 
     def quantize(self, how: Callable[[Tensor], QuantizedWeight]) -> None:
-        """Keep every projection's weight in few bits, the head's included, unless it is already."""
+        """Replace every projection's weight, the head's too, unless it was replaced before."""
         for module in self.modules():
             if isinstance(module, Linear) and module.weight is not None:
                 module.replace(how(module.weight))
@@ -243,9 +243,9 @@ class Decoder(nn.Module):
             [T, hidden], after the final norm, in the weights' dtype.
         """
         rotary = self.rotary.rows(positions)
-        # The stream is float32 whatever the weights are. In bfloat16 it would be rounded twice a
-        # layer: SmolLM2's mean divergence from float32's distribution is then 0.0025 nats a token,
-        # not 0.0011, and what that saves in time cannot be measured.
+        # The residual stream is always float32. bfloat16 would round it twice a layer: SmolLM2's
+        # mean divergence from float32 would be 0.0025 nats a token, not 0.0011, and the time
+        # saved is too little to measure.
         residual = self.embedding[token_ids].float()
         update = None
         for index, layer in enumerate(self.layers):

@@ -93,7 +93,7 @@ class Buffers(ctypes.Structure):
 
 
 class Argmax(ctypes.Structure):
-    """``argmax``: the greatest value of a row so far, and its channel."""
+    """``argmax``: the maximum of a row so far, and its channel."""
 
     _fields_ = _fields(float32="value", int32="channel")
 

@@ -16,8 +16,8 @@ def quantize_channels(weight: Tensor) -> tuple[Tensor, Tensor]:
     scales = torch.where(scales > 0, scales, 1.0)
     values = torch.empty(wide.shape, dtype=torch.int8, device=wide.device)
     for start in range(0, len(wide), _ROWS):  # whole copies of a head would be large
-        part = slice(start, start + _ROWS)
-        values[part] = (wide[part] / scales[part, None]).round_()
+        rows = slice(start, start + _ROWS)
+        values[rows] = (wide[rows] / scales[rows, None]).round_()
     return values, scales
 
 

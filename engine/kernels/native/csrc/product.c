@@ -106,8 +106,8 @@ INLINE void micro_grouped(const int n, const int bits, const product *p, int64_t
             UNROLL for (int j = 0; j < 2; j++) {
                 vf s = load_f32(scale + LANES * j), l = load_f32(low + LANES * j);
                 UNROLL for (int i = 0; i < n; i++) {
-                    vf part = __builtin_convertvector(acc[i][j], vf) * scale_x[i * groups + g];
-                    y[i][j] += part * s + l * sum_x[i * groups + g];
+                    vf scaled = __builtin_convertvector(acc[i][j], vf) * scale_x[i * groups + g];
+                    y[i][j] += scaled * s + l * sum_x[i * groups + g];
                 }
             }
         }

@@ -24,7 +24,7 @@ typedef struct {
     segment_list *list;
     const step *s;
     const cache *c;
-    int last_only;      /* whether only each sequence's last token takes part */
+    int last_only;      /* whether only each sequence's last token is computed */
     int64_t piece_work; /* tiles times tokens that a segment should have at most, roughly */
 } building;
 
