@@ -5,7 +5,7 @@
 
 The model's shape (9 query heads on 3 key heads of 64) and 128 sequences with one new token each, or
 one prompt of 512. PyTorch gathers blocks and calls ``scaled_dot_product_attention``
-(`engine.kernels.reference.functions`). Numba reads blocks in place, as C does, from the layout that
+(`engine.kernels.reference.attention`). Numba reads blocks in place, as C does, from the layout that
 PyTorch has. Contenders take turns over several caches, so that none finds its keys in the
 processor's; medians in milliseconds a layer.
 """
@@ -27,7 +27,7 @@ from engine.config import ModelConfig, RopeConfig
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.native.attention import PagedAttention
 from engine.kernels.native.cache import NativeCache
-from engine.kernels.reference import functions as reference
+from engine.kernels.reference.backend import ReferenceBackend
 
 HEADS, KV_HEADS, WIDTH, SIZE, LAYERS = 9, 3, 64, 16, 6
 SHAPE = ModelConfig(
@@ -111,6 +111,7 @@ def in_torch(work: Work, dtype: torch.dtype, threads: int) -> list[Call]:
         max_decode_context=work.context if work.new == 1 else 0,
     )
     queries = torch.randn(work.tokens, HEADS, WIDTH).to(dtype)
+    reference = ReferenceBackend()
     calls: list[Call] = []
     for _ in range(LAYERS):
         keys, values = (

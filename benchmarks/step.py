@@ -8,8 +8,8 @@ pass timed inside the kernels. In turns with them the machine's marks are measur
 threads together read memory, and the fastest of the model's own products with many rows. Products
 are given as their share of that rate, attention as its multiple of the time that reading its keys
 and values takes. Then the engine as it runs: what a step spends outside of the passes, which is
-Python, the plan of attention and, where tokens are drawn, the drawing; and what it allocates, as
-torch's profiler sees it. All are medians.
+Python, the segments of attention and, where tokens are drawn, the drawing; and what it allocates,
+as torch's profiler sees it. All are medians.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import get_args
 
 import torch
+from marks import Marks
 from torch.profiler import ProfilerActivity, profile
 
 from engine import SamplingParams
@@ -33,10 +34,7 @@ from engine.executors.build import Built, build
 from engine.executors.executor import Executor
 from engine.executors.native_executor import NativeExecutor
 from engine.executors.runner import Runner
-from engine.kernels.int8 import quantize_weight
-from engine.kernels.native.cache import AREA, area_bytes
-from engine.kernels.native.linear import linear
-from engine.kernels.native.weights import pack
+from engine.kernels.native.cache import TILE, tile_bytes
 from engine.models.families import load_config
 from engine.requests import Request
 from engine.scheduler.step import Admission, Step, Work
@@ -44,42 +42,6 @@ from engine.scheduler.step import Admission, Step, Work
 FILL = 60  # of every byte of a cache: small numbers in bfloat16, in int8 and as scales
 FIRST_TOKEN = 100
 PRODUCTS = ("qkv", "output", "gate and up", "down", "head")
-
-
-class Marks:
-    """What the machine does at best, measured anew beside every step: machines drift.
-
-    Args:
-        config: whose shapes are multiplied.
-        threads: CPU threads.
-    """
-
-    def __init__(self, config: ModelConfig, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._read = torch.full((2**28,), 1.0)  # 1 GiB, more than any cache
-        rows, hidden, inner = 768, config.hidden_size, config.intermediate_size
-        self._products = [
-            (torch.randn(rows, inputs), pack(quantize_weight(torch.randn(outputs, inputs))))
-            for inputs, outputs in ((hidden, inner), (inner, hidden), (hidden, hidden))
-        ]
-        self._threads = threads
-
-    def bytes_per_second(self) -> float:
-        """That all threads together read, summing what no cache holds."""
-        began = perf_counter()
-        self._read.sum()
-        return self._read.nbytes / (perf_counter() - began)
-
-    def flops_per_second(self) -> float:
-        """Of the fastest int8 product of the model's shapes, rounding of rows included."""
-        best = 0.0
-        for x, weight in self._products:
-            flops = 2 * x.shape[0] * weight.struct.inputs * weight.struct.outputs
-            for _ in range(3):
-                began = perf_counter()
-                linear(x, weight, threads=self._threads)
-                best = max(best, flops / (perf_counter() - began))
-        return best
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +157,14 @@ def steps(
         for name, seconds in decoder.seconds.items():
             passes[name].append(seconds - before[name])
     dtype = built.placement.choice.cache_dtype
-    areas = count * -(-context // AREA) * config.num_kv_heads * config.num_layers
+    tiles = count * -(-context // TILE) * config.num_kv_heads * config.num_layers
     return DecodeStep(
         sequences=count,
         context=context,
         cache_dtype=str(dtype).removeprefix("torch."),
         step_ms=median(times) * 1e3,
         passes_ms={name: median(each) * 1e3 for name, each in passes.items()},
-        cache_bytes=areas * area_bytes(config.head_dim, dtype),
+        cache_bytes=tiles * tile_bytes(config.head_dim, dtype),
         bytes_per_second=median(reads),
         product_flops=2.0 * count * weights_of(config),
         flops_per_second=median(rates),

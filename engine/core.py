@@ -11,7 +11,7 @@ from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest, PromptTooLong
 from engine.executors.executor import Pending
-from engine.executors.machine import Placement
+from engine.executors.placement import Placement
 from engine.executors.runner import Runner, Sampled, StepRunner
 from engine.info import EngineInfo
 from engine.models.families import load_config
@@ -262,7 +262,7 @@ def _describe(config: EngineConfig, loaded: LoadedModel) -> EngineInfo:
         max_num_seqs=placement.max_num_seqs,
         max_batch_tokens=placement.max_batch_tokens,
         load_seconds=loaded.load_seconds,
-        kernels="native" if choice.native else "reference",
+        kernels=choice.backend.name,
         quantization=choice.quantization,
         kv_cache_dtype=str(choice.cache_dtype).removeprefix("torch."),
         threads=choice.threads,

@@ -12,8 +12,25 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("tidemill", "api", "worker", "engine", "storage")
 # Words that were given up for the field's: no name may hold one of them again.
 GIVEN_UP = frozenset(
-    "answer answers area areas bell crew doorbell greatest holding loud loudest mix mixed "
-    "soften turns urgency urgent".split()
+    [
+        "answer",
+        "answers",
+        "area",
+        "areas",
+        "bell",
+        "crew",
+        "doorbell",
+        "greatest",
+        "holding",
+        "loud",
+        "loudest",
+        "mix",
+        "mixed",
+        "soften",
+        "turns",
+        "urgency",
+        "urgent",
+    ]
 )
 # Names that are part of the wire, the environment, the command line or a file's format.
 PUBLIC = frozenset({"answer", "answer_column", "answer_columns"})
@@ -57,7 +74,9 @@ def misplaced(name: str, folder: str, glossary: dict[str, tuple[str, ...]]) -> s
             return word
         term = word if word in glossary else word.removesuffix("s")
         places = glossary.get(term, ())
-        if places and not any(folder == place or folder.startswith(f"{place}/") for place in places):
+        if places and not any(
+            folder == place or folder.startswith(f"{place}/") for place in places
+        ):
             return term
     return None
 

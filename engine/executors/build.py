@@ -3,29 +3,26 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
+from engine.executors.choose import DEFAULT_GROUP, WHOLE_CHANNEL, Choice, choose
 from engine.executors.executor import Executor
 from engine.executors.inputs import BlockTables, StepInputs
-from engine.executors.machine import Choice, Placement, choose, give_back_memory, place
+from engine.executors.machine import give_back_memory
 from engine.executors.native_decoder import NativeDecoder
 from engine.executors.native_executor import NativeExecutor
+from engine.executors.placement import Placement, place
 from engine.executors.torch_executor import TorchExecutor
-from engine.kernels.draws import Draws, draw
+from engine.kernels.draws import Draws, Tokens
+from engine.kernels.native.backend import NativeBackend
 from engine.kernels.native.cache import NativeCache
-from engine.kernels.native.sampling import Drawing
 from engine.models.decoder import Decoder
 from engine.models.loading import Preparation, load_model
 from engine.quantize.weights import Int4Weights, Int8Weights
-
-_WHOLE_CHANNEL = -1
-_DEFAULT_GROUP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class Built:
     placement: Placement
     executor: Executor
     inputs: StepInputs
-    drawing: Callable[[Tensor, Draws], NDArray[np.int64]]
+    drawing: Callable[[Tensor, Draws], Tokens]
 
 
 def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
@@ -54,39 +51,45 @@ def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
     max_blocks = -(-placement.max_model_len // config.block_size)
     tables = BlockTables(placement.max_num_seqs, max_blocks, config.block_size)
     inputs = StepInputs(tables, max_tokens)
-    executor: Executor
-    if choice.native:
-        cache = NativeCache(model, placement.num_blocks, config.block_size, choice.cache_dtype)
+    executor = _executor(config, placement, decoder, max_tokens)
+    give_back_memory()
+    return Built(placement, executor, inputs, choice.backend.draw)
+
+
+def _executor(
+    config: EngineConfig,
+    placement: Placement,
+    decoder: Decoder,
+    max_tokens: int,
+) -> Executor:
+    """What runs a decoder: whole layers of the backend, if it has them, or kernel by kernel."""
+    choice, model, size = placement.choice, decoder.config, config.block_size
+    if isinstance(choice.backend, NativeBackend):
         native = NativeDecoder(
             decoder,
-            cache,
+            NativeCache(model, placement.num_blocks, size, choice.cache_dtype),
             max_tokens=max_tokens,
             max_rows=placement.max_num_seqs,
             threads=choice.threads,
         )
-        executor = NativeExecutor(native)
-    else:
-        decoder.pack()
-        kv = KVCache.allocate(
-            model, placement.num_blocks, config.block_size, choice.device, choice.dtype
-        )
-        executor = TorchExecutor(decoder, kv)
-    give_back_memory()
-    drawing = Drawing(model.vocab_size, choice.threads) if choice.native else draw
-    return Built(placement, executor, inputs, drawing)
+        return NativeExecutor(native)
+    decoder.pack()
+    cache = KVCache.allocate(model, placement.num_blocks, size, choice.device, choice.dtype)
+    return TorchExecutor(decoder, cache)
 
 
 def _load(config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice) -> Decoder:
     prepare: Preparation | None = None
     if choice.quantization == "int8":
-        prepare = Int8Weights(model)
+        prepare = Int8Weights(model, choice.backend)
     elif choice.quantization == "int4":
-        size = config.group_size or _DEFAULT_GROUP
-        group = None if size == _WHOLE_CHANNEL else size
-        prepare = Int4Weights(group, symmetric=config.symmetric)
+        size = config.group_size or DEFAULT_GROUP
+        group = None if size == WHOLE_CHANNEL else size
+        prepare = Int4Weights(group, choice.backend, symmetric=config.symmetric)
     return load_model(
         files,
         model,
+        backend=choice.backend,
         device=choice.device,
         dtype=choice.dtype,
         prepare=prepare,

@@ -1,7 +1,7 @@
 """A decoder whose layers run in C on a CPU, made from the weights of a `Decoder`.
 
-One call a layer, with all of its passes in it: no tensor is made, intermediates stay where they are
-in the processor's cache, and threads meet at the ends of ten passes. `engine.models.decoder` is its
+A layer is one call that goes through ten passes, at the ends of which the threads meet. It makes no
+tensors, and its intermediate results stay in the processor's cache. `engine.models.decoder` is its
 reference.
 """
 
@@ -53,7 +53,7 @@ class NativeDecoder:
         self._shape = Shape(
             hidden=config.hidden_size,
             inner=config.intermediate_size,
-            mixed=cast(Layer, decoder.layers[0]).feed_forward.mixed,
+            hadamard=cast(Layer, decoder.layers[0]).feed_forward.hadamard_count,
             cosines=self._keep(rotary.cosines).data_ptr(),
             sines=self._keep(rotary.sines).data_ptr(),
             eps=config.rms_norm_eps,
@@ -66,8 +66,8 @@ class NativeDecoder:
         ]
         self._seconds: NDArray[np.float64] = np.zeros(len(PASSES))
         self._buffers = self._make_buffers(max_tokens, max_rows, cache.dtype)
-        self._plans = self._make_plans()
-        self._bests = torch.empty(threads * max_rows * 2, dtype=torch.float32)
+        self._segments = self._make_segments()
+        self._argmaxes = torch.empty(threads * max_rows * 2, dtype=torch.float32)
         self._chosen: NDArray[np.int64] = np.empty(max_rows, dtype=np.int64)
         self._logits: Tensor | None = None
         self.max_rows = max_rows
@@ -111,25 +111,25 @@ class NativeDecoder:
     ) -> None:
         native, shape, buffers = self._native, byref(self._shape), byref(self._buffers)
         there, threads, table = byref(step), self._threads, self._embedding
-        for plan in set(self._plans[:-1]):
-            self._cut(plan, step, None)
+        for segments in set(self._segments[:-1]):
+            self._cut(segments, step, None)
         native.decoder_embed(shape, table.data_ptr(), KINDS[table.dtype], there, buffers)
-        for layer, plan in zip(self._layers[:-1], self._plans[:-1], strict=True):
+        for layer, segments in zip(self._layers[:-1], self._segments[:-1], strict=True):
             if on_layer is not None:
                 on_layer()
-            native.decoder_layer(shape, layer, there, plan, buffers, None, 0, threads)
-        self._cut(self._plans[-1], step, picked)
+            native.decoder_layer(shape, layer, there, segments, buffers, None, 0, threads)
+        self._cut(self._segments[-1], step, picked)
         last, places = self._layers[-1], tokens.ctypes.data
         native.decoder_layer(
-            shape, last, there, self._plans[-1], buffers, places, len(tokens), threads
+            shape, last, there, self._segments[-1], buffers, places, len(tokens), threads
         )
 
-    def _cut(self, plan: int, step: Step, picked: NDArray[np.int32] | None) -> None:
-        """Cut a step into what attention works on."""
+    def _cut(self, segments: int, step: Step, picked: NDArray[np.int32] | None) -> None:
+        """Cut a step into segments of attention."""
         only = None if picked is None else picked.ctypes.data
         count = 0 if picked is None else len(picked)
         layer = byref(self._layers[0].kv)
-        if self._native.plan_step(plan, byref(step), layer, only, count, 1, self._threads):
+        if self._native.segments_build(segments, byref(step), layer, only, count, 1, self._threads):
             raise OutOfCache("No memory for the partial results of attention.")
 
     def head(
@@ -143,8 +143,8 @@ class NativeDecoder:
             logits: whether the scores themselves are wanted.
 
         Returns:
-            The greatest score's token id, int64 [count], and float32 [count, vocab] or ``None``.
-            Both are overwritten by the next call.
+            The argmax of each row, int64 [count], and the scores, float32 [count, vocab] or
+            ``None``. Both are overwritten by the next call.
         """
         scores = self._scores(count) if logits else None
         self._native.decoder_head(
@@ -154,7 +154,7 @@ class NativeDecoder:
             byref(self._buffers),
             first,
             count,
-            self._bests.data_ptr(),
+            self._argmaxes.data_ptr(),
             self._chosen.ctypes.data,
             None if scores is None else scores.data_ptr(),
             self._threads,
@@ -210,7 +210,7 @@ class NativeDecoder:
             wide=self._room(tokens, widest, torch.float32),
             queries=self._room(tokens, encoded, torch.uint8),
             hidden=self._rows(tokens, first.qkv),
-            mixed=self._rows(tokens, first.output),
+            attn_output=self._rows(tokens, first.output),
             inner=self._rows(tokens, first.down),
             final=self._rows(picked, self._head.struct),
             seconds=self._seconds.ctypes.data,
@@ -224,15 +224,18 @@ class NativeDecoder:
     def _room(self, tokens: int, width: int, dtype: torch.dtype) -> int:
         return self._keep(torch.empty(tokens, width, dtype=dtype)).data_ptr()
 
-    def _make_plans(self) -> list[int]:
-        """Each layer's plan. Layers with the same window share one, but for the last layer."""
-        windows = [self._config.window(index) or 0 for index in range(len(self._layers))]
-        plans = {window: self._plan(window) for window in sorted(set(windows[:-1]))}
-        return [*(plans[window] for window in windows[:-1]), self._plan(windows[-1])]
+    def _make_segments(self) -> list[int]:
+        """Where each layer's segments are kept. Layers with equal windows share, but for the last.
 
-    def _plan(self, window: int) -> int:
-        plan: int | None = self._native.plan_new(window)
-        if plan is None:
-            raise OutOfCache("No memory for the plan of a step.")
-        weakref.finalize(self, self._native.plan_free, plan)
-        return plan
+        The last layer has its own, as it computes fewer tokens.
+        """
+        windows = [self._config.window(index) or 0 for index in range(len(self._layers))]
+        made = {window: self._new_segments(window) for window in sorted(set(windows[:-1]))}
+        return [*(made[window] for window in windows[:-1]), self._new_segments(windows[-1])]
+
+    def _new_segments(self, window: int) -> int:
+        segments: int | None = self._native.segments_new(window)
+        if segments is None:
+            raise OutOfCache("No memory for the segments of a step.")
+        weakref.finalize(self, self._native.segments_free, segments)
+        return segments

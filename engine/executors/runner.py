@@ -10,7 +10,7 @@ from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.build import build
 from engine.executors.executor import Pending, Scores
-from engine.executors.machine import Placement
+from engine.executors.placement import Placement
 from engine.sampling.sampler import Sampler
 from engine.scheduler.step import SampledToken, Step
 

@@ -2,14 +2,15 @@
 
 from torch import Tensor
 
+from engine.kernels.backend import Backend
 from engine.kernels.expect import expect
-from engine.kernels.reference import functions as reference
 
 
-def silu_and_mul(gate_up: Tensor) -> Tensor:
+def silu_and_mul(backend: Backend, gate_up: Tensor) -> Tensor:
     """silu(gate) · up.
 
     Args:
+        backend: computes it.
         gate_up: [T, 2 d]; the gate's columns, then the other factor's.
 
     Returns:
@@ -21,4 +22,4 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     expect("gate_up", gate_up, (None, None))
     if gate_up.shape[1] % 2:
         raise ValueError(f"gate_up has {gate_up.shape[1]} columns, which do not halve.")
-    return reference.silu_and_mul(gate_up)
+    return backend.silu_and_mul(gate_up)

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
+from engine.kernels.backend import Backend
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.expect import expect
-from engine.kernels.reference import functions as reference
 
 
 def store_kv(
+    backend: Backend,
     keys: Tensor,
     values: Tensor,
     key_cache: Tensor,
@@ -18,6 +19,7 @@ def store_kv(
     """Write a step's keys and values of one layer into its cache, in place.
 
     Args:
+        backend: computes it.
         keys, values: [T, kv_heads, head_dim], in the cache's dtype.
         key_cache, value_cache: [blocks, block_size, kv_heads, head_dim], contiguous.
         slot_mapping: int64 [T]; ``block * block_size + offset`` of each token.
@@ -30,10 +32,11 @@ def store_kv(
     expect("keys", keys, (num_tokens, kv_heads, dim), key_cache.dtype)
     expect("values", values, (num_tokens, kv_heads, dim), key_cache.dtype)
     expect("slot_mapping", slot_mapping, (num_tokens,), torch.int64)
-    reference.store_kv(keys, values, key_cache, value_cache, slot_mapping)
+    backend.store_kv(keys, values, key_cache, value_cache, slot_mapping)
 
 
 def paged_attention(
+    backend: Backend,
     queries: Tensor,
     key_cache: Tensor,
     value_cache: Tensor,
@@ -46,6 +49,7 @@ def paged_attention(
     The step's own keys and values are in the cache already: call `store_kv` first.
 
     Args:
+        backend: computes it.
         queries: [T, heads, head_dim]; ``heads`` is a multiple of the cache's, and neighbouring
             query heads share a key head.
         key_cache, value_cache: [blocks, block_size, kv_heads, head_dim], contiguous, of the
@@ -69,7 +73,7 @@ def paged_attention(
         raise ValueError(f"The cache's blocks hold {block_size}, the batch's {batch.block_size}.")
     if sliding_window is not None and sliding_window < 1:
         raise ValueError(f"A sliding window of {sliding_window} sees nothing.")
-    return reference.paged_attention(queries, key_cache, value_cache, batch, scale, sliding_window)
+    return backend.paged_attention(queries, key_cache, value_cache, batch, scale, sliding_window)
 
 
 def _expect_caches(key_cache: Tensor, value_cache: Tensor) -> None:

@@ -1,13 +1,10 @@
 """What one step's attention needs to know about the sequences in its flattened batch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
-
-from engine.kernels.reference.walk import AttentionPlan, make_plan
 
 
 class PrefillSpan(NamedTuple):
@@ -23,9 +20,11 @@ class PrefillSpan(NamedTuple):
     context: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionBatch:
     """The S sequences of one step, decodes first, their T query tokens laid end to end.
+
+    Two batches are equal only if they are the same object.
 
     Attributes:
         query_start: int32 [S + 1]; where each sequence's query tokens begin; the last entry is T.
@@ -33,7 +32,7 @@ class AttentionBatch:
         block_tables: int32 [S, max_blocks]; the cache blocks of each sequence, padded with 0.
         slot_mapping: int64 [T]; ``block * block_size + offset`` where each token's key and value
             are written.
-        num_decodes: the first so many sequences have exactly one query token each.
+        num_decodes: how many sequences, the first ones, have exactly one query token each.
         max_query: most query tokens of any sequence.
         max_context: most keys of any sequence.
         block_size: tokens in a block.
@@ -50,9 +49,6 @@ class AttentionBatch:
     max_context: int
     block_size: int
     max_decode_context: int = 0
-    _plans: dict[tuple[int | None, int, torch.dtype], AttentionPlan] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     @property
     def num_sequences(self) -> int:
@@ -79,10 +75,3 @@ class AttentionBatch:
             PrefillSpan(self.num_decodes + index, starts[index], starts[index + 1], context)
             for index, context in enumerate(contexts)
         )
-
-    def plan(self, window: int | None, group_tokens: int, dtype: torch.dtype) -> AttentionPlan:
-        """The reference's walk over this step, made for the first layer and kept for the rest."""
-        key = (window, group_tokens, dtype)
-        if key not in self._plans:
-            self._plans[key] = make_plan(self, *key)
-        return self._plans[key]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.kernels.backend import Backend
 from engine.kernels.expect import expect
-from engine.kernels.reference import functions as reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +43,35 @@ class Int8Weight:
         return self.values.float() * self.scales[:, None]
 
 
-def quantize_weight(weight: Tensor) -> Int8Weight:
+def quantize_weight(backend: Backend, weight: Tensor) -> Int8Weight:
     """Round a weight [outputs, inputs] of any float dtype, each output channel to its own scale.
 
     Raises:
         ValueError: the weight is no dense matrix.
     """
     expect("weight", weight, (None, None))
-    return Int8Weight(*reference.quantize_channels(weight))
+    return Int8Weight(*backend.quantize_channels(weight))
 
 
-def quantize_rows(x: Tensor) -> Int8Rows:
+def quantize_rows(backend: Backend, x: Tensor) -> Int8Rows:
     """Round each row to 8 bits.
 
     Args:
+        backend: computes it.
         x: [T, inputs], of any float dtype; rows may stand apart.
 
     Raises:
         ValueError: the rows are not dense.
     """
     expect("x", x, (None, None))
-    return Int8Rows(*reference.quantize_rows(x))
+    return Int8Rows(*backend.quantize_rows(x))
 
 
-def int8_linear(x: Int8Rows, weight: Int8Weight) -> Tensor:
+def int8_linear(backend: Backend, x: Int8Rows, weight: Int8Weight) -> Tensor:
     """x weightᵀ, summed exactly in int32.
 
     Args:
+        backend: computes it.
         x: [T, inputs].
         weight: [outputs, inputs].
 
@@ -80,4 +82,4 @@ def int8_linear(x: Int8Rows, weight: Int8Weight) -> Tensor:
         ValueError: the shapes do not fit.
     """
     expect("x", x.values, (None, weight.values.shape[1]), torch.int8)
-    return reference.int8_linear(x.values, x.scales, weight.values, weight.scales)
+    return backend.int8_linear(x.values, x.scales, weight.values, weight.scales)

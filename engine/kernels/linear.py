@@ -1,24 +1,18 @@
-"""Dense products, with the weight in the processor's own layout where it has one."""
+"""Dense products, with the weight in the backend's own layout where it has one."""
 
-from collections.abc import Callable
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from engine.kernels.backend import Backend
 from engine.kernels.expect import expect
 
-# The row count that oneDNN lays a weight out for. Measured from 1 to 512 rows: the choice hardly
-# matters, in bfloat16 not at all.
-_LAYOUT_ROWS = 64
 
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(backend: Backend, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weightᵀ + bias.
 
     Args:
+        backend: computes it.
         x: [T, inputs].
-        weight: [outputs, inputs], plain or from `pack_weight`.
+        weight: [outputs, inputs], plain or from `pack_weight` of the same backend.
         bias: [outputs].
 
     Returns:
@@ -28,29 +22,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ValueError: a shape or dtype is wrong.
     """
     expect("x", x, (None, weight.shape[1]), weight.dtype)
-    if weight.is_mkldnn:
-        packed: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return packed
-    return F.linear(x, weight, bias)
+    return backend.linear(x, weight, bias)
 
 
-def pack_weight(weight: Tensor) -> Tensor:
-    """The weight in oneDNN's blocked layout, or as it is where that does not apply.
+def pack_weight(backend: Backend, weight: Tensor) -> Tensor:
+    """The weight [outputs, inputs] in the layout that `linear` multiplies fastest.
 
-    `F.linear` lays the weight out anew in every call, and multiplies float32 by MKL, which is slow
-    on AMD. Over SmolLM2-135M's shapes (2 cores, Zen 4) packing saves 50% of the time at 1 row, 33%
-    at 8, 17% at 64 and 3% at 512 in bfloat16, and 40%, 60%, 30% and 20% in float32.
+    It may share memory with ``weight``, or be it. What is packed can no longer be read or moved.
+
+    Raises:
+        ValueError: the weight is no dense matrix.
     """
-    if weight.device.type != "cpu" or not _packable(weight.dtype):
-        return weight
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _LAYOUT_ROWS)
-    return packed
-
-
-def _packable(dtype: torch.dtype) -> bool:
-    available: Callable[[], bool] = torch.backends.mkldnn.is_available
-    if not available():
-        return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
+    expect("weight", weight, (None, None))
+    return backend.pack_weight(weight)

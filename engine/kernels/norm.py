@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
+from engine.kernels.backend import Backend
 from engine.kernels.expect import expect
-from engine.kernels.reference import functions as reference
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(backend: Backend, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) · weight over the last dimension, computed in float32.
 
     Args:
+        backend: computes it.
         x: [..., d].
         weight: [d], of the same dtype.
         eps: added to the mean of squares.
@@ -22,13 +23,16 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ValueError: a shape or dtype is wrong.
     """
     expect("weight", weight, (x.shape[-1],), x.dtype)
-    return reference.rms_norm(x, weight, eps)
+    return backend.rms_norm(x, weight, eps)
 
 
-def add_rms_norm_(update: Tensor | None, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
+def add_rms_norm_(
+    backend: Backend, update: Tensor | None, residual: Tensor, weight: Tensor, eps: float
+) -> Tensor:
     """Add ``update`` to ``residual`` in place, and return the norm of the sum.
 
     Args:
+        backend: computes it.
         update: [T, d], of the weight's dtype; ``None`` adds nothing.
         residual: float32 [T, d]; becomes ``residual + update``.
         weight: [d].
@@ -43,4 +47,4 @@ def add_rms_norm_(update: Tensor | None, residual: Tensor, weight: Tensor, eps: 
     expect("residual", residual, (None, weight.shape[0]), torch.float32)
     if update is not None:
         expect("update", update, tuple(residual.shape), weight.dtype)
-    return reference.add_rms_norm_(update, residual, weight, eps)
+    return backend.add_rms_norm_(update, residual, weight, eps)

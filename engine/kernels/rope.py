@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from engine.config import RopeConfig
+from engine.kernels.backend import Backend
 from engine.kernels.expect import expect
-from engine.kernels.reference import functions as reference
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ class RotaryTable:
         )
 
 
-def apply_rope(heads: Tensor, rows: RotaryRows) -> Tensor:
+def apply_rope(backend: Backend, heads: Tensor, rows: RotaryRows) -> Tensor:
     """Rotate query or key heads to their positions; computed in float32.
 
     Args:
+        backend: computes it.
         heads: [T, n, head_dim].
         rows: of the T tokens' positions.
 
@@ -64,7 +65,7 @@ def apply_rope(heads: Tensor, rows: RotaryRows) -> Tensor:
     num_tokens, _, dim = heads.shape
     expect("heads", heads, (num_tokens, None, dim))
     expect("cosines", rows.cosines, (num_tokens, 1, dim), torch.float32)
-    return reference.apply_rope(heads, rows.cosines, rows.sines)
+    return backend.apply_rope(heads, rows.cosines, rows.sines)
 
 
 def rotary_frequencies(config: RopeConfig, head_dim: int) -> Tensor:
@@ -83,7 +84,7 @@ def rotary_frequencies(config: RopeConfig, head_dim: int) -> Tensor:
 
 
 def _llama3(frequencies: Tensor, config: RopeConfig) -> Tensor:
-    turns = config.original_max_position * frequencies / (2 * math.pi)
+    rotations = config.original_max_position * frequencies / (2 * math.pi)
     low, high = config.low_freq_factor, config.high_freq_factor
-    share = ((turns - low) / (high - low)).clamp(0, 1)
+    share = ((rotations - low) / (high - low)).clamp(0, 1)
     return torch.lerp(frequencies / config.factor, frequencies, share)

@@ -38,7 +38,7 @@ class Checkpoint(Protocol):
         """
 
     def read_groups(self, name: str) -> GroupedWeight | None:
-        """A matrix in the groups of few bits in which it is stored; ``None`` where it is not."""
+        """A matrix that is stored in groups of few bits, as it is; ``None`` for any other."""
 
 
 class GGUFCheckpoint:
@@ -82,14 +82,14 @@ class SafetensorsCheckpoint:
             file = _open(path, stack)
             names = file.keys()
             for name in names:
-                part = file.get_slice(name)
-                if part.get_dtype() not in _FLOATS:
+                stored = file.get_slice(name)
+                if stored.get_dtype() not in _FLOATS:
                     raise CheckpointError(
-                        f"{path}: {name} is stored as {part.get_dtype()}; "
+                        f"{path}: {name} is stored as {stored.get_dtype()}; "
                         f"known are {', '.join(sorted(_FLOATS))}."
                     )
                 self._files[name] = file
-                self.shapes[name] = tuple(part.get_shape())
+                self.shapes[name] = tuple(stored.get_shape())
         lost = sorted(index.keys() - self.shapes.keys())
         if lost:
             raise CheckpointError(f"{folder / INDEX_FILE} names absent tensors: {', '.join(lost)}.")

@@ -9,11 +9,12 @@ from engine.cache.kv_cache import KVCache
 from engine.config import ModelConfig
 from engine.kernels.activation import silu_and_mul
 from engine.kernels.attention import paged_attention, store_kv
+from engine.kernels.backend import Backend
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.grouped import GroupedWeight, grouped_linear
+from engine.kernels.hadamard import hadamard
 from engine.kernels.int8 import Int8Weight, int8_linear, quantize_rows
 from engine.kernels.linear import linear, pack_weight
-from engine.kernels.mixing import mix
 from engine.kernels.norm import add_rms_norm_, rms_norm
 from engine.kernels.rope import RotaryRows, RotaryTable, apply_rope, rotary_frequencies
 
@@ -27,8 +28,9 @@ def _parameter(*shape: int) -> nn.Parameter:
 class Linear(nn.Module):
     """x weightᵀ + bias, with the weight [outputs, inputs] in one of several forms."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, backend: Backend, *, bias: bool) -> None:
         super().__init__()
+        self._backend = backend
         self.inputs = inputs
         self.weight: nn.Parameter | None = _parameter(outputs, inputs)
         self.bias = _parameter(outputs) if bias else None
@@ -36,53 +38,56 @@ class Linear(nn.Module):
 
     @property
     def replaced(self) -> bool:
-        """Whether it runs on another form of the weight than the parameter."""
+        """Whether it runs on another form of the weight, in place of the parameter."""
         return self._other is not None
 
     def replace(self, weight: Tensor | QuantizedWeight) -> None:
-        """Run on this form of the weight instead of the parameter, which is given up."""
+        """Run on this form of the weight from now on, and drop the parameter."""
         self._other, self.weight = weight, None
 
     def take(self) -> Tensor | QuantizedWeight:
-        """Give up the weight, in whatever form it is, for somebody else to keep."""
+        """Return the weight, in whatever form it is, and forget it."""
         weight = self.weight if self._other is None else self._other
         assert weight is not None, "the weight was taken before"
         self._other = self.weight = None
         return weight
 
     def pack(self) -> None:
-        """Lay a plain weight out for the device. It can no longer be read or moved after that."""
+        """Lay a plain weight out for the device. After that it can no longer be read or moved."""
         if self.weight is not None:
-            self.replace(pack_weight(self.weight))
+            self.replace(pack_weight(self._backend, self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, inputs] → [T, outputs]."""
         weight = self.weight if self._other is None else self._other
+        backend = self._backend
         match weight:
             case Int8Weight():
-                return self._shifted(int8_linear(quantize_rows(x), weight)).to(x.dtype)
+                product = int8_linear(backend, quantize_rows(backend, x), weight)
+                return self._biased(product).to(x.dtype)
             case GroupedWeight():
-                return self._shifted(grouped_linear(x, weight)).to(x.dtype)
+                return self._biased(grouped_linear(backend, x, weight)).to(x.dtype)
             case Tensor():
-                return linear(x, weight, self.bias)
+                return linear(backend, x, weight, self.bias)
         raise AssertionError("the weight was taken")
 
-    def _shifted(self, product: Tensor) -> Tensor:
+    def _biased(self, product: Tensor) -> Tensor:
         return product if self.bias is None else product + self.bias.float()
 
 
 class Attention(nn.Module):
     """Grouped-query attention with one fused product for queries, keys and values."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, backend: Backend) -> None:
         super().__init__()
+        self._backend = backend
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
         self.window = config.window(layer)
         width = config.num_heads * config.head_dim
         kv_width = config.num_kv_heads * config.head_dim
-        self.qkv = Linear(config.hidden_size, width + 2 * kv_width, bias=config.qkv_bias)
-        self.output = Linear(width, config.hidden_size, bias=config.output_bias)
+        self.qkv = Linear(config.hidden_size, width + 2 * kv_width, backend, bias=config.qkv_bias)
+        self.output = Linear(width, config.hidden_size, backend, bias=config.output_bias)
         self.query_norm = _parameter(config.head_dim) if config.qk_norm else None
         self.key_norm = _parameter(config.head_dim) if config.qk_norm else None
 
@@ -90,36 +95,39 @@ class Attention(nn.Module):
         self, x: Tensor, rotary: RotaryRows, batch: AttentionBatch, cache: tuple[Tensor, Tensor]
     ) -> Tensor:
         """[T, hidden] → [T, hidden]; writes the tokens' keys and values to the layer's cache."""
+        backend = self._backend
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))
-        # Queries and keys stand side by side, so one pass rotates both.
+        # Queries and keys are neighbours, so one pass rotates both.
         rotated, values = heads[:, : -self.num_kv_heads], heads[:, -self.num_kv_heads :]
         if self.query_norm is not None and self.key_norm is not None:
-            queries = rms_norm(rotated[:, : self.num_heads], self.query_norm, self.eps)
-            keys = rms_norm(rotated[:, self.num_heads :], self.key_norm, self.eps)
+            queries = rms_norm(backend, rotated[:, : self.num_heads], self.query_norm, self.eps)
+            keys = rms_norm(backend, rotated[:, self.num_heads :], self.key_norm, self.eps)
             rotated = torch.cat((queries, keys), dim=1)
-        rotated = apply_rope(rotated, rotary)
+        rotated = apply_rope(backend, rotated, rotary)
         queries, keys = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
-        store_kv(keys, values, *cache, batch.slot_mapping)
-        mixed = paged_attention(queries, *cache, batch, self.head_dim**-0.5, self.window)
-        projected: Tensor = self.output(mixed.flatten(1))
+        store_kv(backend, keys, values, *cache, batch.slot_mapping)
+        scale = self.head_dim**-0.5
+        attn_output = paged_attention(backend, queries, *cache, batch, scale, self.window)
+        projected: Tensor = self.output(attn_output.flatten(1))
         return projected
 
 
 class FeedForward(nn.Module):
     """SwiGLU with one fused product for the gate and the other factor."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, backend: Backend) -> None:
         super().__init__()
+        self._backend = backend
         hidden, inner = config.hidden_size, config.intermediate_size
-        self.gate_up = Linear(hidden, 2 * inner, bias=config.mlp_bias)
-        self.down = Linear(inner, hidden, bias=config.mlp_bias)
-        self.mixed = 1  # inner activations that are mixed with each other before they are rounded
+        self.gate_up = Linear(hidden, 2 * inner, backend, bias=config.mlp_bias)
+        self.down = Linear(inner, hidden, backend, bias=config.mlp_bias)
+        self.hadamard_count = 1  # of the transform of inner activations; 1 is none
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, hidden] → [T, hidden]."""
-        inner = silu_and_mul(self.gate_up(x))
-        if self.mixed > 1:
-            inner = mix(inner, self.mixed, unit=False)
+        inner = silu_and_mul(self._backend, self.gate_up(x))
+        if self.hadamard_count > 1:
+            inner = hadamard(self._backend, inner, self.hadamard_count, unit=False)
         projected: Tensor = self.down(inner)
         return projected
 
@@ -127,13 +135,14 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, index: int) -> None:
+    def __init__(self, config: ModelConfig, index: int, backend: Backend) -> None:
         super().__init__()
+        self._backend = backend
         self.eps = config.rms_norm_eps
         self.attention_norm = _parameter(config.hidden_size)
-        self.attention = Attention(config, index)
+        self.attention = Attention(config, index, backend)
         self.feed_forward_norm = _parameter(config.hidden_size)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = FeedForward(config, backend)
 
     def forward(
         self,
@@ -143,13 +152,14 @@ class Layer(nn.Module):
         batch: AttentionBatch,
         cache: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Take in the previous layer's update, and return this one's: [T, hidden].
+        """From the previous layer's update to this one's: [T, hidden].
 
-        An update is added to the residual stream, in place, by the norm that follows it.
+        The norm that follows an update adds it to the residual stream, in place.
         """
-        x = add_rms_norm_(update, residual, self.attention_norm, self.eps)
+        backend = self._backend
+        x = add_rms_norm_(backend, update, residual, self.attention_norm, self.eps)
         x = self.attention(x, rotary, batch, cache)
-        x = add_rms_norm_(x, residual, self.feed_forward_norm, self.eps)
+        x = add_rms_norm_(backend, x, residual, self.feed_forward_norm, self.eps)
         own: Tensor = self.feed_forward(x)
         return own
 
@@ -159,15 +169,20 @@ class Decoder(nn.Module):
 
     Its parameters are unfilled when made: `engine.models.loading` builds it on the meta device,
     fills it from a checkpoint, and calls `finish`.
+
+    Args:
+        config: the model.
+        backend: computes its layers.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, backend: Backend) -> None:
         super().__init__()
+        self._backend = backend
         self.config = config
         self.embedding = _parameter(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
+        self.layers = nn.ModuleList(Layer(config, i, backend) for i in range(config.num_layers))
         self.norm = _parameter(config.hidden_size)
-        self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = Linear(config.hidden_size, config.vocab_size, backend, bias=False)
         if config.tie_embeddings:
             self.head.weight = None
         self._rotary: RotaryTable | None = None
@@ -190,7 +205,7 @@ class Decoder(nn.Module):
         if self.config.tie_embeddings and not self.head.replaced:
             self.head.weight = self.embedding
         if device.type == "cpu" and self.head.weight is not None:
-            # bfloat16 scores of 16 and more are 0.125 apart, which decides near ties by chance.
+            # bfloat16 scores from 16 on are 0.125 apart, so that chance would decide near ties.
             wide = self.head.weight.detach().float()
             self.head.weight = nn.Parameter(wide, requires_grad=False)
             self._head_dtype = torch.float32
@@ -208,7 +223,7 @@ class Decoder(nn.Module):
                 module.pack()
 
     def quantize(self, how: Callable[[Tensor], QuantizedWeight]) -> None:
-        """Keep every projection's weight in few bits, the head's included, unless it is already."""
+        """Replace every projection's weight, the head's too, unless it was replaced before."""
         for module in self.modules():
             if isinstance(module, Linear) and module.weight is not None:
                 module.replace(how(module.weight))
@@ -228,14 +243,15 @@ class Decoder(nn.Module):
             [T, hidden], after the final norm, in the weights' dtype.
         """
         rotary = self.rotary.rows(positions)
-        # The stream is float32 whatever the weights are. In bfloat16 it would be rounded twice a
-        # layer: SmolLM2's mean divergence from float32's distribution is then 0.0025 nats a token,
-        # not 0.0011, and what that saves in time cannot be measured.
+        # The residual stream is always float32. bfloat16 would round it twice a layer: SmolLM2's
+        # mean divergence from float32 would be 0.0025 nats a token, not 0.0011, and the time
+        # saved is too little to measure.
         residual = self.embedding[token_ids].float()
         update = None
         for index, layer in enumerate(self.layers):
             update = layer(update, residual, rotary, attention, cache.layer(index))
-        return add_rms_norm_(update, residual, self.norm, self.config.rms_norm_eps)
+        eps = self.config.rms_norm_eps
+        return add_rms_norm_(self._backend, update, residual, self.norm, eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token of the vocabulary: [N, hidden] → float32 [N, vocab]."""

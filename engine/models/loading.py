@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engine.catalog import ModelFiles
 from engine.config import ModelConfig
 from engine.errors import CheckpointError
+from engine.kernels.backend import Backend
 from engine.kernels.grouped import GroupedWeight
 from engine.models.checkpoint import Checkpoint, GGUFCheckpoint, SafetensorsCheckpoint
 from engine.models.decoder import Decoder, Linear, QuantizedWeight
@@ -25,20 +26,21 @@ class Preparation(Protocol):
     """Changes weights on their way from the checkpoint into the decoder."""
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Tensor | QuantizedWeight:
-        """What a projection is to keep instead of its weight, float32 [outputs, inputs].
+        """What a projection runs on in place of its weight, float32 [outputs, inputs].
 
-        The weight is this call's own, to be changed or kept. Norms, biases and embedding are filled
-        in already. ``path`` is the projection's name in the decoder, as ``layers.3.attention.qkv``.
+        The call may change or keep the weight. Norms, biases and embedding are filled in already.
+        ``path`` is the projection's name in the decoder, as ``layers.3.attention.qkv``.
         """
 
     def rest(self, decoder: Decoder) -> None:
-        """Change what else there is, once all projections are in place."""
+        """Change everything else, once all projections are in place."""
 
 
 def load_model(
     files: ModelFiles,
     config: ModelConfig,
     *,
+    backend: Backend,
     device: torch.device,
     dtype: torch.dtype,
     prepare: Preparation | None = None,
@@ -49,11 +51,12 @@ def load_model(
     Args:
         files: a Hugging Face folder or a GGUF file.
         config: as `engine.models.families.load_config` read it from the same files.
+        backend: computes the decoder.
         device: where the weights go.
         dtype: what they are cast to, if they are not prepared otherwise.
         prepare: changes projections one by one, so that no second copy of the model is in memory.
-        keep_groups: leave projections in the groups of 4 or 8 bits that a GGUF file has them in;
-            only the others are prepared.
+        keep_groups: keep projections that a GGUF file stores in groups of 4 or 8 bits as they are,
+            and prepare only the others.
 
     Raises:
         CheckpointError: the files are missing or damaged, or their tensors are not exactly those
@@ -69,7 +72,7 @@ def load_model(
             targets = huggingface_targets(config)
         _check(checkpoint, targets, config)
         with torch.device("meta"):
-            decoder = Decoder(config)
+            decoder = Decoder(config, backend)
         filling = _Filling(decoder, checkpoint, targets, device, dtype)
         filling.vectors()
         filling.projections(prepare, keep_groups=keep_groups)
@@ -96,15 +99,15 @@ class _Filling:
         self._decoder = decoder
         self._checkpoint = checkpoint
         self._device, self._dtype = device, dtype
-        # The tensors of each parameter, first rows first.
-        self._parts: dict[str, list[tuple[str, Target]]] = defaultdict(list)
+        # The tensors that make up each parameter, in the order of its rows.
+        self._tensors: dict[str, list[tuple[str, Target]]] = defaultdict(list)
         for name, target in sorted(targets.items(), key=lambda item: item[1].start):
-            self._parts[target.parameter].append((name, target))
+            self._tensors[target.parameter].append((name, target))
 
     def vectors(self) -> None:
         """Everything but projections: norms, biases, the embedding."""
         weights = {f"{path}.weight" for path, _ in self._linears()}
-        for parameter in self._parts.keys() - weights:
+        for parameter in self._tensors.keys() - weights:
             self._copy(parameter)
 
     def projections(self, prepare: Preparation | None, *, keep_groups: bool) -> None:
@@ -131,28 +134,28 @@ class _Filling:
         module = self._decoder.get_submodule(owner[0]) if owner else self._decoder
         shape = module.get_parameter(name).shape
         filled = torch.empty(shape, dtype=self._dtype, device=self._device)
-        for tensor, target in self._parts[parameter]:
+        for tensor, target in self._tensors[parameter]:
             rows = _in_order(self._checkpoint.read(tensor), target)
             filled.narrow(0, target.start, target.shape[0]).copy_(rows)
         setattr(module, name, nn.Parameter(filled, requires_grad=False))
 
     def _read(self, parameter: str) -> Iterator[Tensor]:
-        for name, target in self._parts[parameter]:
+        for name, target in self._tensors[parameter]:
             yield _in_order(self._checkpoint.read(name), target).float()
 
     def _groups(self, parameter: str) -> GroupedWeight | None:
-        """The parameter in the groups in which all of its parts are stored, if they are."""
-        parts = []
-        for name, target in self._parts[parameter]:
+        """The parameter in groups of few bits, if all of its tensors are stored so."""
+        stored = []
+        for name, target in self._tensors[parameter]:
             found = self._checkpoint.read_groups(name)
             if found is None:
                 return None
-            parts.append((found, target))
+            stored.append((found, target))
         values, scales, lows = (
-            torch.cat([_in_order(each(part), target) for part, target in parts])
+            torch.cat([_in_order(each(groups), target) for groups, target in stored])
             for each in (attrgetter("values"), attrgetter("scales"), attrgetter("lows"))
         )
-        return GroupedWeight(values, scales, lows, max(part.bits for part, _ in parts))
+        return GroupedWeight(values, scales, lows, max(groups.bits for groups, _ in stored))
 
 
 def _in_order(rows: Tensor, target: Target) -> Tensor:

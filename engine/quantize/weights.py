@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from engine.config import ModelConfig
+from engine.kernels.backend import Backend
 from engine.kernels.grouped import GroupedWeight, quantize_groups
 from engine.kernels.int8 import Int8Weight, quantize_weight
 from engine.models.decoder import Decoder
@@ -12,12 +13,13 @@ from engine.quantize.rotate import RotatedWeights
 class Int8Weights:
     """8 bits, each output channel with a scale, in a rotated basis."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        self._rotated = RotatedWeights(config)
+    def __init__(self, config: ModelConfig, backend: Backend) -> None:
+        self._backend = backend
+        self._rotated = RotatedWeights(config, backend)
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Int8Weight:
         """See `engine.models.loading.Preparation`."""
-        return quantize_weight(self._rotated.projection(decoder, path, weight))
+        return quantize_weight(self._backend, self._rotated.projection(decoder, path, weight))
 
     def rest(self, decoder: Decoder) -> None:
         """See `engine.models.loading.Preparation`."""
@@ -27,12 +29,13 @@ class Int8Weights:
 class Int4Weights:
     """4 bits in groups along the inputs, rounded to nearest."""
 
-    def __init__(self, group: int | None, *, symmetric: bool) -> None:
+    def __init__(self, group: int | None, backend: Backend, *, symmetric: bool) -> None:
+        self._backend = backend
         self._group, self._symmetric = group, symmetric
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> GroupedWeight:
         """See `engine.models.loading.Preparation`."""
-        return quantize_groups(weight, self._group, symmetric=self._symmetric)
+        return quantize_groups(self._backend, weight, self._group, symmetric=self._symmetric)
 
     def rest(self, decoder: Decoder) -> None:
         """Nothing else changes."""

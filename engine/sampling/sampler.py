@@ -3,7 +3,7 @@
 Order of the passes, as in vLLM: log-probabilities are of the raw logits; then the processors of a
 row, if it has any: logit bias, repetition, presence and frequency penalties, the ban on end tokens
 below ``min_tokens`` (`engine.sampling.processors`); then temperature, top-k, top-p, min-p and the
-draw (`engine.kernels.draws`).
+draw (`engine.kernels.sampling`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.kernels.draws import DRAW, Draws, draw
+from engine.kernels.draws import DRAW, Draws, Tokens
 from engine.sampling.processors import LogitsProcessor, make_processors
 from engine.scheduler.step import Admission, SampledToken
 
@@ -27,7 +27,7 @@ class Sampler:
         end_token_ids: the model's end-of-sequence ids.
         device: where logits live.
         seed: seeds the draws of requests without a seed of their own; ``None`` is random.
-        drawing: draws from rows of logits, as `engine.kernels.draws.draw`, which is the default.
+        drawing: draws from rows of logits: ``draw`` of a backend.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Sampler:
         end_token_ids: Sequence[int],
         device: torch.device,
         seed: int | None,
-        drawing: Callable[[Tensor, Draws], NDArray[np.int64]] = draw,
+        drawing: Callable[[Tensor, Draws], Tokens],
     ) -> None:
         self._vocab_size = vocab_size
         self._end_token_ids = tuple(end_token_ids)

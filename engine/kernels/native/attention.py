@@ -45,10 +45,10 @@ class PagedAttention:
         self._scale = scale
         self.window = window
         self._threads, self._share = threads or torch.get_num_threads(), share
-        self._plan = native.plan_new(window or 0)
-        if self._plan is None:
-            raise OutOfCache("No memory for the plan of a step.")
-        weakref.finalize(self, native.plan_free, self._plan)
+        self._segments = native.segments_new(window or 0)
+        if self._segments is None:
+            raise OutOfCache("No memory for the segments of a step.")
+        weakref.finalize(self, native.segments_free, self._segments)
 
     def __call__(
         self,
@@ -96,8 +96,8 @@ class PagedAttention:
             positions=positions.ctypes.data,
             owners=owners.ctypes.data,
         )
-        if self._native.plan_step(
-            self._plan, byref(step), byref(layer), None, 0, int(self._share), self._threads
+        if self._native.segments_build(
+            self._segments, byref(step), byref(layer), None, 0, int(self._share), self._threads
         ):
             raise OutOfCache("No memory for the partial results of attention.")
         scaled = queries * (self._scale * math.log2(math.e))
@@ -108,7 +108,7 @@ class PagedAttention:
         self._native.attention(
             byref(step),
             byref(layer),
-            self._plan,
+            self._segments,
             *(each.data_ptr() for each in (scaled, keys, values, encoded, out)),
             self._threads,
         )

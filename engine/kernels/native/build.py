@@ -1,4 +1,4 @@
-"""Builds the native kernels with the system's C compiler, once a machine, and keeps the result."""
+"""Builds the kernels in C with the system's compiler, once a machine, and keeps the library."""
 
 import hashlib
 import os
@@ -73,18 +73,18 @@ def _fingerprint(compiler: str) -> str:
         (x for x in lines if x.startswith(("flags", "Features"))), platform.processor()
     )
     digest = hashlib.sha256()
-    for part in (
+    for each in (
         *(path.read_bytes() for path in _SOURCES + _HEADERS),
         " ".join(flags()).encode(),
         _run(compiler, "--version").encode(),
         processor.encode(),
     ):
-        digest.update(hashlib.sha256(part).digest())
+        digest.update(hashlib.sha256(each).digest())
     return digest.hexdigest()[:16]
 
 
 def _compile(compiler: str, target: Path) -> None:
-    """Each source by itself, as many at once as there are processors; then the library."""
+    """Compile the sources in parallel, one on each CPU, and link the library."""
     try:
         with (
             tempfile.TemporaryDirectory(dir=target.parent) as folder,

@@ -1,4 +1,4 @@
-"""The paged KV cache in the order in which the kernels in C multiply it; see cache.h."""
+"""The paged KV cache, in the order in which the kernels in C multiply it; see cache.h."""
 
 import numpy as np
 import torch
@@ -8,14 +8,20 @@ from engine.config import ModelConfig
 from engine.errors import OutOfCache
 from engine.kernels.native.structs import KINDS, Cache
 
-AREA = 16  # tokens that lie together
-_LINE = 64  # bytes that the processor reads at once
+TILE = 16  # tokens of a tile
+_LINE = 64  # bytes of a cache line
 
 
-def area_bytes(head_dim: int, dtype: torch.dtype) -> int:
-    """Bytes of one key head's 16 tokens; of int8 with two float32 scales a token."""
-    scales = 2 * AREA * 4 if dtype == torch.int8 else 0
-    return 2 * AREA * head_dim * dtype.itemsize + scales
+def tile_bytes(head_dim: int, dtype: torch.dtype) -> int:
+    """Bytes of a tile: 16 tokens of one key head; of int8 with two float32 scales a token."""
+    scales = 2 * TILE * 4 if dtype == torch.int8 else 0
+    return 2 * TILE * head_dim * dtype.itemsize + scales
+
+
+def block_bytes(model: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+    """Bytes of a block, over all layers."""
+    tiles = model.num_layers * (block_size // TILE) * model.num_kv_heads
+    return tiles * tile_bytes(model.head_dim, dtype)
 
 
 def query_bytes(head_dim: int, dtype: torch.dtype) -> int:
@@ -43,17 +49,13 @@ class NativeCache:
             raise OutOfCache("A KV cache without blocks is empty.")
         self.dtype = dtype
         self._model = model
-        self._areas = block_size // AREA
-        self._layer_bytes = self._areas * model.num_kv_heads * area_bytes(model.head_dim, dtype)
-        self._memory = _zeros(num_blocks * self.block_bytes)
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a block, over all layers."""
-        return self._model.num_layers * self._layer_bytes
+        self._tiles = block_size // TILE
+        self._block_bytes = block_bytes(model, block_size, dtype)
+        self._layer_bytes = self._block_bytes // model.num_layers
+        self._memory = _zeros(num_blocks * self._block_bytes)
 
     def fill(self, value: int) -> None:
-        """Write every byte, 0 to 255: what was never written costs nothing to read."""
+        """Set every byte to 0 to 255: pages that were never written read too fast to measure."""
         self._memory.fill_(value)
 
     def layer(self, index: int) -> Cache:
@@ -64,19 +66,19 @@ class NativeCache:
             heads=model.num_heads,
             kv_heads=model.num_kv_heads,
             width=model.head_dim,
-            areas=self._areas,
-            area_bytes=area_bytes(model.head_dim, self.dtype),
-            block_bytes=self.block_bytes,
+            tiles=self._tiles,
+            tile_bytes=tile_bytes(model.head_dim, self.dtype),
+            block_bytes=self._block_bytes,
             query_bytes=query_bytes(model.head_dim, self.dtype),
             memory=self._memory.data_ptr() + index * self._layer_bytes,
         )
 
 
 def _zeros(nbytes: int) -> Tensor:
-    """uint8 zeros that cost memory and time only where they are written, on whole lines.
+    """uint8 zeros, aligned to a cache line, that take memory only where they are touched.
 
-    `torch.zeros` writes every byte; numpy asks the system for pages that are zero when they are
-    first touched.
+    `torch.zeros` writes every byte. numpy asks the system for pages that are zero, and a page is
+    made when it is first touched.
     """
     try:
         memory = torch.from_numpy(np.zeros(nbytes + _LINE, dtype=np.uint8))

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 LANES = 16
 
-_PLAN = c_void_p
+_SEGMENTS = c_void_p
 _STEP, _CACHE, _ROWS, _WEIGHT, _SHAPE, _LAYER, _BUFFERS = map(
     POINTER,
     (
@@ -28,13 +28,13 @@ _STEP, _CACHE, _ROWS, _WEIGHT, _SHAPE, _LAYER, _BUFFERS = map(
 # Result and arguments of every function that is called from Python.
 _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "struct_sizes": (None, (c_void_p,)),
-    "plan_new": (c_void_p, (c_int64,)),
-    "plan_free": (None, (_PLAN,)),
-    "plan_step": (c_int, (_PLAN, _STEP, _CACHE, c_void_p, *(c_int64,) * 3)),
+    "segments_new": (c_void_p, (c_int64,)),
+    "segments_free": (None, (_SEGMENTS,)),
+    "segments_build": (c_int, (_SEGMENTS, _STEP, _CACHE, c_void_p, *(c_int64,) * 3)),
     "decoder_embed": (None, (_SHAPE, c_void_p, c_int64, _STEP, _BUFFERS)),
     "decoder_layer": (
         None,
-        (_SHAPE, _LAYER, _STEP, _PLAN, _BUFFERS, c_void_p, c_int64, c_int64),
+        (_SHAPE, _LAYER, _STEP, _SEGMENTS, _BUFFERS, c_void_p, c_int64, c_int64),
     ),
     "decoder_head": (
         None,
@@ -44,7 +44,7 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "sample_room": (c_int64, (c_int64,)),
     "sample": (None, (c_void_p, c_int64, c_int64, *(c_void_p,) * 3, c_int64)),
     "linear": (None, (c_void_p, _ROWS, _WEIGHT, c_int64, c_int64, c_void_p, c_int64)),
-    "attention": (None, (_STEP, _CACHE, _PLAN, *(c_void_p,) * 5, c_int64)),
+    "attention": (None, (_STEP, _CACHE, _SEGMENTS, *(c_void_p,) * 5, c_int64)),
 }
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from engine.config import ModelConfig
-from engine.kernels.native.cache import AREA
+from engine.kernels.native.cache import TILE
 from engine.kernels.native.library import LANES
 
 MAX_WIDTH = 256  # of a head
@@ -24,8 +24,8 @@ def obstacle(model: ModelConfig, block_size: int, dtype: torch.dtype) -> str | N
         return f"its heads are wider than {MAX_WIDTH}"
     if max(model.hidden_size, attention_width) > MAX_HIDDEN:
         return f"it is wider than {MAX_HIDDEN}"
-    if block_size % AREA:
-        return f"blocks of {block_size} tokens are not a multiple of {AREA}"
+    if block_size % TILE:
+        return f"blocks of {block_size} tokens are not a multiple of {TILE}"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"{str(dtype).removeprefix('torch.')} is for GPUs"
     return None

@@ -3,27 +3,29 @@
 import torch
 from torch import Tensor
 
-from engine.kernels.native.library import LANES, available, library
+from engine.kernels.native.library import LANES, library
 
 _MAX_ODD = 512
 
 
-def rotates(x: Tensor, odd: int, power: int) -> bool:
+def rotates(x: Tensor, matrix: Tensor) -> bool:
     """Whether `rotate_rows_` can do this."""
+    odd = matrix.shape[0]
     dense = x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
-    return dense and power >= LANES and odd <= _MAX_ODD and available()
+    return dense and x.shape[1] // odd >= LANES and odd <= _MAX_ODD
 
 
-def rotate_rows_(x: Tensor, by: Tensor, matrix: Tensor, power: int) -> None:
-    """`engine.kernels.reference.functions.rotate_rows`, in place; ask `rotates` first."""
+def rotate_rows_(x: Tensor, by: Tensor, matrix: Tensor, threads: int) -> None:
+    """`engine.kernels.hadamard.rotate_rows`, in place; ask `rotates` first."""
     native = library()
-    assert native is not None, "ask rotates() first"
+    assert native is not None, "ask whether the kernels are available first"
+    odd = matrix.shape[0]
     native.rotate_rows(
         x.data_ptr(),
         x.shape[0],
-        matrix.shape[0],
-        power,
+        odd,
+        x.shape[1] // odd,
         by.data_ptr(),
         matrix.data_ptr(),
-        torch.get_num_threads(),
+        threads,
     )

@@ -1,5 +1,5 @@
-"""The structs that the kernels in C take, field by field as in rows.h, product.h, attention.h and
-decoder.h. `engine.kernels.native.library` compares their sizes when it loads the library.
+"""The structs that the kernels in C take, as rows.h, product.h, attention.h and decoder.h declare
+them. `engine.kernels.native.library` compares their sizes when it loads the library.
 """
 
 import ctypes
@@ -9,8 +9,7 @@ import torch
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 INT8, GROUPED = 2, 3
-# What becomes of a product: END_PUT and so on of product.h.
-# What a layer does, in this order, and the head: NORM and so on of decoder.h.
+# The passes of a layer, in order, and the head: NORM and so on of decoder.h.
 PASSES = (
     "norm",
     "qkv",
@@ -20,15 +19,16 @@ PASSES = (
     "output",
     "norm 2",
     "gate and up",
-    "mix",
+    "hadamard",
     "down",
     "head",
 )
-PUT, ADD, GATE, BEST = range(4)
+# What becomes of a product: END_PUT and so on of product.h.
+PUT, ADD, GATE, ARGMAX = range(4)
 
 
 def _fields(**kinds: str) -> list[tuple[str, type]]:
-    """Names by the type that they have: ``int64="a b", pointer="c"``, in that order."""
+    """Fields in order, by type: ``int64="a b", pointer="c"``."""
     types = {"int64": c_int64, "int32": c_int32, "pointer": c_void_p, "float32": c_float}
     return [
         (name, types[kind.rstrip("_")]) for kind, names in kinds.items() for name in names.split()
@@ -53,7 +53,7 @@ class Cache(ctypes.Structure):
     """``cache``: one layer's paged keys and values."""
 
     _fields_ = _fields(
-        int64="kind heads kv_heads width areas area_bytes block_bytes query_bytes", pointer="memory"
+        int64="kind heads kv_heads width tiles tile_bytes block_bytes query_bytes", pointer="memory"
     )
 
 
@@ -67,9 +67,9 @@ class Step(ctypes.Structure):
 
 
 class Shape(ctypes.Structure):
-    """``shape``: what all layers have in common."""
+    """``shape``: what is the same in all layers."""
 
-    _fields_ = _fields(int64="hidden inner mixed", pointer="cosines sines", float32="eps scale")
+    _fields_ = _fields(int64="hidden inner hadamard", pointer="cosines sines", float32="eps scale")
 
 
 class Layer(ctypes.Structure):
@@ -83,17 +83,17 @@ class Layer(ctypes.Structure):
 
 
 class Buffers(ctypes.Structure):
-    """``buffers``: what a step is computed in."""
+    """``buffers``: memory that a step is computed in."""
 
     _fields_ = [
         *_fields(pointer="residual last wide queries"),
-        *((name, Rows) for name in ("hidden", "mixed", "inner", "final")),
+        *((name, Rows) for name in ("hidden", "attn_output", "inner", "final")),
         *_fields(pointer="seconds"),
     ]
 
 
-class Best(ctypes.Structure):
-    """``best``: a row's greatest channel so far."""
+class Argmax(ctypes.Structure):
+    """``argmax``: the maximum of a row so far, and its channel."""
 
     _fields_ = _fields(float32="value", int32="channel")
 
@@ -106,5 +106,5 @@ ALL: tuple[type[ctypes.Structure], ...] = (
     Shape,
     Layer,
     Buffers,
-    Best,
+    Argmax,
 )

@@ -1,4 +1,4 @@
-"""Weights in the order in which the kernels in C read them; see product.h."""
+"""Weights, laid out in the order in which the kernels in C read them; see product.h."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from engine.kernels.grouped import GroupedWeight
 from engine.kernels.int8 import Int8Weight
 from engine.kernels.native.structs import GROUPED, INT8, KINDS, Weight
 
-PANEL = 64  # output channels that lie together
+PANEL = 64  # output channels of a panel
 HALF = 32  # the same of grouped weights
-GATES = 16  # gates that stand before as many of what they multiply
+GATES = 16  # gates in a row, before as many of the channels that they multiply
 
 AnyWeight = Tensor | Int8Weight | GroupedWeight
 
@@ -32,56 +32,56 @@ def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) 
         weight: [outputs, inputs], float32, bfloat16 or quantized; ``inputs`` is a multiple of 16,
             of grouped weights also of the group.
         bias: [outputs].
-        gated: the first half of the outputs are gates of the second (SwiGLU). They are laid out in
-            turns, as END_GATE of product.h takes them.
+        gated: the first half of the outputs are gates of the second (SwiGLU). The two are
+            interleaved, as END_GATE of product.h takes them.
     """
-    turn = _turns if gated else _as_is
-    parts: dict[str, Tensor]
+    order = _interleave if gated else _as_is
+    arrays: dict[str, Tensor]
     if isinstance(weight, GroupedWeight):
         kind, shape = GROUPED, weight.values.shape
-        parts = {
-            "panels": _halves(turn(weight.values), weight.bits),
-            "scales": _by_half(turn(weight.scales)),
-            "lows": _by_half(turn(weight.lows)),
+        arrays = {
+            "panels": _halves(order(weight.values), weight.bits),
+            "scales": _by_half(order(weight.scales)),
+            "lows": _by_half(order(weight.lows)),
         }
     elif isinstance(weight, Int8Weight):
-        values = turn(weight.values)
+        values = order(weight.values)
         kind, shape = INT8, values.shape
-        parts = {
+        arrays = {
             "panels": _panels(values, 4),
-            "scales": _padded(turn(weight.scales)),
+            "scales": _padded(order(weight.scales)),
             "starts": _padded(values.sum(1, dtype=torch.int32) * -128),
         }
     else:
         kind, shape = KINDS[weight.dtype], weight.shape
-        parts = {"panels": _panels(turn(weight.detach()), 4 // weight.element_size())}
+        arrays = {"panels": _panels(order(weight.detach()), 4 // weight.element_size())}
     if bias is not None:
-        parts["bias"] = _padded(turn(bias.detach().float()))
+        arrays["bias"] = _padded(order(bias.detach().float()))
     struct = Weight(kind=kind, outputs=shape[0], inputs=shape[1])
     if isinstance(weight, GroupedWeight):
         struct.group, struct.bits = weight.group, weight.bits
-    for name, tensor in parts.items():
+    for name, tensor in arrays.items():
         setattr(struct, name, tensor.data_ptr())
-    return PackedWeight(struct, tuple(parts.values()))
+    return PackedWeight(struct, tuple(arrays.values()))
 
 
 def _as_is(rows: Tensor) -> Tensor:
     return rows
 
 
-def _turns(rows: Tensor) -> Tensor:
-    """Rows of gates, then of the others → 16 gates, 16 others, and so on."""
+def _interleave(rows: Tensor) -> Tensor:
+    """All gates, then all others → 16 gates, 16 others, and so on."""
     halves = rows.view(2, -1, GATES, *rows.shape[1:])
     return halves.transpose(0, 1).reshape(rows.shape)
 
 
 def _panels(weight: Tensor, together: int) -> Tensor:
-    """[outputs, inputs] → [panels, inputs / together, 64, together], the rest zeros."""
+    """[outputs, inputs] → [panels, inputs / together, 64, together], padded with zeros."""
     return _laid_out(weight, PANEL, together)
 
 
 def _halves(values: Tensor, bits: int) -> Tensor:
-    """uint8 [outputs, inputs] → [halves, inputs / 4, 32, 4], or two fours of inputs in one byte."""
+    """uint8 [outputs, inputs] → [halves, inputs / 4, 32, 4], 4 bits: two inputs a byte."""
     laid = _laid_out(values, HALF, 4, rows=PANEL)
     if bits == 8:
         return laid

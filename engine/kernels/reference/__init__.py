@@ -1,0 +1,1 @@
+"""Every kernel in plain torch: for devices without kernels of their own, and the tests' oracle."""

@@ -2,13 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from engine.kernels.batch import AttentionBatch, PrefillSpan
+from engine.kernels.batch import AttentionBatch, PrefillSpan
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,17 @@ class Prefill:
 
 
 @dataclass(frozen=True)
-class AttentionPlan:
-    """All of a step's sequences."""
+class AttentionWalk:
+    """The groups in which all of a step's sequences are computed."""
 
     decodes: tuple[DecodeGroup, ...]
     prefills: tuple[Prefill, ...]
 
 
-def make_plan(
-    batch: "AttentionBatch", window: int | None, group_tokens: int, dtype: torch.dtype
-) -> AttentionPlan:
-    """Plan a step.
+def make_walk(
+    batch: AttentionBatch, window: int | None, group_tokens: int, dtype: torch.dtype
+) -> AttentionWalk:
+    """Make the walk over a step.
 
     Args:
         batch: the step.
@@ -64,14 +62,14 @@ def make_plan(
         group_tokens: most padded keys that a group of decodes gathers, unless one alone has more.
         dtype: of the masks; the queries'.
     """
-    return AttentionPlan(
+    return AttentionWalk(
         tuple(_decode_groups(batch, window, group_tokens, dtype)),
         tuple(_prefill(batch, span, window, dtype) for span in batch.prefills),
     )
 
 
 def _decode_groups(
-    batch: "AttentionBatch", window: int | None, group_tokens: int, dtype: torch.dtype
+    batch: AttentionBatch, window: int | None, group_tokens: int, dtype: torch.dtype
 ) -> list[DecodeGroup]:
     contexts = batch.context_lens[: batch.num_decodes]
     if contexts.device.type == "cpu":
@@ -101,7 +99,7 @@ def _decode_groups(
 
 
 def _prefill(
-    batch: "AttentionBatch", span: "PrefillSpan", window: int | None, dtype: torch.dtype
+    batch: AttentionBatch, span: PrefillSpan, window: int | None, dtype: torch.dtype
 ) -> Prefill:
     num_queries = span.end - span.start
     before = span.context - num_queries

@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.kernels.draws import DRAW, Draws, draw
+from engine.kernels.draws import DRAW, Draws
 from engine.kernels.native.sampling import Drawing
+from engine.kernels.reference.backend import ReferenceBackend
+from engine.kernels.sampling import draw
 from native import needs_kernels
 
+REFERENCE = ReferenceBackend()
 unit = st.floats(0, 1, exclude_max=True, width=32)
 parameters = st.tuples(
     st.sampled_from([0.0, 0.05, 0.7, 1.0, 2.0]),
@@ -95,7 +98,7 @@ def test_a_draw_is_right(
     seed: int,
 ) -> None:
     logits, draws = make(kind, len(rows), vocab, seed), np.array(rows, dtype=DRAW)
-    assert_right(draw(logits, draws), logits, draws)
+    assert_right(draw(REFERENCE, logits, draws), logits, draws)
     assert_right(Drawing(vocab, threads)(logits, draws), logits, draws)
 
 
@@ -110,7 +113,7 @@ def test_c_and_torch_draw_the_same() -> None:
     draws["top_k"] = random.choice([0, 1, 40, 3000], count)
     draws["min_p"] = random.choice([0, 0.1], count)
     draws["uniform"] = random.random(count)
-    ours, theirs = Drawing(vocab, 2)(logits, draws), draw(logits, draws)
+    ours, theirs = Drawing(vocab, 2)(logits, draws), draw(REFERENCE, logits, draws)
     assert (ours == theirs).mean() > 0.9, "rounding decides a few"
     assert_right(ours, logits, draws)
 
@@ -129,9 +132,9 @@ def test_draws_of_a_row_do_not_depend_on_its_company() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="logits must be of shape"):
-        draw(torch.zeros(2, 5), np.zeros(3, dtype=DRAW))
+        draw(REFERENCE, torch.zeros(2, 5), np.zeros(3, dtype=DRAW))
     with pytest.raises(ValueError, match="draws must be of"):
-        draw(torch.zeros(2, 5), np.zeros(2))
+        draw(REFERENCE, torch.zeros(2, 5), np.zeros(2))
 
 
 def drawn(logits: Tensor, **parameters: float) -> int:
@@ -143,10 +146,10 @@ def drawn(logits: Tensor, **parameters: float) -> int:
 
 
 @needs_kernels
-@pytest.mark.parametrize("loud", [30.0, 300.0, 3e38])
-def test_a_broken_logit_hides_none_and_writes_nowhere(loud: float) -> None:
+@pytest.mark.parametrize("outlier", [30.0, 300.0, 3e38])
+def test_a_broken_logit_hides_none_and_writes_nowhere(outlier: float) -> None:
     logits = torch.zeros(1, 64)
-    logits[0, 3], logits[0, 19] = loud, torch.nan
+    logits[0, 3], logits[0, 19] = outlier, torch.nan
     for parameters in ({"temperature": 0.0}, {"top_p": 0.9}, {"top_k": 2}, {}):
         assert drawn(logits, **parameters) == 3
 

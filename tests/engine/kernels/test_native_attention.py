@@ -1,4 +1,4 @@
-"""Attention in C against the reference: any mix of sequences, over steps, with shared blocks."""
+"""Attention in C against the reference: any set of sequences, over steps, with shared blocks."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from engine.errors import OutOfCache
 from engine.kernels.batch import AttentionBatch
 from engine.kernels.native.attention import PagedAttention
 from engine.kernels.native.cache import NativeCache
-from engine.kernels.reference import functions as reference
+from engine.kernels.reference.backend import ReferenceBackend
 from native import needs_kernels
 
 pytestmark = needs_kernels
 
-# Relative to the greatest value. An int8 cache also rounds queries and weights.
+# Relative to the maximum. An int8 cache also rounds queries and weights.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.int8: 3e-2}
 DTYPES = st.sampled_from(list(TOLERANCE))
 HEADS = st.sampled_from([(9, 3), (1, 1), (4, 4), (8, 2), (14, 1), (26, 2), (6, 3), (25, 1)])
@@ -98,6 +98,7 @@ class Sequences:
         positions = np.arange(len(owners)) - starts[owners] + (contexts - counts)[owners]
         places = table[owners, positions // self.size] * self.size + positions % self.size
         slots = torch.from_numpy(places.astype(np.int64))
+        reference = ReferenceBackend()
         reference.store_kv(self._kept(keys), self._kept(values), self.keys, self.values, slots)
         batch = AttentionBatch(
             query_start=torch.from_numpy(starts),
@@ -116,8 +117,8 @@ class Sequences:
 
     def _kept(self, x: Tensor) -> Tensor:
         if self.dtype == torch.int8:
-            values, scales = reference.quantize_heads(x)
-            return values.float() * scales[..., None]
+            values, scales = ReferenceBackend().quantize_rows(x.flatten(0, 1))
+            return (values.float() * scales[:, None]).view(x.shape)
         return x.to(self.dtype).float()
 
 
@@ -242,7 +243,8 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("left", [1.0, 1000.0, torch.inf, torch.nan])
 def test_what_a_block_held_before_changes_nothing(dtype: torch.dtype, left: float) -> None:
-    """A block's next owner fills a part of it; loud or broken values of the last one are behind."""
+    """A block's next owner fills a part of it; large or broken values of the last one are
+    behind."""
     answers = []
     for before in (None, left):
         sequences = Sequences((6, 2), 32, 16, dtype, seed=1)

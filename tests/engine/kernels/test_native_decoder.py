@@ -20,12 +20,14 @@ from engine.kernels.grouped import quantize_groups
 from engine.kernels.int8 import quantize_weight
 from engine.kernels.native.cache import NativeCache
 from engine.kernels.native.limits import obstacle
+from engine.kernels.reference.backend import ReferenceBackend
 from engine.models.decoder import Decoder, QuantizedWeight
 from engine.scheduler.step import Step, Work
 from native import needs_kernels
 
 pytestmark = needs_kernels
 
+REFERENCE = ReferenceBackend()
 CPU = torch.device("cpu")
 BASE = ModelConfig(
     family="llama",
@@ -56,16 +58,16 @@ CONFIGS = {
     "window-in-one-layer": replace(BASE, sliding_window=5, sliding_layers=(1,)),
     "odd-vocabulary": replace(BASE, vocab_size=129),
 }
-QUANTISE: dict[str, Callable[[Tensor], QuantizedWeight]] = {
-    "int8": quantize_weight,
-    "int4": partial(quantize_groups, group=32),
-    "int4-channel": partial(quantize_groups, group=None, symmetric=True),
+QUANTIZE: dict[str, Callable[[Tensor], QuantizedWeight]] = {
+    "int8": partial(quantize_weight, REFERENCE),
+    "int4": partial(quantize_groups, REFERENCE, group=32),
+    "int4-channel": partial(quantize_groups, REFERENCE, group=None, symmetric=True),
 }
 SIZE = 16
 
 
 def make(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Decoder:
-    decoder = Decoder(config)
+    decoder = Decoder(config, REFERENCE)
     generator = torch.Generator().manual_seed(7)
     for name, parameter in decoder.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -160,14 +162,14 @@ def test_every_token_of_a_step_can_be_scored() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("how", QUANTISE)
+@pytest.mark.parametrize("how", QUANTIZE)
 @pytest.mark.parametrize("name", ["gqa", "nine-heads", "biases", "odd-vocabulary"])
 def test_quantized_scores_are_torchs(name: str, how: str) -> None:
     config = CONFIGS[name]
     if how == "int4" and config.hidden_size % 32:
         config = replace(config, hidden_size=288, head_dim=32)
     decoder = make(config)
-    decoder.quantize(QUANTISE[how])
+    decoder.quantize(QUANTIZE[how])
     pair = Pair(decoder)
     for counts in STEPS:
         ours, theirs = pair.step(counts)
@@ -190,7 +192,7 @@ def test_bfloat16_stays_near_torchs() -> None:
         assert (ours - theirs).norm() < 0.02 * theirs.norm()
 
 
-def test_of_equal_scores_the_first_is_greatest() -> None:
+def test_of_equal_scores_the_first_is_the_argmax() -> None:
     decoder = make(CONFIGS["tied"])
     decoder.embedding.data[:] = decoder.embedding.data[:1]
     decoder.finish(CPU)

@@ -11,10 +11,12 @@ from engine.kernels.grouped import GroupedWeight, grouped_linear, quantize_group
 from engine.kernels.int8 import Int8Weight, int8_linear, quantize_rows, quantize_weight
 from engine.kernels.native.linear import linear
 from engine.kernels.native.weights import AnyWeight, pack
+from engine.kernels.reference.backend import ReferenceBackend
 from native import needs_kernels
 
 pytestmark = needs_kernels
 
+REFERENCE = ReferenceBackend()
 KINDS = (
     "float32",
     "bfloat16",
@@ -40,17 +42,19 @@ def make(kind: str, weight: Tensor) -> AnyWeight:
     if name == "bfloat16":
         return weight.bfloat16()
     if kind == "int8":
-        return quantize_weight(weight)
+        return quantize_weight(REFERENCE, weight)
     group = None if rest[0] == "channel" else int(rest[0])
-    return quantize_groups(weight, group, bits=int(name[3:]), symmetric="symmetric" in rest)
+    return quantize_groups(
+        REFERENCE, weight, group, bits=int(name[3:]), symmetric="symmetric" in rest
+    )
 
 
 def reference(x: Tensor, weight: AnyWeight, bias: Tensor | None) -> Tensor:
     match weight:
         case Int8Weight():
-            product = int8_linear(quantize_rows(x), weight)
+            product = int8_linear(REFERENCE, quantize_rows(REFERENCE, x), weight)
         case GroupedWeight():
-            product = grouped_linear(x, weight)
+            product = grouped_linear(REFERENCE, x, weight)
         case Tensor():
             product = (x.to(weight.dtype).double() @ weight.double().T).float()
     return product if bias is None else product + bias
@@ -86,7 +90,7 @@ def test_a_product_is_the_references(
 def test_a_gate_is_the_references(kind: str, inner: int) -> None:
     x, bias = draw(1, 37, 96), draw(2, 2 * inner)
     weight = make(kind, draw(3, 2 * inner, 96) / 10)
-    theirs = silu_and_mul(reference(x, weight, bias))
+    theirs = silu_and_mul(REFERENCE, reference(x, weight, bias))
     assert_equal(linear(x, pack(weight, bias, gated=True), gated=True), theirs)
 
 

@@ -1,50 +1,24 @@
-"""Checkpoints of every layout and format, and everything that can be wrong with one."""
+"""Checkpoints of Hugging Face's layout, and everything that can be wrong with one."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 import torch
 import transformers
-from gguf.quants import dequantize, quantize
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles, resolve
 from engine.errors import CheckpointError, OutOfCache
-from engine.kernels.batch import AttentionBatch
+from engine.kernels.reference.backend import ReferenceBackend
 from engine.models.checkpoint import INDEX_FILE, SINGLE_FILE
 from engine.models.decoder import Decoder
 from engine.models.families import load_config
 from engine.models.loading import load_model
-
-CPU = torch.device("cpu")
-TINY = {
-    "vocab_size": 64,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-}
-TOKENS = [3, 60, 11, 42, 7, 7, 0, 33, 19]
-
-Model = transformers.PreTrainedModel
-
-
-def make(config: transformers.PreTrainedConfig) -> Model:
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = 1 + 0.2 * noise if "norm" in name else 0.2 * noise
-    return model.eval()
+from oracle import CPU, TINY, Model, assert_equals_oracle, logits, make
 
 
 def cast_parameters(model: Model, dtype: torch.dtype) -> None:
@@ -54,36 +28,9 @@ def cast_parameters(model: Model, dtype: torch.dtype) -> None:
 
 def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
     files = ModelFiles("tiny", folder, None)
-    return load_model(files, load_config(files), device=CPU, dtype=dtype)
-
-
-def load_gguf(path: Path) -> Decoder:
-    files = ModelFiles("tiny", path.parent, path)
-    return load_model(files, load_config(files), device=CPU, dtype=torch.float32)
-
-
-def logits(decoder: Decoder) -> Tensor:
-    """Of every position of `TOKENS`, in one step."""
-    count = len(TOKENS)
-    cache = KVCache.allocate(decoder.config, 1, 16, CPU, decoder.embedding.dtype)
-    batch = AttentionBatch(
-        query_start=torch.tensor([0, count], dtype=torch.int32),
-        context_lens=torch.tensor([count], dtype=torch.int32),
-        block_tables=torch.zeros(1, 1, dtype=torch.int32),
-        slot_mapping=torch.arange(count),
-        num_decodes=0,
-        max_query=count,
-        max_context=count,
-        block_size=16,
+    return load_model(
+        files, load_config(files), backend=ReferenceBackend(), device=CPU, dtype=dtype
     )
-    hidden = decoder(torch.tensor(TOKENS), torch.arange(count), batch, cache)
-    return decoder.logits(hidden)
-
-
-@torch.no_grad()
-def assert_equals_oracle(decoder: Decoder, oracle: Model) -> None:
-    expected = oracle(torch.tensor([TOKENS])).logits[0]
-    torch.testing.assert_close(logits(decoder), expected, atol=1e-4, rtol=1e-4)
 
 
 def save_sharded(model: Model, folder: Path) -> None:
@@ -215,108 +162,11 @@ def test_a_broken_index_is_refused(tied_folder: Path, index: dict[str, object], 
         load_folder(tied_folder)
 
 
-def permute(weights: np.ndarray, heads: int) -> np.ndarray:
-    """As llama.cpp's converter does (``convert_hf_to_gguf.py``, ``LlamaModel.permute``)."""
-    split = weights.reshape(heads, 2, weights.shape[0] // heads // 2, *weights.shape[1:])
-    return split.swapaxes(1, 2).reshape(weights.shape)
-
-
-def write_gguf(
-    path: Path,
-    oracle: Model,
-    architecture: gguf.MODEL_ARCH,
-    type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
-    frequency_factors: np.ndarray | None = None,
-) -> Path:
-    """Write the oracle's weights; matrices in ``type``, which the oracle then takes over itself."""
-    config = oracle.config
-    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(oracle.model.layers[0].self_attn.head_dim)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    for name, parameter in oracle.named_parameters():
-        weights = parameter.detach().numpy()
-        own_type = type if weights.ndim == 2 else gguf.GGMLQuantizationType.F32
-        parameter.data = torch.from_numpy(dequantize(quantize(weights, own_type), own_type).copy())
-        module = name.split(".")[-2]
-        if architecture == gguf.MODEL_ARCH.LLAMA and module in heads:
-            weights = permute(weights, heads[module])
-        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        writer.add_tensor(target, quantize(weights, own_type), raw_dtype=own_type)
-    if frequency_factors is not None:
-        writer.add_tensor("rope_freqs.weight", frequency_factors)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("type", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
-def test_gguf_of_every_type(tmp_path: Path, type: str, tied: bool) -> None:
-    oracle = make(transformers.LlamaConfig(**TINY, tie_word_embeddings=tied))
-    kind = gguf.GGMLQuantizationType[type]
-    path = write_gguf(tmp_path / "tiny.gguf", oracle, gguf.MODEL_ARCH.LLAMA, kind)
-    assert_equals_oracle(load_gguf(path), oracle)
-
-
-@pytest.mark.parametrize(
-    ("config", "architecture"),
-    [
-        (transformers.Qwen2Config(**TINY), gguf.MODEL_ARCH.QWEN2),
-        (transformers.Qwen3Config(**TINY, head_dim=32), gguf.MODEL_ARCH.QWEN3),
-        (transformers.MistralConfig(**TINY, sliding_window=None), gguf.MODEL_ARCH.LLAMA),
-        (transformers.LlamaConfig(**TINY, attention_bias=True), gguf.MODEL_ARCH.LLAMA),
-    ],
-)
-def test_gguf_of_every_family(
-    tmp_path: Path, config: transformers.PreTrainedConfig, architecture: gguf.MODEL_ARCH
-) -> None:
-    oracle = make(config)
-    assert_equals_oracle(load_gguf(write_gguf(tmp_path / "t.gguf", oracle, architecture)), oracle)
-
-
-def test_gguf_frequency_factors_are_llama3s_scaling(tmp_path: Path) -> None:
-    rope = {
-        "rope_type": "llama3",
-        "rope_theta": 10_000.0,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 32,
-    }
-    oracle = make(transformers.LlamaConfig(**TINY, rope_parameters=rope))
-    plain = 10_000.0 ** (-np.arange(0, 16, 2) / 16)
-    factors = (plain / oracle.model.rotary_emb.inv_freq.numpy()).astype(np.float32)
-    assert factors.max() > 7
-    path = write_gguf(tmp_path / "t.gguf", oracle, gguf.MODEL_ARCH.LLAMA, frequency_factors=factors)
-    assert_equals_oracle(load_gguf(path), oracle)
-
-
-def test_a_gguf_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    oracle = make(transformers.LlamaConfig(**TINY))
-    path = write_gguf(
-        tmp_path / "t.gguf",
-        oracle,
-        gguf.MODEL_ARCH.LLAMA,
-        frequency_factors=np.ones(5, np.float32),
-    )
-    with pytest.raises(CheckpointError, match=r"rope_freqs\.weight is \(5,\), not \(8,\)"):
-        load_gguf(path)
-
-
 def test_packing_keeps_no_second_copy_of_the_weights() -> None:
     files = resolve("smollm2")
-    decoder = load_model(files, load_config(files), device=CPU, dtype=torch.bfloat16)
+    decoder = load_model(
+        files, load_config(files), backend=ReferenceBackend(), device=CPU, dtype=torch.bfloat16
+    )
     decoder.pack()
     held = sum(parameter.numel() for parameter in decoder.parameters())
     # Packed or not, nothing but the embedding, norms, and what could not be packed stays.

@@ -13,6 +13,7 @@ from torch import Tensor
 from engine.cache.kv_cache import KVCache
 from engine.catalog import ModelFiles, resolve
 from engine.kernels.batch import AttentionBatch
+from engine.kernels.reference.backend import ReferenceBackend
 from engine.models.decoder import Decoder
 from engine.models.families import load_config
 from engine.models.loading import load_model
@@ -142,7 +143,9 @@ def make(config: transformers.PreTrainedConfig) -> transformers.PreTrainedModel:
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
     files = ModelFiles(folder.name, folder, None)
-    return load_model(files, load_config(files), device=CPU, dtype=dtype)
+    return load_model(
+        files, load_config(files), backend=ReferenceBackend(), device=CPU, dtype=dtype
+    )
 
 
 @torch.no_grad()
@@ -231,7 +234,7 @@ def test_a_step_of_decodes_never_waits_for_the_device(tmp_path: Path) -> None:
     make(FAMILIES["qwen3-window"]).save_pretrained(tmp_path)
     meta = torch.device("meta")
     with meta:
-        decoder = Decoder(load_config(ModelFiles("tiny", tmp_path, None)))
+        decoder = Decoder(load_config(ModelFiles("tiny", tmp_path, None)), ReferenceBackend())
         decoder.finish(meta)
         batch = AttentionBatch(
             query_start=torch.empty(6, dtype=torch.int32),
@@ -261,7 +264,9 @@ def test_the_embedded_model_gives_the_oracles_logits_and_greedy_tokens() -> None
     files = resolve("smollm2")
     assert files.gguf is not None
     oracle = smollm2_oracle(files.gguf)
-    decoder = load_model(files, load_config(files), device=CPU, dtype=torch.float32)
+    decoder = load_model(
+        files, load_config(files), backend=ReferenceBackend(), device=CPU, dtype=torch.float32
+    )
     paged = PagedDecoder(decoder)
     # "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n", and a
     # prompt of arbitrary tokens.

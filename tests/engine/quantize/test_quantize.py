@@ -1,6 +1,7 @@
 """Few bits for a whole model: rotations change no product, and the rounding costs little."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from engine.errors import InvalidConfig
 from engine.executors.inputs import BlockTables, StepInputs
 from engine.executors.torch_executor import TorchExecutor
 from engine.gguf import GGUFFile, dequantize, has_groups, read_groups
+from engine.kernels.hadamard import hadamard, hadamard_count
 from engine.kernels.int8 import quantize_weight
-from engine.kernels.mixing import mix, mix_count
+from engine.kernels.reference.backend import ReferenceBackend
 from engine.models.decoder import Decoder, Layer, Linear
 from engine.models.families import load_config
 from engine.models.loading import Preparation, load_model
@@ -24,6 +26,7 @@ from engine.quantize.rotate import RotatedWeights, Rotation
 from engine.quantize.weights import Int8Weights
 from engine.scheduler.step import Step, Work
 
+REFERENCE = ReferenceBackend()
 CONFIG = ModelConfig(
     family="llama",
     vocab_size=96,
@@ -43,16 +46,16 @@ BIASED = replace(CONFIG, qkv_bias=True, output_bias=True, mlp_bias=True, tie_emb
 TEXTS = [[5, 17, 3, 88, 41, 2], [9, 9, 30, 71]]
 
 
-def make(config: ModelConfig, *, loud_channel: float = 1.0) -> Decoder:
-    decoder = Decoder(config)
+def make(config: ModelConfig, *, outlier: float = 1.0) -> Decoder:
+    decoder = Decoder(config, REFERENCE)
     generator = torch.Generator().manual_seed(7)
     for name, parameter in decoder.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = 1 + 0.2 * noise if "norm" in name else 0.2 * noise
     for layer in decoder.layers:
         assert isinstance(layer, Layer)
-        layer.feed_forward_norm.data[3] = loud_channel
-        layer.attention_norm.data[3] = loud_channel
+        layer.feed_forward_norm.data[3] = outlier
+        layer.attention_norm.data[3] = outlier
     decoder.finish(torch.device("cpu"))
     return decoder.eval()
 
@@ -78,46 +81,49 @@ def prepare(decoder: Decoder, preparation: Preparation) -> Decoder:
 
 
 @pytest.mark.parametrize("width", [16, 96, 576, 720, 4096])
-def test_a_rotation_keeps_lengths_and_spreads_what_is_loud(width: int) -> None:
-    rotation = Rotation(width)
+def test_a_rotation_keeps_lengths_and_spreads_outliers(width: int) -> None:
+    rotation = Rotation(width, REFERENCE)
     x = torch.randn(5, width, generator=torch.Generator().manual_seed(1))
     x[:, 3] = 500
-    turned = rotation.rows(x)
-    torch.testing.assert_close(turned.norm(dim=1), x.norm(dim=1))
-    torch.testing.assert_close(turned @ turned.T, x @ x.T, rtol=1e-4, atol=1)
-    assert turned.abs().max() < 500
-    assert torch.equal(Rotation(width).rows(x), turned), "it is the same in every process"
+    rotated = rotation.rows(x)
+    torch.testing.assert_close(rotated.norm(dim=1), x.norm(dim=1))
+    torch.testing.assert_close(rotated @ rotated.T, x @ x.T, rtol=1e-4, atol=1)
+    assert rotated.abs().max() < 500
+    assert torch.equal(Rotation(width, REFERENCE).rows(x), rotated), (
+        "it is the same in every process"
+    )
 
 
 @pytest.mark.parametrize(("width", "count"), [(1536, 32), (80, 1), (96, 2), (64, 4), (24, 1)])
-def test_mixing_twice_is_nothing(width: int, count: int) -> None:
-    assert mix_count(width) == count
+def test_two_hadamard_transforms_are_nothing(width: int, count: int) -> None:
+    assert hadamard_count(width) == count
     x = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(mix(mix(x, count), count), x)
-    torch.testing.assert_close(mix(mix(x, count, unit=False), count, unit=False) / count, x)
+    torch.testing.assert_close(hadamard(REFERENCE, hadamard(REFERENCE, x, count), count), x)
+    once = hadamard(REFERENCE, x, count, unit=False)
+    torch.testing.assert_close(hadamard(REFERENCE, once, count, unit=False) / count, x)
     if count > 1:
-        assert not torch.allclose(mix(x, count), x)
+        assert not torch.allclose(hadamard(REFERENCE, x, count), x)
     with pytest.raises(ValueError, match="runs of"):
-        mix(x, 64)
+        hadamard(REFERENCE, x, 64)
 
 
 @pytest.mark.parametrize("config", [CONFIG, BIASED], ids=["tied", "biased"])
 def test_a_rotated_decoder_is_the_same(config: ModelConfig) -> None:
-    before = logits(make(config, loud_channel=40.0))
-    rotated = prepare(make(config, loud_channel=40.0), RotatedWeights(config))
+    before = logits(make(config, outlier=40.0))
+    rotated = prepare(make(config, outlier=40.0), RotatedWeights(config, REFERENCE))
     torch.testing.assert_close(logits(rotated), before, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("config", [CONFIG, BIASED], ids=["tied", "biased"])
 def test_eight_bits_are_close(config: ModelConfig) -> None:
     exact = logits(make(config))
-    error = logits(prepare(make(config), Int8Weights(config))) - exact
+    error = logits(prepare(make(config), Int8Weights(config, REFERENCE))) - exact
     assert 0 < error.norm() < 0.05 * exact.norm()
 
 
-def test_rotating_helps_where_a_channel_is_loud() -> None:
-    def loud() -> Decoder:
-        """Every token says the same in one channel, loudly, and nobody listens much."""
+def test_rotating_helps_where_a_channel_is_an_outlier() -> None:
+    def with_outlier() -> Decoder:
+        """One channel is large and the same for every token; weights that read it are small."""
         decoder = make(UNTIED)
         decoder.embedding.data[:, 3] = 60
         for module in decoder.modules():
@@ -125,10 +131,10 @@ def test_rotating_helps_where_a_channel_is_loud() -> None:
                 module.weight.data[:, 3] /= 60
         return decoder
 
-    exact = logits(loud())
-    plain = loud()
-    plain.quantize(quantize_weight)
-    rotated = prepare(loud(), Int8Weights(UNTIED))
+    exact = logits(with_outlier())
+    plain = with_outlier()
+    plain.quantize(partial(quantize_weight, REFERENCE))
+    rotated = prepare(with_outlier(), Int8Weights(UNTIED, REFERENCE))
     errors = [float((logits(decoder) - exact).norm()) for decoder in (plain, rotated)]
     assert errors[1] < 0.8 * errors[0]
 
@@ -155,8 +161,10 @@ def test_projections_in_a_files_groups_are_the_plain_ones() -> None:
     files = resolve("smollm2")
     config = load_config(files)
     device = torch.device("cpu")
-    plain = load_model(files, config, device=device, dtype=torch.float32)
-    kept = load_model(files, config, device=device, dtype=torch.float32, keep_groups=True)
+    plain = load_model(files, config, backend=REFERENCE, device=device, dtype=torch.float32)
+    kept = load_model(
+        files, config, backend=REFERENCE, device=device, dtype=torch.float32, keep_groups=True
+    )
     for path in ("layers.3.attention.qkv", "layers.9.feed_forward.down", "head"):
         wide = plain.get_submodule(path).take()  # type: ignore[operator]
         narrow = kept.get_submodule(path).take()  # type: ignore[operator]

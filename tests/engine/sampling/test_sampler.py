@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
+from engine.kernels.reference.backend import ReferenceBackend
 from engine.params import SamplingParams
 from engine.sampling.sampler import Sampler
 from engine.scheduler.step import Admission, SampledToken
@@ -15,7 +16,7 @@ END = 31
 
 
 def make(seed: int | None = 0) -> Sampler:
-    return Sampler(VOCAB, 8, [END], torch.device("cpu"), seed)
+    return Sampler(VOCAB, 8, [END], torch.device("cpu"), seed, ReferenceBackend().draw)
 
 
 def admit(
@@ -83,7 +84,7 @@ def test_min_p_is_relative_to_the_most_probable(min_p: float, expected: set[int]
 
 def test_top_p_is_exact_where_the_mass_is_spread_over_a_large_vocabulary() -> None:
     vocab = 5000
-    sampler = Sampler(vocab, 1, [0], torch.device("cpu"), 0)
+    sampler = Sampler(vocab, 1, [0], torch.device("cpu"), 0, ReferenceBackend().draw)
     admit(sampler, 0, SamplingParams(top_p=0.5))
     logits = torch.linspace(1e-3, 0, vocab)
     drawn = {sampler.sample(logits.clone().unsqueeze(0), [0])[0].token_id for _ in range(300)}
@@ -184,7 +185,7 @@ def test_a_token_of_no_probability_is_never_drawn() -> None:
 
 def test_filters_of_every_kind_share_a_step() -> None:
     vocab = 5000
-    sampler = Sampler(vocab, 4, [0], torch.device("cpu"), 0)
+    sampler = Sampler(vocab, 4, [0], torch.device("cpu"), 0, ReferenceBackend().draw)
     kinds = [
         SamplingParams(),
         SamplingParams(top_k=2),

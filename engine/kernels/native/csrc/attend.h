@@ -1,35 +1,35 @@
-/* Attention of a few query rows over a range of one head's keys, a tile of four areas at a time.
+/* Attention of a few query rows over a range of one head's keys, a strip of four tiles at a time.
  *
- * For each tile: scores of every row, softened to weights (online softmax, Milakov and Gimelshein
- * 2018; base 2, the queries being scaled for it), and the values mixed by them. Up to six rows share
- * each key and value in registers, up to MAX_ROWS in the first-level cache. Each step exists once an
- * element type. */
+ * For each strip: the scores of every row; from them weights (online softmax, Milakov and Gimelshein
+ * 2018; of base 2, for which the queries are scaled); and the sum of the values by these weights. Up to
+ * six rows share each key and value in registers, up to MAX_ROWS in the first-level cache. There is one
+ * version for each element type of the cache. */
 
 #ifndef TIDEMILL_ATTEND_H
 #define TIDEMILL_ATTEND_H
 
 #include "cache.h"
 
-#define KEYS 64     /* of a tile */
-#define AREAS 4     /* of a tile */
+#define KEYS 64     /* of a strip */
+#define STRIP 4     /* of a strip */
 #define MAX_ROWS 24 /* query rows of a call */
-#define ROOM 32     /* the same in whole vectors */
-#define SHARED 6    /* rows that go through registers together */
-#define HIDDEN -1e30f
-#define NOTHING -1e20f /* the greatest score of a row that has seen no key */
+#define ROOM 32     /* MAX_ROWS, rounded up to whole vectors */
+#define SHARED 6    /* rows that share registers */
+#define HIDDEN -1e30f  /* the score of a key that a row does not see */
+#define NOTHING -1e20f /* the maximum score of a row that has seen no key */
 
 typedef struct {
-    float top[ROOM], total[MAX_ROWS][LANES];  /* greatest score; weights' sums relative to it */
-    float peak[ROOM], shrink[ROOM];           /* greatest score of the tile; factor of what was */
-    float unit[ROOM];                         /* what a weight of 1 stands for, of bytes */
+    float top[ROOM], total[MAX_ROWS][LANES];  /* maximum score; sums of the weights relative to it */
+    float peak[ROOM], shrink[ROOM];           /* the strip's maximum; factor for earlier results */
+    float unit[ROOM];                         /* int8: what a stored weight of 1 stands for */
     float scores[MAX_ROWS][KEYS];
-    uint8_t weights[MAX_ROWS][4 * KEYS];      /* as the values' kind multiplies them */
-    const uint8_t *query[MAX_ROWS];           /* encoded, scaled by log2(e) / sqrt(width) or so */
-    float *out[MAX_ROWS];                     /* [width]: weighted sum of values, not divided yet */
-    int64_t low[MAX_ROWS], high[MAX_ROWS];    /* keys that a row sees */
+    uint8_t weights[MAX_ROWS][4 * KEYS];      /* in the element type of the values */
+    const uint8_t *query[MAX_ROWS];           /* encoded; scaled by log2(e) times attention's scale */
+    float *out[MAX_ROWS];                     /* [width]: weighted sum of values, not divided by `total` */
+    int64_t low[MAX_ROWS], high[MAX_ROWS];    /* each row sees keys [low, high) */
 } __attribute__((aligned(64))) attending;
 
-/* Queries, encoded. Of bytes: values, their scale, and KEY_ZERO times their sum. */
+/* Encode a query as the cache's element type. Of int8: values, their scale, KEY_ZERO times their sum. */
 
 INLINE void encode_query(const int kind, uint8_t *to, const float *x, int64_t width) {
     if (kind == KIND_F32) {
@@ -49,98 +49,98 @@ INLINE void encode_query(const int kind, uint8_t *to, const float *x, int64_t wi
     }
 }
 
-/* Scores of R rows with the keys of AREAS areas. */
+/* Scores of R rows with the keys of a strip. */
 
-INLINE void scores_f32(const int R, attending *a, int r, uint8_t *const *area, int64_t width) {
-    vf acc[R][AREAS];
-    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < AREAS; j++) acc[i][j] = splat(0);
+INLINE void scores_f32(const int R, attending *a, int r, uint8_t *const *tile, int64_t width) {
+    vf acc[R][STRIP];
+    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < STRIP; j++) acc[i][j] = splat(0);
     for (int64_t d = 0; d < width; d++)
         UNROLL for (int i = 0; i < R; i++) {
             float q = ((const float *)a->query[r + i])[d];
-            UNROLL for (int j = 0; j < AREAS; j++)
-                acc[i][j] += q * load_f32((const float *)area[j] + d * AREA);
+            UNROLL for (int j = 0; j < STRIP; j++)
+                acc[i][j] += q * load_f32((const float *)tile[j] + d * TILE);
         }
-    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < AREAS; j++)
-        put_f32(a->scores[r + i] + AREA * j, acc[i][j]);
+    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < STRIP; j++)
+        put_f32(a->scores[r + i] + TILE * j, acc[i][j]);
 }
 
-INLINE void scores_bf16(const int R, attending *a, int r, uint8_t *const *area, int64_t width) {
-    vf acc[R][AREAS];
-    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < AREAS; j++) acc[i][j] = splat(0);
+INLINE void scores_bf16(const int R, attending *a, int r, uint8_t *const *tile, int64_t width) {
+    vf acc[R][STRIP];
+    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < STRIP; j++) acc[i][j] = splat(0);
     for (int64_t d = 0; d < width; d += 2)
         UNROLL for (int i = 0; i < R; i++) {
             vi q = broadcast(a->query[r + i] + 2 * d);
-            UNROLL for (int j = 0; j < AREAS; j++)
-                acc[i][j] = dot_halves(acc[i][j], load_i32(area[j] + d * 2 * AREA), q);
+            UNROLL for (int j = 0; j < STRIP; j++)
+                acc[i][j] = dot_halves(acc[i][j], load_i32(tile[j] + d * 2 * TILE), q);
         }
-    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < AREAS; j++)
-        put_f32(a->scores[r + i] + AREA * j, acc[i][j]);
+    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < STRIP; j++)
+        put_f32(a->scores[r + i] + TILE * j, acc[i][j]);
 }
 
-INLINE void scores_int8(const int R, attending *a, int r, uint8_t *const *area, int64_t width) {
-    vi acc[R][AREAS];
-    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < AREAS; j++) acc[i][j] = (vi){};
+INLINE void scores_int8(const int R, attending *a, int r, uint8_t *const *tile, int64_t width) {
+    vi acc[R][STRIP];
+    UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < STRIP; j++) acc[i][j] = (vi){};
     for (int64_t d = 0; d < width; d += 4)
         UNROLL for (int i = 0; i < R; i++) {
             vi q = broadcast(a->query[r + i] + d);
-            UNROLL for (int j = 0; j < AREAS; j++)
-                acc[i][j] = dot_bytes(acc[i][j], load_i32(area[j] + d * AREA), q);
+            UNROLL for (int j = 0; j < STRIP; j++)
+                acc[i][j] = dot_bytes(acc[i][j], load_i32(tile[j] + d * TILE), q);
         }
     UNROLL for (int i = 0; i < R; i++) {
         float scale;
         int32_t zero;
         memcpy(&scale, a->query[r + i] + width, 4);
         memcpy(&zero, a->query[r + i] + width + 4, 4);
-        UNROLL for (int j = 0; j < AREAS; j++) {
-            vf keys = load_f32((const float *)(area[j] + 2 * AREA * width));
+        UNROLL for (int j = 0; j < STRIP; j++) {
+            vf keys = load_f32((const float *)(tile[j] + 2 * TILE * width));
             vf exact = __builtin_convertvector(acc[i][j] - zero, vf);
-            put_f32(a->scores[r + i] + AREA * j, exact * (keys * scale));
+            put_f32(a->scores[r + i] + TILE * j, exact * (keys * scale));
         }
     }
 }
 
-/* The tile's scores of one row, minus infinity (or so) where it does not see the key. */
+/* Set one row's scores of the strip to HIDDEN where it does not see the key. */
 INLINE void hide(attending *a, int r, int64_t start) {
     int32_t low = a->low[r] - start > 0 ? least(a->low[r] - start, KEYS) : 0;
     int32_t high = a->high[r] - start > 0 ? least(a->high[r] - start, KEYS) : 0;
-    UNROLL for (int j = 0; j < AREAS; j++) {
-        vf s = load_f32(a->scores[r] + AREA * j);
-        vi seen = (NUMBERS + AREA * j >= low) & (NUMBERS + AREA * j < high);
-        put_f32(a->scores[r] + AREA * j, pick(seen, s, splat(HIDDEN)));
+    UNROLL for (int j = 0; j < STRIP; j++) {
+        vf s = load_f32(a->scores[r] + TILE * j);
+        vi seen = (NUMBERS + TILE * j >= low) & (NUMBERS + TILE * j < high);
+        put_f32(a->scores[r] + TILE * j, pick(seen, s, splat(HIDDEN)));
     }
 }
 
-/* The scales of a tile's values, stretched so that the greatest is 255; returns what 1 stands for.
- * Only the first `seen` keys count: behind them is what was there before. */
-INLINE float stretch(uint8_t *const *area, int64_t width, int64_t seen, vf *scales) {
+/* The scales of a strip's values, stretched so that their maximum is 255. Returns what 1 stands for.
+ * Only the first `seen` keys count: the rest of the strip holds old data. */
+INLINE float stretch(uint8_t *const *tile, int64_t width, int64_t seen, vf *scales) {
     int32_t end = least(seen, KEYS);
-    vf greatest = splat(1e-30f);
-    UNROLL for (int j = 0; j < AREAS; j++) {
-        scales[j] = load_f32((const float *)(area[j] + 2 * AREA * width) + AREA);
-        scales[j] = pick(NUMBERS + AREA * j < end, scales[j], splat(0));
-        greatest = larger(greatest, scales[j]);
+    vf maximum = splat(1e-30f);
+    UNROLL for (int j = 0; j < STRIP; j++) {
+        scales[j] = load_f32((const float *)(tile[j] + 2 * TILE * width) + TILE);
+        scales[j] = pick(NUMBERS + TILE * j < end, scales[j], splat(0));
+        maximum = larger(maximum, scales[j]);
     }
-    float unit = most(greatest) / 255;
-    UNROLL for (int j = 0; j < AREAS; j++) scales[j] *= 1 / unit;
+    float unit = max_lane(maximum) / 255;
+    UNROLL for (int j = 0; j < STRIP; j++) scales[j] *= 1 / unit;
     return unit;
 }
 
-/* Scores to weights, of all rows. `start`: position of the tile's first key; `end`: past the last key
- * that any of them sees.
+/* Turn the scores of all rows to weights. `start`: position of the strip's first key; `end`: past the
+ * last key that any row sees.
  *
- * Weights are relative to each row's greatest score so far; of bytes, to that of the tile, and with
- * the values' scales among them, so that they use all of their 256 steps. */
-INLINE void soften(const int kind, attending *a, int rows, int64_t start, int64_t end,
-                   uint8_t *const *area, int64_t width) {
+ * Weights are relative to each row's maximum score so far. Those of int8 are relative to the strip's
+ * maximum and include the values' scales, so that they use all of a byte's 256 steps. */
+INLINE void online_softmax(const int kind, attending *a, int rows, int64_t start, int64_t end,
+                   uint8_t *const *tile, int64_t width) {
     const int degree = kind == KIND_F32 ? 5 : kind == KIND_BF16 ? 4 : 3;
-    vf scales[AREAS];
-    float unit = kind == KIND_INT8 ? stretch(area, width, end - start, scales) : 0;
+    vf scales[STRIP];
+    float unit = kind == KIND_INT8 ? stretch(tile, width, end - start, scales) : 0;
     for (int r = 0; r < rows; r++) {
         if (start < a->low[r] || start + KEYS > a->high[r]) hide(a, r, start);
         vf peak = splat(NOTHING);
-        UNROLL for (int j = 0; j < AREAS; j++)
-            peak = larger(peak, load_f32(a->scores[r] + AREA * j));
-        a->peak[r] = most(peak);
+        UNROLL for (int j = 0; j < STRIP; j++)
+            peak = larger(peak, load_f32(a->scores[r] + TILE * j));
+        a->peak[r] = max_lane(peak);
     }
     for (int r = 0; r < rows; r += LANES) {
         vf peak = load_f32(a->peak + r), old = load_f32(a->top + r), top = larger(old, peak);
@@ -152,32 +152,32 @@ INLINE void soften(const int kind, attending *a, int rows, int64_t start, int64_
         float base = kind == KIND_INT8 ? a->peak[r] : a->top[r];
         float weigh = kind == KIND_INT8 ? a->unit[r] / unit : 1;
         vf sum = splat(0);
-        UNROLL for (int j = 0; j < AREAS; j++) {
-            vf w = power_of_two(degree, load_f32(a->scores[r] + AREA * j) - base);
+        UNROLL for (int j = 0; j < STRIP; j++) {
+            vf w = power_of_two(degree, load_f32(a->scores[r] + TILE * j) - base);
             sum += w;
             if (kind == KIND_F32)
-                put_f32((float *)a->weights[r] + AREA * j, w);
+                put_f32((float *)a->weights[r] + TILE * j, w);
             else if (kind == KIND_BF16)
-                put_bf16((uint16_t *)a->weights[r] + AREA * j, w);
+                put_bf16((uint16_t *)a->weights[r] + TILE * j, w);
             else
-                put_rounded_u8(a->weights[r] + AREA * j, w * scales[j]);
+                put_rounded_u8(a->weights[r] + TILE * j, w * scales[j]);
         }
         put_f32(a->total[r], load_f32(a->total[r]) * a->shrink[r] + sum * weigh);
     }
 }
 
-/* N vectors of R rows' output, from vector `v` on: the values of `count` areas, weighted. */
+/* Add the weighted values of `count` tiles to the output of R rows: N vectors of it, from vector `v`. */
 
-INLINE void mix_f32(const int R, const int N, attending *a, int r, uint8_t *const *area, int count,
+INLINE void accumulate_f32(const int R, const int N, attending *a, int r, uint8_t *const *tile, int count,
                     int64_t width, int64_t v) {
     vf acc[R][N];
     UNROLL for (int i = 0; i < R; i++) UNROLL for (int n = 0; n < N; n++)
         acc[i][n] = load_f32(a->out[r + i] + LANES * (v + n)) * a->shrink[r + i];
     for (int j = 0; j < count; j++) {
-        const float *values = (const float *)area[j] + AREA * width + LANES * v;
-        for (int64_t at = 0; at < AREA; at++, values += width)
+        const float *values = (const float *)tile[j] + TILE * width + LANES * v;
+        for (int64_t at = 0; at < TILE; at++, values += width)
             UNROLL for (int i = 0; i < R; i++) {
-                float w = ((const float *)a->weights[r + i])[j * AREA + at];
+                float w = ((const float *)a->weights[r + i])[j * TILE + at];
                 UNROLL for (int n = 0; n < N; n++) acc[i][n] += w * load_f32(values + LANES * n);
             }
     }
@@ -185,16 +185,16 @@ INLINE void mix_f32(const int R, const int N, attending *a, int r, uint8_t *cons
         put_f32(a->out[r + i] + LANES * (v + n), acc[i][n]);
 }
 
-INLINE void mix_bf16(const int R, const int N, attending *a, int r, uint8_t *const *area, int count,
+INLINE void accumulate_bf16(const int R, const int N, attending *a, int r, uint8_t *const *tile, int count,
                      int64_t width, int64_t v) {
     vf acc[R][N];
     UNROLL for (int i = 0; i < R; i++) UNROLL for (int n = 0; n < N; n++)
         acc[i][n] = load_f32(a->out[r + i] + LANES * (v + n)) * a->shrink[r + i];
     for (int j = 0; j < count; j++) {
-        const uint16_t *values = (const uint16_t *)area[j] + AREA * width + 2 * LANES * v;
-        for (int64_t at = 0; at < AREA; at += 2, values += 2 * width)
+        const uint16_t *values = (const uint16_t *)tile[j] + TILE * width + 2 * LANES * v;
+        for (int64_t at = 0; at < TILE; at += 2, values += 2 * width)
             UNROLL for (int i = 0; i < R; i++) {
-                vi w = broadcast((const uint16_t *)a->weights[r + i] + j * AREA + at);
+                vi w = broadcast((const uint16_t *)a->weights[r + i] + j * TILE + at);
                 UNROLL for (int n = 0; n < N; n++)
                     acc[i][n] = dot_halves(acc[i][n], load_i32(values + 2 * LANES * n), w);
             }
@@ -203,15 +203,15 @@ INLINE void mix_bf16(const int R, const int N, attending *a, int r, uint8_t *con
         put_f32(a->out[r + i] + LANES * (v + n), acc[i][n]);
 }
 
-INLINE void mix_int8(const int R, const int N, attending *a, int r, uint8_t *const *area, int count,
+INLINE void accumulate_int8(const int R, const int N, attending *a, int r, uint8_t *const *tile, int count,
                      int64_t width, int64_t v) {
     vi acc[R][N];
     UNROLL for (int i = 0; i < R; i++) UNROLL for (int n = 0; n < N; n++) acc[i][n] = (vi){};
     for (int j = 0; j < count; j++) {
-        const uint8_t *values = area[j] + AREA * width + 4 * LANES * v;
-        for (int64_t at = 0; at < AREA; at += 4, values += 4 * width)
+        const uint8_t *values = tile[j] + TILE * width + 4 * LANES * v;
+        for (int64_t at = 0; at < TILE; at += 4, values += 4 * width)
             UNROLL for (int i = 0; i < R; i++) {
-                vi w = broadcast(a->weights[r + i] + j * AREA + at);
+                vi w = broadcast(a->weights[r + i] + j * TILE + at);
                 UNROLL for (int n = 0; n < N; n++)
                     acc[i][n] = dot_bytes(acc[i][n], w, load_i32(values + 4 * LANES * n));
             }

@@ -1,11 +1,11 @@
-/* Attention of a whole step over the paged cache: who reads which keys, and the reading.
+/* Attention of a whole step over the paged cache.
  *
- * A step's tokens are cut into segments: some tokens and a range of one block table that all of them
- * see. Sequences that begin with the same blocks share a segment for them, so that a common prefix is
- * read once and not once a sequence (cascade attention; Hydragen, Juravsky et al. 2024), on every
- * level of the tree that their tables form. Long ranges are split for the threads' sake (FlashDecoding,
- * Dao et al. 2023). Each token gets a partial result from every segment that it is in, and `merge`
- * joins them by their log-sum-exps. */
+ * A step is cut into segments. A segment is a range of one block table and the tokens that see it.
+ * Sequences that begin with the same blocks share a segment for these blocks. So a common prefix is
+ * read once, not once for each sequence (cascade attention; Hydragen, Juravsky et al. 2024). The block
+ * tables form a tree, and its branches share segments likewise. Long ranges are split, so that all
+ * threads have work (FlashDecoding, Dao et al. 2023). Every segment gives each of its tokens a partial
+ * result, and `merge` joins a token's partial results by their log-sum-exps. */
 
 #ifndef TIDEMILL_ATTENTION_H
 #define TIDEMILL_ATTENTION_H
@@ -24,40 +24,40 @@ typedef struct {
 
 typedef struct {
     const int32_t *table;
-    int64_t first, last;   /* areas */
+    int64_t first, last;   /* tiles */
     int64_t member, count; /* its tokens: members[member .. member + count) */
 } segment;
 
-/* One step's segments, for layers with the same window. Grows, and is kept from step to step. */
+/* One step's segments, for layers with the same window. Its arrays grow and are kept between steps. */
 typedef struct {
     int64_t window; /* keys that a token sees, itself included; 0: all */
     segment *segments;
     int64_t num_segments, room;
-    int32_t *members; /* tokens; a member's place is also that of its partial result */
+    int32_t *members; /* tokens, segment by segment; each has a partial result at the same index */
     int64_t num_members, member_room;
-    int32_t *parts, *part_start; /* places of each token's partial results: [tokens + 1] starts */
-    int32_t *order, *common;     /* of sequences with one token, sorted by table; areas in common */
-    int64_t order_room, token_room, part_room;
-    float *out, *top, *total; /* partial results [member][head]([width]) */
-    int64_t partial_room;
-    int32_t failed; /* there was no memory */
-} plan;
+    int32_t *partials, *partial_start; /* token t: partials[partial_start[t] .. partial_start[t + 1]) */
+    int32_t *order, *common; /* sequences with one token, by block table; tiles shared with the one before */
+    int64_t order_room, token_room, partials_room;
+    float *out, *top, *total; /* partial results: [member][head][width], and twice [member][head] */
+    int64_t result_room;
+    int32_t failed; /* whether memory ran out */
+} segment_list;
 
-plan *plan_new(int64_t window);
-void plan_free(plan *p);
+segment_list *segments_new(int64_t window);
+void segments_free(segment_list *list);
 
-/* Cut a step into segments. 0, or -1 where there is no memory.
+/* Cut a step into segments. Returns 0, or -1 if there is no memory.
  *
- * picked [count]: sequences of which only the last token looks at the keys, and no others do; NULL where
- * all tokens do. share: whether sequences share segments. */
-int plan_step(plan *p, const step *s, const cache *c, const int32_t *picked, int64_t count,
+ * picked [count]: if not NULL, only the last token of each of these sequences needs attention.
+ * share: whether sequences share segments. */
+int segments_build(segment_list *list, const step *s, const cache *c, const int32_t *picked, int64_t count,
               int64_t share, int64_t threads);
 
-/* All threads of a region: fill the partial results. */
-void attend_step(const plan *p, const step *s, const cache *c, const uint8_t *queries, team *all,
+/* Compute the partial results. Called by all threads of a region. */
+void attend_step(const segment_list *list, const step *s, const cache *c, const uint8_t *queries, team *all,
                  int stage);
 
-/* One token's result [heads * width], from its partial ones. */
-void merge(const plan *p, const cache *c, int64_t token, float *out);
+/* Join one token's partial results to its output [heads * width]. */
+void merge(const segment_list *list, const cache *c, int64_t token, float *out);
 
 #endif

@@ -1,18 +1,19 @@
-/* See decoder.h. Every function opens one parallel region and walks its stages with all threads. */
+/* See decoder.h. A function opens one parallel region, whose threads go through all passes together. */
 
 #include "decoder.h"
 
 #define LOG2_E 1.44269504f
-#define MAX_HIDDEN 16384 /* floats of a row that is kept on the stack */
+#define MAX_HIDDEN 16384 /* floats of a row on the stack */
 
+/* Row `t` of `to` = the norm of `x`; `row` is memory for it as floats. */
 INLINE void normalized(const float *x, const float *weight, const rows *to, int64_t t, float eps,
                        float *row) {
     rms_norm(x, weight, row, to->width, eps);
     encode(to, t, row);
 }
 
-/* Rotate a head's halves against each other (RoFormer, Su et al. 2021). */
-INLINE void rotate(float *x, const float *cosines, const float *sines, int64_t width) {
+/* Rotate each pair of a head's halves by its angle (RoPE, Su et al. 2021). */
+INLINE void apply_rope(float *x, const float *cosines, const float *sines, int64_t width) {
     int64_t half = width / 2, d = 0;
     for (; d + LANES <= half; d += LANES) {
         vf a = load_f32(x + d), b = load_f32(x + half + d);
@@ -27,16 +28,17 @@ INLINE void rotate(float *x, const float *cosines, const float *sines, int64_t w
     }
 }
 
+/* Norm, if there is one, and rotary embedding of one head. */
 INLINE void place(float *x, const float *norm, const shape *m, const cache *c, int64_t position) {
     if (norm) rms_norm(x, norm, x, c->width, m->eps);
-    rotate(x, m->cosines + position * c->width / 2, m->sines + position * c->width / 2, c->width);
+    apply_rope(x, m->cosines + position * c->width / 2, m->sines + position * c->width / 2, c->width);
 }
 
 INLINE const int32_t *table_of(const step *s, int64_t t) {
     return s->tables + s->slots[s->owners[t]] * s->stride;
 }
 
-/* One token's row [queries | keys | values]: queries are encoded, keys and values go to the cache. */
+/* From one token's row [queries | keys | values]: encode the queries, store keys and values. */
 INLINE void deal(const shape *m, const layer *l, const step *s, const buffers *b, int64_t t) {
     const cache *c = &l->kv;
     int64_t width = c->width, position = s->positions[t];
@@ -51,11 +53,11 @@ INLINE void deal(const shape *m, const layer *l, const step *s, const buffers *b
     const int32_t *table = table_of(s, t);
     for (int64_t h = 0; h < c->kv_heads; h++, key += width, value += width) {
         place(key, l->key_norm, m, c, position);
-        store(c, area_of(c, table, position / AREA, h), position % AREA, key, value);
+        store(c, tile_at(c, table, position / TILE, h), position % TILE, key, value);
     }
 }
 
-/* All threads are done with a pass; the first one notes how long it took. */
+/* End a pass: all threads meet, and the first one notes how long it took. */
 INLINE void done(const buffers *b, int pass, int64_t me, double *since) {
     together();
     if (me) return;
@@ -64,15 +66,15 @@ INLINE void done(const buffers *b, int pass, int64_t me, double *since) {
     *since = now;
 }
 
-/* One layer. picked [count]: the tokens that go on after it, whose rows move to `last`; NULL where all
- * do. A prompt's tokens but its last are done with once their keys and values of the last layer are. */
-void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p, const buffers *b,
+/* One layer. picked [count]: in the last layer, the tokens whose scores are wanted. Only their rows are
+ * computed after keys and values are stored; they move to `last`. NULL in every other layer. */
+void decoder_layer(const shape *m, const layer *l, const step *s, const segment_list *list, const buffers *b,
                    const int64_t *picked, int64_t count, int64_t threads) {
     int64_t tokens = s->tokens, hidden = m->hidden, left = picked ? count : tokens;
     float *residual = picked ? b->last : b->residual;
     team all = {threads, {0}};
     product qkv = {&b->hidden, &l->qkv, tokens, END_PUT, b->wide, l->qkv.outputs, NULL};
-    product output = {&b->mixed, &l->output, left, END_ADD, residual, hidden, NULL};
+    product output = {&b->attn_output, &l->output, left, END_ADD, residual, hidden, NULL};
     product gate_up = {&b->hidden, &l->gate_up, left, END_GATE, b->wide, m->inner, NULL};
     product down = {&b->inner, &l->down, left, END_ADD, residual, hidden, NULL};
     double since = omp_get_wtime();
@@ -87,13 +89,13 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p,
         done(b, QKV, me, &since);
         FOR_SHARE(t, tokens, me) deal(m, l, s, b, t);
         done(b, CACHE, me, &since);
-        attend_step(p, s, &l->kv, b->queries, &all, ATTENTION);
+        attend_step(list, s, &l->kv, b->queries, &all, ATTENTION);
         done(b, ATTENTION, me, &since);
         FOR_SHARE(i, left, me) {
             int64_t t = picked ? picked[i] : i;
             if (picked) memcpy(b->last + i * hidden, b->residual + t * hidden, hidden * sizeof *row);
-            merge(p, &l->kv, t, row);
-            encode(&b->mixed, i, row);
+            merge(list, &l->kv, t, row);
+            encode(&b->attn_output, i, row);
         }
         done(b, MERGE, me, &since);
         multiply(&output, &all, OUTPUT, me);
@@ -104,16 +106,16 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const plan *p,
         multiply(&gate_up, &all, GATE_UP, me);
         done(b, GATE_UP, me, &since);
         FOR_SHARE(t, left, me) {
-            mix(b->wide + t * m->inner, m->inner, m->mixed);
+            hadamard(b->wide + t * m->inner, m->inner, m->hadamard);
             encode(&b->inner, t, b->wide + t * m->inner);
         }
-        done(b, MIX, me, &since);
+        done(b, HADAMARD, me, &since);
         multiply(&down, &all, DOWN, me);
         done(b, DOWN, me, &since);
     }
 }
 
-/* residual = the tokens' rows of a table of floats or bf16. */
+/* residual = the tokens' rows of the embedding, a table of floats or bf16. */
 void decoder_embed(const shape *m, const void *table, int64_t kind, const step *s, const buffers *b) {
     for (int64_t t = 0; t < s->tokens; t++) {
         float *to = b->residual + t * m->hidden;
@@ -127,16 +129,16 @@ void decoder_embed(const shape *m, const void *table, int64_t kind, const step *
     }
 }
 
-/* Scores of the vocabulary after some of the last layer's rows, and each one's greatest.
+/* Scores of the vocabulary for rows [first, first + count) of `last`, and the argmax of each row.
  *
- * first, count: rows of `last`; bests [threads * count]: room; chosen [count]; logits [count, outputs],
- * or NULL where nobody reads them. */
+ * argmaxes [threads * count]: memory to work in. chosen [count]. logits [count, outputs], or NULL if
+ * nobody reads them. */
 void decoder_head(const shape *m, const float *norm, const weight *head, const buffers *b, int64_t first,
-                  int64_t count, best *bests, int64_t *chosen, float *logits, int64_t threads) {
+                  int64_t count, argmax *argmaxes, int64_t *chosen, float *logits, int64_t threads) {
     team all = {threads, {0}};
-    product scores = {&b->final, head, count, END_BEST, logits, head->outputs, bests};
+    product scores = {&b->final, head, count, END_ARGMAX, logits, head->outputs, argmaxes};
     double since = omp_get_wtime();
-    for (int64_t i = 0; i < threads * count; i++) bests[i] = (best){-INFINITY, 0};
+    for (int64_t i = 0; i < threads * count; i++) argmaxes[i] = (argmax){-INFINITY, 0};
 #pragma omp parallel num_threads((int)threads)
     {
         float row[MAX_HIDDEN];
@@ -148,9 +150,9 @@ void decoder_head(const shape *m, const float *norm, const weight *head, const b
         done(b, HEAD, me, &since);
     }
     for (int64_t i = 0; i < count; i++) {
-        best found = bests[i];
+        argmax found = argmaxes[i];
         for (int64_t thread = 1; thread < threads; thread++) {
-            best other = bests[thread * count + i];
+            argmax other = argmaxes[thread * count + i];
             int earlier = other.value == found.value && other.channel < found.channel;
             if (other.value > found.value || earlier) found = other;
         }
@@ -158,9 +160,9 @@ void decoder_head(const shape *m, const float *norm, const weight *head, const b
     }
 }
 
-/* Sizes of the structs that a caller fills, so that it can tell whether it knows them. */
+/* Sizes of the structs that a caller fills, to compare with its own declarations. */
 void struct_sizes(int64_t *sizes) {
     const int64_t own[] = {sizeof(rows), sizeof(weight), sizeof(cache), sizeof(step),
-                           sizeof(shape), sizeof(layer), sizeof(buffers), sizeof(best)};
+                           sizeof(shape), sizeof(layer), sizeof(buffers), sizeof(argmax)};
     memcpy(sizes, own, sizeof own);
 }

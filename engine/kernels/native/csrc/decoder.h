@@ -1,4 +1,4 @@
-/* A decoder layer, the embedding before all of them and the head after, each in one call. */
+/* The embedding, one decoder layer, and the head: each is one call. */
 
 #ifndef TIDEMILL_DECODER_H
 #define TIDEMILL_DECODER_H
@@ -7,7 +7,7 @@
 #include "product.h"
 
 typedef struct {
-    int64_t hidden, inner, mixed; /* mixed: inner activations that `mix` runs over, 1 for none */
+    int64_t hidden, inner, hadamard; /* hadamard: the `count` of rows.h's transform, 1 for none */
     const float *cosines, *sines; /* [positions, width / 2] */
     float eps, scale;             /* scale: of the scores */
 } shape;
@@ -19,18 +19,18 @@ typedef struct {
     cache kv;
 } layer;
 
-/* What a layer does, in this order, and the head. Between them all threads meet. */
-enum { NORM, QKV, CACHE, ATTENTION, MERGE, OUTPUT, NORM_2, GATE_UP, MIX, DOWN, HEAD, PASSES };
+/* The passes of a layer, in order, and the head. All threads meet after each. */
+enum { NORM, QKV, CACHE, ATTENTION, MERGE, OUTPUT, NORM_2, GATE_UP, HADAMARD, DOWN, HEAD, PASSES };
 
-/* What a step is computed in, for as many tokens as a step may have. */
+/* Memory that a step is computed in, for as many tokens as a step may have. */
 typedef struct {
     float *residual; /* [tokens, hidden] */
-    float *last;     /* the same of the tokens whose scores are wanted, from the last layer on */
-    float *wide;     /* [tokens, the fused projection's outputs] and [tokens, inner] in turn */
+    float *last;     /* the residual of the tokens whose scores are wanted, from the last layer on */
+    float *wide;     /* [tokens, outputs of qkv], then [tokens, inner] */
     uint8_t *queries;
-    rows hidden, mixed, inner; /* the inputs of qkv and gate_up, of output, and of down */
-    rows final;                /* the input of the head, of as many tokens as it is wanted for */
-    double *seconds;           /* [PASSES]: spent so far, as the first thread saw it */
+    rows hidden, attn_output, inner; /* inputs of qkv and gate_up; of output; of down */
+    rows final;                /* input of the head, for as many tokens as one call of it takes */
+    double *seconds;           /* [PASSES]: spent so far, as the first thread measures */
 } buffers;
 
 #endif

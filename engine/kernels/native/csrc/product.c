@@ -1,13 +1,13 @@
 /* See product.h. */
 
 #if defined(__GNUC__) && !defined(__clang__)
-/* With it gcc 12 keeps the sums of a tile in memory and not in registers: half the speed. */
+/* With this pass gcc 12 keeps a microkernel's sums in memory, not in registers: half the speed. */
 #pragma GCC optimize("no-tree-pre")
 #endif
 
 #include "product.h"
 
-/* Where a tile's results go: `to` and from row to row `stride` floats on; added to what is there? */
+/* Where a microkernel's results go: to rows `stride` floats apart, added to them or not. */
 typedef struct {
     float *to;
     int64_t stride;
@@ -25,7 +25,7 @@ INLINE void leave(const place *out, int i, int64_t channel, const float *bias, v
 #define LEAVE_ALL(y) \
     EACH_SUM leave(&out, i, panel * PANEL + LANES * j, p->w->bias, y)
 
-INLINE void tile_f32(const int n, const product *p, int64_t t, int64_t panel, place out) {
+INLINE void micro_f32(const int n, const product *p, int64_t t, int64_t panel, place out) {
     int64_t inputs = p->w->inputs;
     const float *w = (const float *)p->w->panels + panel * PANEL * inputs;
     const float *x = (const float *)p->x->values + t * inputs;
@@ -36,7 +36,7 @@ INLINE void tile_f32(const int n, const product *p, int64_t t, int64_t panel, pl
     LEAVE_ALL(acc[i][j]);
 }
 
-INLINE void tile_bf16(const int n, const product *p, int64_t t, int64_t panel, place out) {
+INLINE void micro_bf16(const int n, const product *p, int64_t t, int64_t panel, place out) {
     int64_t inputs = p->w->inputs;
     const uint16_t *w = (const uint16_t *)p->w->panels + panel * PANEL * inputs;
     const uint16_t *x = (const uint16_t *)p->x->values + t * inputs;
@@ -52,8 +52,8 @@ INLINE void tile_bf16(const int n, const product *p, int64_t t, int64_t panel, p
 }
 
 /* With x = scale_x (q - 128) and w = scale_w v, each sum is
- *     sum x w = scale_x scale_w (sum q v - 128 sum v),  the last known beforehand: it begins with it. */
-INLINE void tile_int8(const int n, const product *p, int64_t t, int64_t panel, place out) {
+ *     sum x w = scale_x scale_w (sum q v - 128 sum v).  The second term is known: sums begin with it. */
+INLINE void micro_int8(const int n, const product *p, int64_t t, int64_t panel, place out) {
     int64_t inputs = p->w->inputs;
     const int8_t *w = (const int8_t *)p->w->panels + panel * PANEL * inputs;
     const uint8_t *x = (const uint8_t *)p->x->values + t * inputs;
@@ -70,9 +70,9 @@ INLINE void tile_int8(const int n, const product *p, int64_t t, int64_t panel, p
 }
 
 /* With x = scale_x q and w = scale_w v + low in each group, the group's sum is
- *     sum x w = scale_x scale_w sum q v + low scale_x sum q,  the last factor the row's own.
- * Half a panel at a time, since each tile needs whole sums beside the group's. */
-INLINE void tile_grouped(const int n, const int bits, const product *p, int64_t t, int64_t panel,
+ *     sum x w = scale_x scale_w sum q v + low scale_x sum q,  the last two factors known for the row.
+ * Half a panel at a time, as both whole sums and a group's need registers. */
+INLINE void micro_grouped(const int n, const int bits, const product *p, int64_t t, int64_t panel,
                          place out) {
     int64_t inputs = p->w->inputs, group = p->w->group, groups = inputs / group;
     const float *scale_x = p->x->scales + t * groups, *sum_x = p->x->sums + t * groups;
@@ -106,8 +106,8 @@ INLINE void tile_grouped(const int n, const int bits, const product *p, int64_t 
             UNROLL for (int j = 0; j < 2; j++) {
                 vf s = load_f32(scale + LANES * j), l = load_f32(low + LANES * j);
                 UNROLL for (int i = 0; i < n; i++) {
-                    vf part = __builtin_convertvector(acc[i][j], vf) * scale_x[i * groups + g];
-                    y[i][j] += part * s + l * sum_x[i * groups + g];
+                    vf scaled = __builtin_convertvector(acc[i][j], vf) * scale_x[i * groups + g];
+                    y[i][j] += scaled * s + l * sum_x[i * groups + g];
                 }
             }
         }
@@ -116,45 +116,45 @@ INLINE void tile_grouped(const int n, const int bits, const product *p, int64_t 
     }
 }
 
-/* Functions of their own: inlined into one, the compiler keeps the sums in memory. */
-typedef void tile(const product *, int64_t, int64_t, place);
-#define TILE(name, n, call)                                                                       \
+/* Not inlined: in one function with others, the compiler keeps the sums in memory. */
+typedef void microkernel(const product *, int64_t, int64_t, place);
+#define KERNEL(name, n, call)                                                                       \
     static __attribute__((noinline)) void name##_##n(const product *p, int64_t t, int64_t panel, \
                                                      place out) {                                \
         call;                                                                                    \
     }
-#define TILES(name, call)                                                            \
-    TILE(name, 1, call(1)) TILE(name, 2, call(2)) TILE(name, 3, call(3))             \
-    TILE(name, 4, call(4)) TILE(name, 5, call(5)) TILE(name, 6, call(6))             \
-    static tile *const name[ROWS] = {name##_1, name##_2, name##_3, name##_4, name##_5, name##_6};
-#define F32(n) tile_f32(n, p, t, panel, out)
-#define BF16(n) tile_bf16(n, p, t, panel, out)
-#define INT8(n) tile_int8(n, p, t, panel, out)
-#define BITS4(n) tile_grouped(n, 4, p, t, panel, out)
-#define BITS8(n) tile_grouped(n, 8, p, t, panel, out)
-TILES(f32_tiles, F32)
-TILES(bf16_tiles, BF16)
-TILES(int8_tiles, INT8)
-TILES(bits4_tiles, BITS4)
-TILES(bits8_tiles, BITS8)
+#define KERNELS(name, call)                                                            \
+    KERNEL(name, 1, call(1)) KERNEL(name, 2, call(2)) KERNEL(name, 3, call(3))             \
+    KERNEL(name, 4, call(4)) KERNEL(name, 5, call(5)) KERNEL(name, 6, call(6))             \
+    static microkernel *const name[ROWS] = {name##_1, name##_2, name##_3, name##_4, name##_5, name##_6};
+#define F32(n) micro_f32(n, p, t, panel, out)
+#define BF16(n) micro_bf16(n, p, t, panel, out)
+#define INT8(n) micro_int8(n, p, t, panel, out)
+#define BITS4(n) micro_grouped(n, 4, p, t, panel, out)
+#define BITS8(n) micro_grouped(n, 8, p, t, panel, out)
+KERNELS(f32_kernels, F32)
+KERNELS(bf16_kernels, BF16)
+KERNELS(int8_kernels, INT8)
+KERNELS(bits4_kernels, BITS4)
+KERNELS(bits8_kernels, BITS8)
 
-static tile *const *tiles_of(const weight *w) {
+static microkernel *const *kernels_of(const weight *w) {
     switch (w->kind) {
-    case KIND_F32: return f32_tiles;
-    case KIND_BF16: return bf16_tiles;
-    case KIND_INT8: return int8_tiles;
-    default: return w->bits == 4 ? bits4_tiles : bits8_tiles;
+    case KIND_F32: return f32_kernels;
+    case KIND_BF16: return bf16_kernels;
+    case KIND_INT8: return int8_kernels;
+    default: return w->bits == 4 ? bits4_kernels : bits8_kernels;
     }
 }
 
-INLINE void remember(best *known, const float *y, int64_t first, int64_t count) {
+INLINE void remember(argmax *known, const float *y, int64_t first, int64_t count) {
     for (int64_t c = 0; c < count; c++) {
         int earlier = y[c] == known->value && first + c < known->channel;
-        if (y[c] > known->value || earlier) *known = (best){y[c], (int32_t)(first + c)};
+        if (y[c] > known->value || earlier) *known = (argmax){y[c], (int32_t)(first + c)};
     }
 }
 
-/* A row of a tile, y [PANEL], to where it belongs; the last panel may stand out over the edge. */
+/* Write row `t` of a microkernel's results, y [PANEL]. The last panel may have too many channels. */
 INLINE void finish(const product *p, int64_t t, int64_t panel, const float *y, int64_t me) {
     int64_t first = panel * PANEL, count = least(p->w->outputs - first, PANEL);
     float *out = p->out ? p->out + t * p->stride : NULL;
@@ -170,9 +170,9 @@ INLINE void finish(const product *p, int64_t t, int64_t panel, const float *y, i
             put_f32(out + (first + c) / 2, made * other);
         }
         break;
-    case END_BEST:
+    case END_ARGMAX:
         if (out) memcpy(out + first, y, count * sizeof *y);
-        best *known = p->bests + me * p->tokens + t;
+        argmax *known = p->argmaxes + me * p->tokens + t;
         float top = -INFINITY;
         for (int64_t c = 0; c < count; c++) top = y[c] > top ? y[c] : top;
         if (top >= known->value) remember(known, y, first, count);
@@ -180,25 +180,25 @@ INLINE void finish(const product *p, int64_t t, int64_t panel, const float *y, i
 }
 
 void multiply(const product *p, team *all, int stage, int64_t me) {
-    tile *const *tiles = tiles_of(p->w);
+    microkernel *const *kernels = kernels_of(p->w);
     int64_t panels = ceiling(p->w->outputs, PANEL);
     if (p->tokens == 0) return;
-    /* As many blocks of rows as keep the panels in the cache, and the threads evenly busy. */
-    int64_t blocks = ceiling(p->tokens, BLOCK);
-    while (panels * blocks % all->threads && p->tokens / (blocks + 1) >= 2 * ROWS) blocks++;
-    int64_t block = ceiling(ceiling(p->tokens, blocks), ROWS) * ROWS;
-    blocks = ceiling(p->tokens, block);
+    /* Bands short enough for the cache, and as many as keep the threads evenly busy. */
+    int64_t bands = ceiling(p->tokens, BAND);
+    while (panels * bands % all->threads && p->tokens / (bands + 1) >= 2 * ROWS) bands++;
+    int64_t band = ceiling(ceiling(p->tokens, bands), ROWS) * ROWS;
+    bands = ceiling(p->tokens, band);
     float y[ROWS * PANEL];
-    for (int64_t unit; (unit = claim(all, stage)) < panels * blocks;) {
-        int64_t panel = unit / blocks, t = unit % blocks * block;
-        int64_t end = least(t + block, p->tokens);
+    for (int64_t unit; (unit = claim(all, stage)) < panels * bands;) {
+        int64_t panel = unit / bands, t = unit % bands * band;
+        int64_t end = least(t + band, p->tokens);
         int whole = (panel + 1) * PANEL <= p->w->outputs;
         int direct = whole && (p->end == END_PUT || p->end == END_ADD);
         for (; t < end; t += ROWS) {
             int64_t n = least(end - t, ROWS);
             place out = {y, PANEL, 0};
             if (direct) out = (place){p->out + t * p->stride + panel * PANEL, p->stride, p->end == END_ADD};
-            tiles[n - 1](p, t, panel, out);
+            kernels[n - 1](p, t, panel, out);
             if (!direct)
                 for (int64_t i = 0; i < n; i++) finish(p, t + i, panel, y + i * PANEL, me);
         }

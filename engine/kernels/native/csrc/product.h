@@ -1,8 +1,8 @@
-/* Products of rows with a weight, x weight^T + bias, and what is done with them at once.
+/* Products of rows with a weight, x weight^T + bias, and what is done with the results at once.
  *
- * Weights lie in panels of 64 output channels, with as many inputs side by side as one instruction
- * takes of a channel: [panel][input / n][channel][n], n = 1, 2 and 4 for float, bf16 and int8.
- * A tile is up to 6 rows by one panel; its sums stay in registers. */
+ * Weights are stored in panels of 64 output channels. One instruction multiplies n inputs of a channel,
+ * 1 of float, 2 of bf16 and 4 of int8, and these lie side by side: [panel][input / n][channel][n].
+ * A microkernel multiplies up to 6 rows by one panel; its sums stay in registers. */
 
 #ifndef TIDEMILL_PRODUCT_H
 #define TIDEMILL_PRODUCT_H
@@ -11,9 +11,9 @@
 #include "team.h"
 
 #define PANEL 64 /* output channels of a panel: four registers of sums a row */
-#define HALF 32
-#define ROWS 6   /* rows of a tile: 6 x 4 sums, 4 weights and an input are 29 of 32 registers */
-#define BLOCK 96 /* rows that share a panel while it is in the cache */
+#define HALF 32  /* the same of grouped weights */
+#define ROWS 6   /* of a microkernel: 6 x 4 sums, 4 weights and an input are 29 of 32 registers */
+#define BAND 96  /* rows that share a panel while it is in the cache */
 
 typedef struct {
     int64_t kind, inputs, outputs, group, bits;
@@ -29,13 +29,13 @@ enum {
     END_PUT,  /* out = y */
     END_ADD,  /* out += y */
     END_GATE, /* channels are 16 gates, 16 others, and so on: out = silu(gate) other, half as wide */
-    END_BEST  /* out = y unless it is NULL; and each row's greatest channel is remembered */
+    END_ARGMAX /* the argmax of each row; and out = y, unless it is NULL */
 };
 
 typedef struct {
     float value;
     int32_t channel;
-} best;
+} argmax;
 
 typedef struct {
     const rows *x;
@@ -43,10 +43,10 @@ typedef struct {
     int64_t tokens, end;
     float *out;     /* [tokens, outputs], of END_GATE [tokens, outputs / 2] */
     int64_t stride; /* floats between rows of `out` */
-    best *bests;    /* END_BEST: [threads, tokens] */
+    argmax *argmaxes; /* END_ARGMAX: [threads, tokens] */
 } product;
 
-/* All threads of a region together; `stage` is a counter of the team that nothing else uses. */
+/* Called by all threads of a region. `stage`: a counter of the team that nothing else uses. */
 void multiply(const product *p, team *all, int stage, int64_t me);
 
 #endif

@@ -1,13 +1,13 @@
 /* Rotates rows by a product of a Hadamard matrix and a small one; see rotate.py.
  *
- * A row of width `odd` x `power` is a table of `odd` lines. The Hadamard matrix runs along the lines,
- * the other one across them. */
+ * A row of width `odd` x `power` is a table of `odd` lines. The Hadamard matrix is applied along the
+ * lines, the small matrix across them. */
 
 #include "team.h"
 
 #define MAX_ODD 512
 
-/* One step within vectors: lanes that differ in the bit `half` alone become sum and difference. */
+/* One step within a vector: lanes that differ only in the bit `half` become their sum and difference. */
 INLINE vf pairs(vf x, const int half) {
     vi other, sign;
     UNROLL for (int i = 0; i < LANES; i++) {
@@ -18,7 +18,7 @@ INLINE vf pairs(vf x, const int half) {
 }
 
 /* Fast Walsh-Hadamard transform of a line, times `scale`. */
-INLINE void hadamard(float *x, int64_t power, float scale) {
+INLINE void hadamard_line(float *x, int64_t power, float scale) {
     for (int64_t i = 0; i < power; i += LANES) {
         vf v = load_f32(x + i) * scale;
         put_f32(x + i, pairs(pairs(pairs(pairs(v, 1), 2), 4), 8));
@@ -33,7 +33,7 @@ INLINE void hadamard(float *x, int64_t power, float scale) {
 }
 
 /* rows [count, odd * power], in place: each times `by` [odd * power], then rotated.
- * matrix [odd, odd]. power: a power of two, 16 at least. */
+ * matrix [odd, odd]. power: a power of two, at least 16. */
 void rotate_rows(float *rows, int64_t count, int64_t odd, int64_t power, const float *by,
                  const float *matrix, int64_t threads) {
     int64_t width = odd * power;
@@ -42,7 +42,7 @@ void rotate_rows(float *rows, int64_t count, int64_t odd, int64_t power, const f
     for (int64_t r = 0; r < count; r++) {
         float *x = rows + r * width;
         for (int64_t d = 0; d < width; d += LANES) put_f32(x + d, load_f32(x + d) * load_f32(by + d));
-        for (int64_t line = 0; line < odd; line++) hadamard(x + line * power, power, scale);
+        for (int64_t line = 0; line < odd; line++) hadamard_line(x + line * power, power, scale);
         if (odd == 1) continue;
         for (int64_t d = 0; d < power; d += LANES) {
             vf column[MAX_ODD];

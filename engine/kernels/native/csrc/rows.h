@@ -1,7 +1,7 @@
-/* Rows of activations in the form that the next weight takes, and what makes them.
+/* Rows of activations, encoded for the weight that multiplies them, and the functions that make them.
  *
- * A producer leaves a row of floats where it is still in the first-level cache, and `encode` turns it
- * into what the product wants: nothing reads the floats again. */
+ * `encode` is called while a row of floats is still in the first-level cache; nothing reads the floats
+ * after it. */
 
 #ifndef TIDEMILL_ROWS_H
 #define TIDEMILL_ROWS_H
@@ -12,25 +12,25 @@
 enum { KIND_F32, KIND_BF16, KIND_INT8, KIND_GROUPED };
 
 typedef struct {
-    int64_t kind, width, group; /* a group is so many inputs with a scale of their own (GROUPED) */
+    int64_t kind, width, group; /* group: inputs that share a scale (GROUPED) */
     void *values;               /* [tokens, width]: float, bf16, uint8 or int8, by kind */
     float *scales;              /* INT8 [tokens]; GROUPED [tokens, width / group] */
     float *sums;                /* GROUPED [tokens, width / group]: of the group's inputs */
 } rows;
 
-/* The greatest magnitude. */
-INLINE float greatest_of(const float *x, int64_t width) {
+/* The maximum of |x|. */
+INLINE float abs_max(const float *x, int64_t width) {
     vf top = splat(0);
     for (int64_t d = 0; d < width; d += LANES) {
         vf v = load_f32(x + d);
         top = larger(top, larger(v, -v));
     }
-    return most(top);
+    return max_lane(top);
 }
 
 /* x = scale (q - 128), q from 1 to 255: unsigned bytes are what VNNI multiplies with signed ones. */
 INLINE void encode_int8(const rows *to, int64_t t, const float *x) {
-    float scale = greatest_of(x, to->width) / 127, inverse = scale > 0 ? 1 / scale : 0;
+    float scale = abs_max(x, to->width) / 127, inverse = scale > 0 ? 1 / scale : 0;
     uint8_t *q = (uint8_t *)to->values + t * to->width;
     for (int64_t d = 0; d < to->width; d += LANES)
         put_rounded_u8(q + d, load_f32(x + d) * inverse + 128);
@@ -43,7 +43,7 @@ INLINE void encode_grouped(const rows *to, int64_t t, const float *x) {
     int8_t *q = (int8_t *)to->values + t * to->width;
     for (int64_t g = 0; g < groups; g++, x += to->group, q += to->group) {
         vf total = splat(0);
-        float scale = greatest_of(x, to->group) / 127, inverse = scale > 0 ? 1 / scale : 0;
+        float scale = abs_max(x, to->group) / 127, inverse = scale > 0 ? 1 / scale : 0;
         for (int64_t d = 0; d < to->group; d += LANES) {
             vf v = rounded(load_f32(x + d) * inverse);
             total += v;
@@ -54,7 +54,7 @@ INLINE void encode_grouped(const rows *to, int64_t t, const float *x) {
     }
 }
 
-/* Keep the float row `x` as row `t`. */
+/* Encode the float row `x` as row `t`. */
 INLINE void encode(const rows *to, int64_t t, const float *x) {
     switch (to->kind) {
     case KIND_F32: memcpy((float *)to->values + t * to->width, x, to->width * sizeof *x); break;
@@ -67,8 +67,8 @@ INLINE void encode(const rows *to, int64_t t, const float *x) {
     }
 }
 
-/* Fast Walsh-Hadamard transform over runs of `count` vectors, not scaled; see mixing.py. */
-INLINE void mix(float *x, int64_t width, int64_t count) {
+/* Fast Walsh-Hadamard transform over runs of `count` vectors, not scaled; see hadamard.py. */
+INLINE void hadamard(float *x, int64_t width, int64_t count) {
     for (int64_t half = 1; half < count; half *= 2)
         for (int64_t run = 0; run < width / LANES; run += 2 * half)
             for (int64_t i = run; i < run + half; i++) {

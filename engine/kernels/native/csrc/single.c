@@ -1,9 +1,9 @@
-/* Kernels one at a time, for whoever has floats and wants floats: tests, and uses beside a decoder. */
+/* Single kernels, floats in and floats out: for tests and measurements. */
 
 #include "attention.h"
 #include "product.h"
 
-/* out = x weight^T + bias, x [tokens, inputs] encoded into `room` first. */
+/* out = x weight^T + bias. x [tokens, inputs] is encoded into `room` first. */
 void linear(const float *x, const rows *room, const weight *w, int64_t tokens, int64_t end, float *out,
             int64_t threads) {
     team all = {threads, {0}};
@@ -18,10 +18,10 @@ void linear(const float *x, const rows *room, const weight *w, int64_t tokens, i
     }
 }
 
-/* Store a step's keys and values [tokens, kv_heads, width], then let its queries [tokens, heads,
- * width], already scaled by log2(e) and the like, see the whole cache. Keys and values that are not
- * finite are changed. `encoded`: room for the queries. */
-void attention(const step *s, const cache *c, const plan *p, const float *queries, float *keys,
+/* Store a step's keys and values [tokens, kv_heads, width], then compute attention of its queries
+ * [tokens, heads, width], which are scaled by log2(e) times attention's scale. Keys and values that are
+ * not finite become 0, also in the arguments. `encoded`: memory for the encoded queries. */
+void attention(const step *s, const cache *c, const segment_list *list, const float *queries, float *keys,
                float *values, uint8_t *encoded, float *out, int64_t threads) {
     team all = {threads, {0}};
 #pragma omp parallel num_threads((int)threads)
@@ -34,13 +34,13 @@ void attention(const step *s, const cache *c, const plan *p, const float *querie
                 encode_query(c->kind, encoded + (t * c->heads + h) * c->query_bytes,
                              queries + (t * c->heads + h) * c->width, c->width);
             for (int64_t h = 0; h < c->kv_heads; h++)
-                store(c, area_of(c, table, at / AREA, h), at % AREA,
+                store(c, tile_at(c, table, at / TILE, h), at % TILE,
                       keys + (t * c->kv_heads + h) * c->width,
                       values + (t * c->kv_heads + h) * c->width);
         }
         together();
-        attend_step(p, s, c, encoded, &all, 0);
+        attend_step(list, s, c, encoded, &all, 0);
         together();
-        FOR_SHARE(t, s->tokens, me) merge(p, c, t, out + t * c->heads * c->width);
+        FOR_SHARE(t, s->tokens, me) merge(list, c, t, out + t * c->heads * c->width);
     }
 }

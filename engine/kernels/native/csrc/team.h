@@ -8,7 +8,7 @@
 
 #include "vector.h"
 
-#define STAGES 16 /* counters of a region: one for each `claim`ed loop in it */
+#define STAGES 16 /* counters of a region: one for each loop in it that uses `claim` */
 
 typedef struct {
     int64_t threads;
@@ -20,15 +20,15 @@ INLINE void together(void) {
 #pragma omp barrier
 }
 
-/* The next unit of a stage that nobody has taken yet. */
+/* Take the next unit of a stage. */
 INLINE int64_t claim(team *all, int stage) { return atomic_fetch_add(&all->claimed[stage], 1); }
 
-/* This thread's share [begin, end) of `count` equal units. */
+/* Where a thread's share of `count` equal units begins; it ends where the next thread's begins. */
 INLINE int64_t share(int64_t count, int64_t threads, int64_t thread) {
     return count * thread / threads;
 }
 
-/* This thread's part of a loop. A region may have fewer threads than were asked for. */
+/* A loop over this thread's share. A region may have fewer threads than were asked for. */
 #define FOR_SHARE(i, count, me)                                               \
     for (int64_t i = share(count, omp_get_num_threads(), me),                 \
                  i##_end = share(count, omp_get_num_threads(), (me) + 1);     \

@@ -1,6 +1,6 @@
-/* Vectors of 16 floats, as the compiler has them: one AVX-512 register, two of AVX2, four of NEON or
- * SSE. Included by every kernel. What the compiler's vectors cannot say is said by intrinsics where
- * there are some, and in plain C for every other processor. */
+/* Vectors of 16 floats, by the compiler's vector extension: one AVX-512 register, two of AVX2, four of
+ * NEON or SSE. Every kernel includes this. What the extension lacks is done by intrinsics where the
+ * processor has them, else in plain C. */
 
 #ifndef TIDEMILL_VECTOR_H
 #define TIDEMILL_VECTOR_H
@@ -37,7 +37,7 @@ static const vi NUMBERS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 INLINE vf larger(vf a, vf b) { return pick(a > b, a, b); }
 INLINE vf smaller(vf a, vf b) { return pick(a < b, a, b); }
 
-/* Both halves of a vector by `op`, down to one lane. */
+/* Combine halves by `op` until one lane is left. */
 #define REDUCE(x, op)                                     \
     float half[8], quarter[4];                            \
     for (int i = 0; i < 8; i++) half[i] = op(x[i], x[i + 8]); \
@@ -54,7 +54,7 @@ INLINE float sum(vf x) {
 #endif
 }
 
-INLINE float most(vf x) {
+INLINE float max_lane(vf x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps((__m512)x);
 #else
@@ -63,7 +63,7 @@ INLINE float most(vf x) {
 #endif
 }
 
-/* One bit a lane. */
+/* Bit i is set if lane i is not 0. */
 INLINE uint32_t bits_of(vi where) {
 #if defined(__AVX512F__)
     return _mm512_test_epi32_mask((__m512i)where, (__m512i)where);
@@ -100,7 +100,7 @@ INLINE vf power_of_two(const int degree, vf t) {
 #endif
 }
 
-/* x / (1 + e^-x) (SiLU, Elfwing et al. 2017); to 2e-4 where `rough`, as is enough ahead of rounding. */
+/* x / (1 + e^-x) (SiLU, Elfwing et al. 2017). `rough`: to 2e-4, enough ahead of rounding. */
 INLINE vf silu(const int rough, vf x) {
     vf e = power_of_two(rough ? 3 : 5, smaller(x * -1.44269504f, splat(126.0f))) + 1;
 #if defined(__AVX512F__)
@@ -142,7 +142,7 @@ INLINE void put_rounded_u8(uint8_t *p, vf x) {
 #endif
 }
 
-/* acc += u8 x s8, four neighbouring products a lane, exactly. */
+/* acc += u8 x s8: in each lane, four neighbouring products, exactly. */
 INLINE vi dot_bytes(vi acc, vi u8, vi s8) {
 #if defined(__AVX512VNNI__)
     return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)u8, (__m512i)s8);
@@ -167,7 +167,7 @@ INLINE vi dot_bytes(vi acc, vi u8, vi s8) {
 #endif
 }
 
-/* acc += bf16 x bf16, two neighbouring products a lane. */
+/* acc += bf16 x bf16: in each lane, two neighbouring products. */
 INLINE vf dot_halves(vf acc, vi a, vi b) {
 #if defined(__AVX512BF16__)
     return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);

@@ -1,6 +1,5 @@
-"""Kernels against naive implementations that are written out here, one number at a time."""
+"""Paged attention against a naive one that is written out here, one number at a time."""
 
-import math
 import random
 from dataclasses import dataclass
 
@@ -8,14 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import RopeConfig
-from engine.kernels.activation import silu_and_mul
 from engine.kernels.attention import paged_attention, store_kv
 from engine.kernels.batch import AttentionBatch
-from engine.kernels.linear import linear, pack_weight
-from engine.kernels.norm import add_rms_norm_, rms_norm
-from engine.kernels.rope import RotaryTable, apply_rope, rotary_frequencies
+from engine.kernels.reference.backend import ReferenceBackend
+from engine.kernels.reference.walk import make_walk
 
+REFERENCE = ReferenceBackend()
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -90,7 +87,8 @@ def make_scene(
     new = [rows[-count:] for rows, count in zip(keys, counts, strict=True)]
     new_values = [rows[-count:] for rows, count in zip(values, counts, strict=True)]
     if slots:
-        store_kv(torch.cat(new), torch.cat(new_values), key_cache, value_cache, batch.slot_mapping)
+        rows = torch.cat(new), torch.cat(new_values)
+        store_kv(REFERENCE, *rows, key_cache, value_cache, batch.slot_mapping)
     queries = noise(sum(counts), heads, dim)
     return Scene(queries, key_cache, value_cache, batch, keys, values, counts)
 
@@ -116,7 +114,7 @@ def naive_attention(scene: Scene, scale: float, window: int | None) -> Tensor:
 def check_attention(scene: Scene, window: int | None) -> None:
     scale = scene.queries.shape[2] ** -0.5
     caches = scene.key_cache, scene.value_cache
-    found = paged_attention(scene.queries, *caches, scene.batch, scale, window)
+    found = paged_attention(REFERENCE, scene.queries, *caches, scene.batch, scale, window)
     assert found.shape == scene.queries.shape
     assert found.dtype == scene.queries.dtype
     difference = (found.cpu().double() - naive_attention(scene, scale, window)).abs()
@@ -167,7 +165,7 @@ def test_many_decodes_are_computed_in_several_groups() -> None:
     # 40 decodes of 512 to 551 keys of 2 heads of 64 in float32 are over 10 MiB of keys.
     scene = make_scene([1] * 40, [512 + i for i in range(40)], 2, 2, 64, block_size=16)
     check_attention(scene, None)
-    groups = scene.batch.plan(None, 4096, torch.float32).decodes
+    groups = make_walk(scene.batch, None, 4096, torch.float32).decodes
     assert len(groups) > 1
     assert sorted(torch.cat([group.rows for group in groups]).tolist()) == list(range(40))
 
@@ -191,7 +189,7 @@ def test_store_kv_writes_the_named_slots_and_no_others() -> None:
     cache = torch.zeros(3, 4, 2, 8)
     keys, values = torch.randn(2, 2, 8), torch.randn(2, 2, 8)
     value_cache = cache.clone()
-    store_kv(keys, values, cache, value_cache, torch.tensor([7, 2]))
+    store_kv(REFERENCE, keys, values, cache, value_cache, torch.tensor([7, 2]))
     assert torch.equal(cache[1, 3], keys[0])
     assert torch.equal(cache[0, 2], keys[1])
     assert torch.equal(value_cache[1, 3], values[0])
@@ -199,107 +197,19 @@ def test_store_kv_writes_the_named_slots_and_no_others() -> None:
     assert not cache.any()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_rms_norm_divides_by_the_root_mean_square(dtype: torch.dtype) -> None:
-    x, weight = torch.randn(5, 24).to(dtype), torch.randn(24).to(dtype)
-    expected = torch.empty(5, 24, dtype=torch.float64)
-    for row in range(5):
-        numbers = x[row].double().tolist()
-        root = math.sqrt(sum(number * number for number in numbers) / 24 + 1e-5)
-        expected[row] = torch.tensor([number / root for number in numbers]) * weight.double()
-    found = rms_norm(x, weight, 1e-5)
-    assert found.dtype == dtype
-    torch.testing.assert_close(found.double(), expected, atol=tolerance(dtype), rtol=1e-2)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_add_rms_norm_also_adds_to_the_float32_residual(dtype: torch.dtype) -> None:
-    update, weight = torch.randn(3, 8).to(dtype), torch.randn(8).to(dtype)
-    residual = torch.randn(3, 8)
-    total = update.float() + residual
-    found = add_rms_norm_(update, residual, weight, 1e-6)
-    assert found.dtype == dtype
-    assert torch.equal(residual, total)
-    expected = rms_norm(total, weight.float(), 1e-6).to(dtype)
-    assert torch.equal(found, expected)
-    assert torch.equal(add_rms_norm_(None, residual, weight, 1e-6), expected)
-    assert torch.equal(residual, total)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_silu_and_mul(dtype: torch.dtype) -> None:
-    x = torch.randn(4, 14).to(dtype)
-    gate, up = x[:, :7].double(), x[:, 7:].double()
-    found = silu_and_mul(x)
-    assert found.dtype == dtype
-    torch.testing.assert_close(
-        found.double(), gate / (1 + torch.exp(-gate)) * up, atol=tolerance(dtype), rtol=1e-2
-    )
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_rope_turns_each_pair_by_its_angle(dtype: torch.dtype) -> None:
-    heads = torch.randn(3, 2, 8).to(dtype)
-    positions = [0, 5, 1000]
-    table = RotaryTable.build(rotary_frequencies(RopeConfig(theta=100.0), 8), 1024, CPU)
-    found = apply_rope(heads, table.rows(torch.tensor(positions)))
-    expected = torch.empty(3, 2, 8, dtype=torch.float64)
-    for token, position in enumerate(positions):
-        for head in range(2):
-            for pair in range(4):
-                angle = position * 100.0 ** (-2 * pair / 8)
-                x, y = heads[token, head, pair].item(), heads[token, head, pair + 4].item()
-                expected[token, head, pair] = x * math.cos(angle) - y * math.sin(angle)
-                expected[token, head, pair + 4] = y * math.cos(angle) + x * math.sin(angle)
-    assert found.dtype == dtype
-    # float32 angles near 1,000 radians are exact to 6e-5.
-    torch.testing.assert_close(found.double(), expected, atol=3e-4 + tolerance(dtype), rtol=0)
-
-
-def test_llama3_scaling_spares_high_frequencies_and_divides_low_ones() -> None:
-    scaled = rotary_frequencies(
-        RopeConfig(500_000.0, "llama3", 8.0, 1.0, 4.0, original_max_position=8192), 128
-    )
-    plain = rotary_frequencies(RopeConfig(500_000.0), 128)
-    share = scaled / plain
-    assert torch.equal(share[:24], torch.ones(24))
-    assert torch.allclose(share[-20:], torch.full((20,), 1 / 8))
-    assert (share.diff() <= 1e-6).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [0, 1, 3, 70])
-@pytest.mark.parametrize("biased", [False, True])
-def test_packed_weights_give_the_same_products(dtype: torch.dtype, rows: int, biased: bool) -> None:
-    x, weight = torch.randn(rows, 33).to(dtype), (torch.randn(50, 33) / 6).to(dtype)
-    bias = torch.randn(50).to(dtype) if biased else None
-    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
-    for form in (weight, pack_weight(weight)):
-        found = linear(x, form, bias)
-        assert found.dtype == dtype
-        torch.testing.assert_close(found.double(), expected, atol=tolerance(dtype), rtol=1e-2)
-
-
 def test_wrong_arguments_are_named() -> None:
     scene = make_scene([1, 3], [5, 3], 4, 2, 8)
     caches = scene.key_cache, scene.value_cache
     with pytest.raises(ValueError, match="queries must be of shape"):
-        paged_attention(scene.queries[:-1], *caches, scene.batch, 1.0)
+        paged_attention(REFERENCE, scene.queries[:-1], *caches, scene.batch, 1.0)
     with pytest.raises(ValueError, match="queries must be torch"):
-        paged_attention(scene.queries.half(), *caches, scene.batch, 1.0)
+        paged_attention(REFERENCE, scene.queries.half(), *caches, scene.batch, 1.0)
     with pytest.raises(ValueError, match="do not divide"):
-        paged_attention(scene.queries[:, :3], *caches, scene.batch, 1.0)
+        paged_attention(REFERENCE, scene.queries[:, :3], *caches, scene.batch, 1.0)
     with pytest.raises(ValueError, match="sees nothing"):
-        paged_attention(scene.queries, *caches, scene.batch, 1.0, 0)
+        paged_attention(REFERENCE, scene.queries, *caches, scene.batch, 1.0, 0)
     with pytest.raises(ValueError, match="value_cache must be of shape"):
-        paged_attention(scene.queries, caches[0], caches[1][:1], scene.batch, 1.0)
+        paged_attention(REFERENCE, scene.queries, caches[0], caches[1][:1], scene.batch, 1.0)
+    one = torch.ones(1, 2, 8)
     with pytest.raises(ValueError, match="slot_mapping must be torch"):
-        store_kv(
-            torch.ones(1, 2, 8), torch.ones(1, 2, 8), *caches, torch.tensor([0], dtype=torch.int32)
-        )
-    with pytest.raises(ValueError, match="weight must be of shape"):
-        rms_norm(torch.ones(2, 4), torch.ones(3), 1e-5)
-    with pytest.raises(ValueError, match="do not halve"):
-        silu_and_mul(torch.ones(2, 5))
-    with pytest.raises(ValueError, match="dense"):
-        silu_and_mul(torch.ones(4, 2).T)
+        store_kv(REFERENCE, one, one, *caches, torch.tensor([0], dtype=torch.int32))
