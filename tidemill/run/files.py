@@ -14,8 +14,8 @@ STDOUT = Path("-")
 class WholeFile:
     """A file that takes its name once it is complete; ``-`` is standard output.
 
-    An empty one is not kept, and removes what an earlier run left under the name. With no path,
-    what is written goes nowhere.
+    An empty file is not kept, and a file that an earlier run left under its name is removed. Where
+    the path is ``None``, what is written is thrown away.
 
     Attributes:
         stream: where to write.

@@ -107,7 +107,7 @@ def run_whole(
 
 
 def cancel_left_over(client: Client, reporter: Reporter) -> None:
-    """Cancel what earlier runs that were killed left behind; else it would be run before this job.
+    """Cancel the batches of earlier runs that were killed, which would run before this job's.
 
     Only for a service that nobody else uses. Lines that are done stay fetchable.
     """

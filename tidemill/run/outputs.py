@@ -43,8 +43,8 @@ class _ResultFiles:
 def write_results(client: Client, batch: Batch, source: Source | None, target: Target) -> Written:
     """Download a finished batch's results and write them as the target says.
 
-    A file that cannot be written whole is not left behind, and a file of the same name from an
-    earlier run gives way.
+    A file that cannot be written whole is not left behind. A file of the same name, from an
+    earlier run, is replaced.
 
     Args:
         source: the input to join the results to; where it is ``None`` or holds whole requests,

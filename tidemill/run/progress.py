@@ -91,7 +91,8 @@ class LiveReporter:
 
 
 class PlainReporter:
-    """A line when the phase changes, every few seconds of progress, and now and then without."""
+    """Prints a line when the phase changes; then every 5 seconds, or every 30 while nothing
+    moves."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -185,7 +186,7 @@ def duration(seconds: float) -> str:
 
 
 def with_progress(upload: Upload, reporter: Reporter) -> Upload:
-    """The upload, with how much was sent told now and then."""
+    """The upload, which tells the reporter once a second how much was sent."""
 
     def chunks() -> Iterator[bytes]:
         sent, told = 0, time.monotonic()

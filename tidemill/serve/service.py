@@ -1,4 +1,4 @@
-"""The parts of the service as processes of this machine: all in one, or each by itself."""
+"""The service in this process: all of it, or the API alone."""
 
 import threading
 from contextlib import ExitStack
@@ -141,7 +141,7 @@ def _check_broker(settings: Settings) -> None:
 
 
 def check_shared(settings: Settings, command: str) -> None:
-    """Refuse to run a part by itself on settings that no other part can share.
+    """Refuse settings that the service's other processes cannot share.
 
     Raises:
         ConfigurationError: naming every variable to set.

@@ -59,7 +59,7 @@ def test_text_is_one_prompt_a_line_and_keeps_its_line_numbers(tmp_path: Path) ->
 @pytest.mark.parametrize("blank", BLANK_LINES)
 def test_a_line_of_control_characters_alone_is_no_prompt(tmp_path: Path, blank: str) -> None:
     path = tmp_path / "prompts"
-    path.write_text(f"Why?\n{blank}\nHow?", newline="")
+    path.write_text(f"Why?\n{blank}\nHow?", encoding="utf-8", newline="")
     rows = list(read_rows(open_source(path)))
     assert [(row.number, row.prompt) for row in rows] == [(1, "Why?"), (3, "How?")]
 
@@ -77,7 +77,7 @@ def test_blank_lines_before_the_first_request_tell_nothing(tmp_path: Path, blank
     assert (source.kind, source.endpoint) == (Kind.REQUESTS, "/v1/completions")
 
 
-@pytest.mark.parametrize("content", ["\u200b", "\ufeff.", "\u00ad"])
+@pytest.mark.parametrize("content", ["\u200b", "\ufeff", "\u00ad"])
 def test_a_character_that_nobody_sees_is_a_prompt(tmp_path: Path, content: str) -> None:
     path = tmp_path / "prompts"
     path.write_text(f"Why?\n{content}\n", encoding="utf-8")

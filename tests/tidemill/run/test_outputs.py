@@ -8,10 +8,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from storage.datasets.joining import join_rows
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.values.sources import Kind
 from tidemill.client import Client, Upload
@@ -154,39 +151,3 @@ def test_a_disk_that_is_full_is_an_error_that_says_so(client: Client, tmp_path: 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_row_that_could_not_be_sent_says_why(tmp_path: Path) -> None:
-    path = tmp_path / "in"
-    path.write_bytes(b"fine\nl\xe4tin\nfine\n")
-    outputs = [answered("line-1", "A"), answered("line-3", "B")]
-    records = list(join_rows(open_source(path), outputs, [failed("line-2", 2)]))
-    assert [record.result.text for record in records] == ["A", None, "B"]
-    problem = records[1].result.error
-    assert problem is not None
-    assert (problem.code, problem.message) == ("unreadable_row", "The line is not UTF-8 text.")
-    assert records[1].fields == {"prompt": "l\ufffdtin"}
-
-
-@given(st.lists(st.sampled_from(["blank", "answered", "failed", "missing"]), min_size=1))
-def test_every_row_gets_its_own_answer(
-    tmp_path_factory: pytest.TempPathFactory, fates: list[str]
-) -> None:
-    path = tmp_path_factory.mktemp("join") / "in"
-    lines = ["" if fate == "blank" else f"prompt {n}" for n, fate in enumerate(fates, 1)]
-    path.write_text("\n".join(["prompt 0", *lines]))
-    outputs = [answered("line-1", "answer 0")]
-    errors = []
-    for n, fate in enumerate(fates, 1):
-        if fate == "answered":
-            outputs.append(answered(f"line-{n + 1}", f"answer {n}"))
-        elif fate == "failed":
-            errors.append(failed(f"line-{n + 1}", n + 1))
-    records = list(join_rows(open_source(path), outputs, errors))
-    kept = [(0, "answered"), *((n, f) for n, f in enumerate(fates, 1) if f != "blank")]
-    assert len(records) == len(kept)
-    for record, (n, fate) in zip(records, kept, strict=True):
-        assert record.fields["prompt"] == f"prompt {n}"
-        assert record.result.text == (f"answer {n}" if fate == "answered" else None)
-        code = record.result.error.code if record.result.error else None
-        assert code == {"answered": None, "failed": "c", "missing": "no_result"}[fate]

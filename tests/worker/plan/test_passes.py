@@ -75,7 +75,7 @@ def test_every_bad_line_is_reported_once_with_its_number(tmp_path: Path) -> None
     assert "line 1" in doubled.message
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\n  \n"])
+@pytest.mark.parametrize("data", [b"", b"\n\n  \n", b"\x1f\n\x00 \x7f"])
 def test_an_input_without_lines_is_refused(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(PlanRefused) as caught:
         _check(data, tmp_path)

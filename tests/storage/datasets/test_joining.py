@@ -1,0 +1,79 @@
+"""Results find the rows that they belong to."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.datasets.joining import join_rows
+from storage.datasets.readers.kinds import open_source
+from storage.datasets.readers.results import read_results
+from storage.errors import ResultNotUnderstood
+
+
+def answered(line: int, text: str) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+    body = {"object": "chat.completion", "choices": [{**choice, "finish_reason": "stop"}]}
+    response = {"status_code": 200, "request_id": "r", "body": body}
+    result = {"id": "b", "custom_id": f"line-{line}", "response": response, "error": None}
+    return orjson.dumps(result) + b"\n"
+
+
+def failed(line: int) -> bytes:
+    error = {"message": "bad", "type": "t", "param": "p", "code": "c", "line": line}
+    response = {"status_code": 400, "request_id": "r", "body": {"error": error}}
+    result = {"id": "b", "custom_id": f"line-{line}", "response": response, "error": None}
+    return orjson.dumps(result) + b"\n"
+
+
+def test_a_row_that_could_not_be_sent_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(b"fine\nl\xe4tin\nfine\n")
+    outputs = [answered(1, "A"), answered(3, "B")]
+    records = list(join_rows(open_source(path), outputs, [failed(2)]))
+    assert [record.result.text for record in records] == ["A", None, "B"]
+    problem = records[1].result.error
+    assert problem is not None
+    assert (problem.code, problem.message) == ("unreadable_row", "The line is not UTF-8 text.")
+    assert records[1].fields == {"prompt": "l\ufffdtin"}
+
+
+@given(st.lists(st.sampled_from(["blank", "answered", "failed", "missing"]), min_size=1))
+def test_every_row_gets_its_own_result(
+    tmp_path_factory: pytest.TempPathFactory, fates: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("join") / "in"
+    lines = ["" if fate == "blank" else f"prompt {n}" for n, fate in enumerate(fates, 1)]
+    path.write_text("\n".join(["prompt 0", *lines]))
+    outputs = [answered(1, "answer 0")]
+    errors = []
+    for n, fate in enumerate(fates, 1):
+        if fate == "answered":
+            outputs.append(answered(n + 1, f"answer {n}"))
+        elif fate == "failed":
+            errors.append(failed(n + 1))
+    records = list(join_rows(open_source(path), outputs, errors))
+    kept = [(0, "answered"), *((n, f) for n, f in enumerate(fates, 1) if f != "blank")]
+    assert len(records) == len(kept)
+    for record, (n, fate) in zip(records, kept, strict=True):
+        assert record.fields["prompt"] == f"prompt {n}"
+        assert record.result.text == (f"answer {n}" if fate == "answered" else None)
+        code = record.result.error.code if record.result.error else None
+        assert code == {"answered": None, "failed": "c", "missing": "no_result"}[fate]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_results_are_read_however_the_file_is_cut(size: int) -> None:
+    data = answered(1, "A") + b"\n \x1f\n" + answered(2, "B") + failed(3).rstrip()
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    results = list(read_results(pieces))
+    assert [(result.row, result.text) for result in results] == [(1, "A"), (2, "B"), (3, None)]
+
+
+def test_a_line_that_is_no_result_is_an_error() -> None:
+    results = read_results([answered(1, "A"), b"<html>\n"])
+    assert next(results).text == "A"
+    with pytest.raises(ResultNotUnderstood, match="a line that is no result"):
+        next(results)
