@@ -9,19 +9,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import DAY, HOUR, ExpiresAfter
+from storage import endpoints
 
-SERVED_ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
-PLANNED_ENDPOINTS = ("/v1/embeddings", "/v1/responses")
 MAX_WINDOW_SECONDS = 365 * DAY
 
 _WINDOW = re.compile(r"([1-9]\d{0,4})([hd])\Z", re.ASCII)
 
 
 def _check_endpoint(value: str) -> str:
-    if value in SERVED_ENDPOINTS:
+    if value in endpoints.SERVED:
         return value
-    served = " and ".join(f"'{name}'" for name in SERVED_ENDPOINTS)
-    if value in PLANNED_ENDPOINTS:
+    served = " and ".join(f"'{name}'" for name in endpoints.SERVED)
+    if value in endpoints.PLANNED:
         raise PydanticCustomError(
             "invalid_value",
             "The endpoint '{endpoint}' is not served yet; served are {served}",
