@@ -15,10 +15,9 @@ from api.metrics import CountRequests, RequestMetrics
 from api.middleware import REQUEST_ID_HEADER, AccessLog, BodyLimit, request_id_of
 from api.routes import batches, files, health, lifecycle, models
 from api.schemas.common import ErrorEnvelope
-from storage.database.connection import Database
 from storage.errors import StorageError
-from storage.objects import ObjectStore
-from storage.settings import Settings
+from storage.settings import ApiSettings
+from storage.stores import Stores
 from storage.wakeups import Wakeups
 
 MAX_JSON_BYTES = 1024 * 1024
@@ -32,10 +31,9 @@ log = structlog.get_logger("tidemill.api")
 
 
 def create_app(
-    settings: Settings,
+    settings: ApiSettings,
     *,
-    database: Database,
-    store: ObjectStore,
+    stores: Stores,
     wakeups: Wakeups,
     metrics: RequestMetrics | None = None,
 ) -> FastAPI:
@@ -44,8 +42,7 @@ def create_app(
     Args:
         settings: size limits and API keys; without keys every caller is the default tenant (see
             `api.auth.check_bind` before listening for other machines).
-        database: migrated, and closed by the caller.
-        store: where uploads go.
+        stores: the database, migrated, and where uploads go; closed by the caller.
         wakeups: told of each new batch, after the commit and at best effort.
         metrics: counts the requests, where given.
     """
@@ -54,7 +51,7 @@ def create_app(
         summary="Batch inference for language models: the OpenAI Files and Batches API.",
         responses=ERROR_RESPONSES,
     )
-    app.state.context = Context(settings, database, store, wakeups, settings.keys_by_secret)
+    app.state.context = Context(settings, stores, wakeups, settings.keys_by_secret)
     for router in (files.router, batches.router, lifecycle.router, models.router):
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)

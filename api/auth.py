@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.context import ContextDep
 from api.errors import ApiError
 from storage.errors import ConfigurationError
-from storage.settings import DEFAULT_TENANT, Settings
+from storage.settings import DEFAULT_TENANT, ApiSettings
 
 _bearer = HTTPBearer(auto_error=False, description="A key of TIDEMILL_API_KEYS, where any is set.")
 
@@ -62,7 +62,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_bind(host: str, settings: Settings) -> None:
+def check_bind(host: str, settings: ApiSettings) -> None:
     """Refuse to serve other machines without a key.
 
     Raises:

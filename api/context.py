@@ -8,7 +8,8 @@ from fastapi import Depends, Request
 
 from storage.database.connection import Database
 from storage.objects import ObjectStore
-from storage.settings import Settings
+from storage.settings import ApiSettings
+from storage.stores import Stores
 from storage.wakeups import Wakeups
 
 
@@ -16,11 +17,20 @@ from storage.wakeups import Wakeups
 class Context:
     """The parts that the routes work with. ``keys_by_secret`` maps an API key to its tenant."""
 
-    settings: Settings
-    database: Database
-    store: ObjectStore
+    settings: ApiSettings
+    stores: Stores
     wakeups: Wakeups
     keys_by_secret: Mapping[str, str]
+
+    @property
+    def database(self) -> Database:
+        """The rows."""
+        return self.stores.database
+
+    @property
+    def store(self) -> ObjectStore:
+        """The objects."""
+        return self.stores.objects
 
 
 def current_context(request: Request) -> Context:

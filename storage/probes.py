@@ -17,7 +17,8 @@ import structlog
 from storage.database.connection import Database
 from storage.errors import OutOfSpace, StorageError
 from storage.objects import ObjectStore
-from storage.settings import Settings
+from storage.settings import StorageSettings
+from storage.stores import Stores
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +93,7 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def folders(settings: Settings) -> Iterator[tuple[str, Path]]:
+def folders(settings: StorageSettings) -> Iterator[tuple[str, Path]]:
     """The folders that a process writes to, and what to set to have them elsewhere."""
     if settings.database_in_home or not settings.object_store_url:
         yield "TIDEMILL_HOME", settings.home
@@ -100,7 +101,7 @@ def folders(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 
 def probe_at_start(
-    settings: Settings, database: Database, store: ObjectStore, stop: threading.Event | None = None
+    settings: StorageSettings, stores: Stores, stop: threading.Event | None = None
 ) -> None:
     """Look at everything, and log what is not as it should be.
 
@@ -118,9 +119,12 @@ def probe_at_start(
                 f"with: free some space, or set {variable} to a folder elsewhere."
             )
         _warn("disk_nearly_full", look_at_disk(folder))
-    _warn("clock_differs", look_at_clock(database))
+    _warn("clock_differs", look_at_clock(stores.database))
     thread = threading.Thread(
-        target=_watch_store, args=(store, stop or threading.Event()), name="probe", daemon=True
+        target=_watch_store,
+        args=(stores.objects, stop or threading.Event()),
+        name="probe",
+        daemon=True,
     )
     thread.start()
 

@@ -11,7 +11,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 
-from storage.settings import Settings
+from storage.settings import StorageSettings
 
 CONTROL_QUEUE = "tidemill.control"
 MODEL_QUEUE_PREFIX = "tidemill.model."
@@ -90,7 +90,7 @@ class Wakeups:
         return (KombuError, OperationalError, OSError, *kinds)
 
 
-def celery_app(settings: Settings) -> Celery:
+def celery_app(settings: StorageSettings) -> Celery:
     """The Celery application that the API sends with and the worker runs."""
     app = Celery("tidemill", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
@@ -115,7 +115,7 @@ def celery_app(settings: Settings) -> Celery:
     return app
 
 
-def _transport_options(settings: Settings) -> dict[str, Any]:
+def _transport_options(settings: StorageSettings) -> dict[str, Any]:
     if settings.embedded:
         return {"polling_interval": 0.05}
     # Without max_retries a sender would wait for ever for a broker that is down.

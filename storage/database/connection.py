@@ -94,7 +94,7 @@ class Database:
             connect_args=arguments,
             pool_pre_ping=self.dialect == "postgresql",
             pool_size=10,
-            max_overflow=30,
+            max_overflow=40,  # the API's threads are 40; a worker in the same process has some too
             pool_timeout=BUSY_SECONDS,
         )
         event.listen(self._database, "connect", self._on_connect)

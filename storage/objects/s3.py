@@ -29,7 +29,7 @@ from storage.errors import (
 from storage.objects.base import ObjectInfo, StoreProbe, accept_same, check_key, copy
 from storage.objects.s3_connection import require_whole_heads
 from storage.objects.s3_errors import Refused, code_of, translated
-from storage.settings import Settings
+from storage.settings import StorageSettings
 
 BUFFER_BYTES = 1 << 18
 RESUMES = 5
@@ -47,7 +47,7 @@ class S3Store:
         self.part_bytes = part_bytes
 
     @classmethod
-    def open(cls, settings: Settings, *, bucket: str, prefix: str) -> "S3Store":
+    def open(cls, settings: StorageSettings, *, bucket: str, prefix: str) -> "S3Store":
         """A store with the settings' endpoint and credentials; nothing is asked of S3 yet."""
         require_whole_heads()
         secret = settings.s3_secret_access_key

@@ -148,7 +148,7 @@ def opened(path: Path, column: str | None, home: Path | None) -> Iterator["Sourc
     from tidemill.run.session import settings_for
 
     settings = settings_for(home)
-    limits = Limits(settings.max_line_bytes, settings.max_decoded_bytes)
+    limits = Limits(settings.api.max_line_bytes, settings.api.max_decoded_bytes)
     if path != STDIN and (path.is_file() or path.is_dir() or not path.exists()):
         yield open_source(path, column=column, limits=limits)
         return

@@ -14,5 +14,5 @@ class EmbeddedWorker(WorkerHost):
 
     def _prepare(self, worker: WorkerContext) -> None:
         # The home's lock says that nobody else is at work, but only of a database that is in it.
-        if worker.settings.database_in_home:
+        if worker.settings.storage.database_in_home:
             reclaim_embedded(worker.database)

@@ -106,7 +106,7 @@ class WorkerThreads:
         self._before()
         works = {"tidemill.plan": plan_job, "tidemill.finalize": finalize_job}
         first = "tidemill.finalize" if results_first else "tidemill.plan"
-        found = due(self._worker.database, max_crashes=self._worker.settings.max_crashes)
+        found = due(self._worker.database, max_crashes=self._worker.settings.worker.max_crashes)
         jobs = [wakeup for wakeup in found if wakeup.task in works]
         for wakeup in sorted(jobs, key=lambda each: each.task != first):
             if self._worker.ending:

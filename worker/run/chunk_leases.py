@@ -41,7 +41,7 @@ class ChunkLeases:
         """Keep a claimed chunk from now on; ``since`` is as in `Lease`."""
         chunk = run.chunk
         name = f"{chunk.id} attempt {chunk.attempt}"
-        lease = Lease(name, seconds=self._worker.settings.lease_seconds, since=since)
+        lease = Lease(name, seconds=self._worker.settings.worker.lease_seconds, since=since)
         with self._lock:
             self._kept[chunk.id] = _Kept(run, lease)
         return lease
@@ -72,7 +72,7 @@ class ChunkLeases:
             ChunkLease(chunk_id, held.run.chunk.attempt, held.run.counts)
             for chunk_id, held in kept.items()
         ]
-        seconds = self._worker.settings.lease_seconds
+        seconds = self._worker.settings.worker.lease_seconds
         answers = renew_chunks(self._worker.database, wanted, lease_seconds=seconds)
         for chunk_id, held in kept.items():
             answer = answers[chunk_id]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stack.servers import Valkey
-from storage.settings import Settings
+from storage.settings import StorageSettings
 from storage.wakeups import SILENT_SECONDS, Wakeup, Wakeups, celery_app
 from worker.context import WorkerContext
 from worker.process.listener import Listener, add_tasks
@@ -65,7 +65,7 @@ def _rung(wakeups: Wakeups, rings: threading.Semaphore, wakeup: Wakeup, seconds:
 def test_every_kind_of_doorbell_is_heard_and_flushing_breaks_none(
     valkey: Valkey, listen: Listen
 ) -> None:
-    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     rings = listen(valkey)
     every = (
         Wakeup.plan("batch_1"),
@@ -86,7 +86,7 @@ def test_every_kind_of_doorbell_is_heard_and_flushing_breaks_none(
 
 
 def test_a_restart_is_survived_and_nobody_waits_meanwhile(valkey: Valkey, listen: Listen) -> None:
-    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     rings = listen(valkey)
     assert _rung(wakeups, rings, Wakeup.plan("batch_1"), 30)
     valkey.kill()
@@ -103,5 +103,5 @@ def test_a_listener_may_start_before_its_broker(valkey: Valkey, listen: Listen) 
     rings = listen(valkey)
     time.sleep(0.5)
     valkey.start()
-    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     assert _rung(wakeups, rings, Wakeup.drain("smollm2"), 30)
