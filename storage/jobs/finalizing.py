@@ -11,7 +11,7 @@ from storage.database.connection import Database, now_sql
 from storage.database.states import TERMINAL_CHUNK_STATES, TERMINAL_JOB_STATES, JobState
 from storage.database.tables import Chunk, Job
 from storage.errors import CountsDiffer
-from storage.jobs.planning import claim_job, release_job, renew_job
+from storage.jobs.job_leases import claim_job, held, release_job, renew_job
 from storage.jobs.progress import JobProgress, totals
 from storage.jobs.transitions import RenewResult, advance_job, lost
 from storage.registry import files
@@ -122,11 +122,7 @@ def fail_final(
 
 
 def _held(epoch: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        col(Job.state) == JobState.FINALIZING,
-        col(Job.fin_epoch) == epoch,
-        col(Job.lease_owner).is_not(None),
-    )
+    return held(JobState.FINALIZING, col(Job.fin_epoch) == epoch)
 
 
 def _sums(session: Session, job_id: str) -> JobProgress:

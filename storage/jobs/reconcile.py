@@ -20,7 +20,7 @@ from storage.database.tables import Chunk, Job
 from storage.jobs.chunks import claimable, poisoned
 from storage.jobs.crashes import note_crash
 from storage.jobs.finalizing import END_STATES, END_TIMES
-from storage.jobs.planning import unleased
+from storage.jobs.job_leases import unleased
 from storage.wakeups import Wakeup
 
 RECONCILE_LOCK = 0x71DE_0002

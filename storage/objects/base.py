@@ -56,7 +56,24 @@ class ObjectWriter(Protocol):
         """Append ``data`` and return its length."""
 
 
-class ObjectStore(Protocol):
+class ReadableStore(Protocol):
+    """Reading objects; every method may raise `ObjectStoreUnavailable` and `InvalidKey`."""
+
+    def reader(
+        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
+    ) -> AbstractContextManager[BinaryIO]:
+        """Stream bytes ``[start, end)``, cut at the object's end.
+
+        Raises:
+            ObjectNotFound: there is none.
+            ObjectChanged: its ETag is not ``if_match``.
+        """
+
+    def head(self, key: str) -> ObjectInfo:
+        """The object's facts, or `ObjectNotFound`."""
+
+
+class ObjectStore(ReadableStore, Protocol):
     """Objects under keys like ``parts/batch_…/0-128/1.jsonl``; contents never change in place.
 
     Conditional creation (``if_absent``) succeeds when the object that is there already holds the
@@ -79,19 +96,6 @@ class ObjectStore(Protocol):
     ) -> AbstractContextManager[ObjectWriter]:
         """Write an object piece by piece in flat memory; an exception leaves nothing visible."""
 
-    def reader(
-        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
-    ) -> AbstractContextManager[BinaryIO]:
-        """Stream bytes ``[start, end)``, cut at the object's end.
-
-        Raises:
-            ObjectNotFound: there is none.
-            ObjectChanged: its ETag is not ``if_match``.
-        """
-
-    def head(self, key: str) -> ObjectInfo:
-        """The object's facts, or `ObjectNotFound`."""
-
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
 
@@ -111,7 +115,7 @@ def check_key(key: str) -> None:
         raise InvalidKey(f"Not a usable object key: {key[:100]!r}.")
 
 
-def accept_same(store: ObjectStore, key: str, sha256: str) -> ObjectInfo:
+def accept_same(store: ReadableStore, key: str, sha256: str) -> ObjectInfo:
     """After a refused conditional write: the object that is there, if it holds the same bytes.
 
     They are read: a digest in its metadata is what its writer meant to store, and stores are known
