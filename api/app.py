@@ -1,4 +1,4 @@
-"""The REST service: everything under ``/v1``, and whether it is well."""
+"""The REST service: everything under ``/v1``, and the health checks."""
 
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ def create_app(
         settings: size limits and API keys; without keys every caller is the default tenant (see
             `api.auth.check_bind` before listening for other machines).
         stores: the database, migrated, and where uploads go; closed by the caller.
-        wakeups: told of each new batch, after the commit and at best effort.
+        wakeups: sent for each new batch, after the commit and at best effort.
         metrics: counts the requests, where given.
     """
     app = FastAPI(
@@ -64,33 +64,33 @@ def create_app(
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """Give every error the envelope, whoever raised it."""
+    """Put every error into the envelope, whoever raised it."""
 
     def on_api_error(request: Request, error: Exception) -> JSONResponse:
-        return _answer(cast(ApiError, error))
+        return _response(cast(ApiError, error))
 
     def on_domain_error(request: Request, error: Exception) -> JSONResponse:
-        answer = from_domain(cast(StorageError, error))
-        if answer.status >= 500:
+        refusal = from_domain(cast(StorageError, error))
+        if refusal.status >= 500:
             _log_failure(request, cast(StorageError, error))
-        return _answer(answer)
+        return _response(refusal)
 
     def on_validation(request: Request, error: Exception) -> JSONResponse:
-        return _answer(from_validation(cast(RequestValidationError, error).errors()))
+        return _response(from_validation(cast(RequestValidationError, error).errors()))
 
     def on_http(request: Request, error: Exception) -> JSONResponse:
         refused = cast(HTTPException, error)
-        answer = from_status(refused.status_code, request.method, request.url.path)
-        answer.headers.update(refused.headers or {})
-        return _answer(answer)
+        refusal = from_status(refused.status_code, request.method, request.url.path)
+        refusal.headers.update(refused.headers or {})
+        return _response(refusal)
 
     def on_disconnect(request: Request, error: Exception) -> Response:
-        # Nobody is left to read it; the status is the access log's.
+        # The client is gone; the status is only for the access log.
         return Response(status_code=499)
 
     def on_anything(request: Request, error: Exception) -> JSONResponse:
-        # The server logs the exception itself; this answer goes out past the access log.
-        response = _answer(internal_error())
+        # The server logs the exception itself; the access log never sees this response.
+        response = _response(internal_error())
         response.headers[REQUEST_ID_HEADER] = request_id_of(request.scope)
         return response
 
@@ -103,7 +103,7 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 def _log_failure(request: Request, error: StorageError) -> None:
-    """A server that is away is one line a request; anything else is a fault to look into."""
+    """Log an unavailable server in one line, anything else with its traceback."""
     log.error(
         "storage_failed",
         request_id=request_id_of(request.scope),
@@ -112,5 +112,5 @@ def _log_failure(request: Request, error: StorageError) -> None:
     )
 
 
-def _answer(error: ApiError) -> JSONResponse:
+def _response(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body, error.status, error.headers)

@@ -1,4 +1,4 @@
-"""What every request needs, handed over once by `create_app`."""
+"""What every request needs; set once by `create_app`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from storage.wakeups import Wakeups
 
 @dataclass(frozen=True)
 class Context:
-    """The parts that the routes work with. ``keys_by_secret`` maps an API key to its tenant."""
+    """What the routes work with. ``keys_by_secret`` maps an API key to its tenant."""
 
     settings: ApiSettings
     stores: Stores

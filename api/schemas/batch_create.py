@@ -60,7 +60,7 @@ Metadata = Annotated[
 
 
 def fingerprint(request: BaseModel, **more: str) -> str:
-    """SHA-256 of what is asked for, defaults filled in: equal requests have equal ones."""
+    """SHA-256 of a request with its defaults filled in: equal requests have equal fingerprints."""
     canonical = orjson.dumps(request.model_dump() | more, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(canonical).hexdigest()
 
@@ -68,8 +68,8 @@ def fingerprint(request: BaseModel, **more: str) -> str:
 class BatchOptions(BaseModel):
     """What Tidemill adds to the request, under its one key.
 
-    ``on_invalid``: whether a line that cannot be understood fails the batch, or becomes one line of
-    the error file. ``priority``: a batch with a higher one is served first.
+    ``on_invalid``: whether an invalid line fails the batch or becomes a line of the error file.
+    ``priority``: a batch with a higher one is served first.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -83,12 +83,12 @@ def claim_plan(
 
 
 def renew_plan(database: Database, job_id: str, epoch: int, *, lease_seconds: float) -> RenewResult:
-    """Keep the lease, and learn whether the job is to stop."""
+    """Renew the lease, and learn whether the job is to stop."""
     return renew_job(database, job_id, *_held(epoch), lease_seconds=lease_seconds)
 
 
 def release_plan(database: Database, job_id: str, epoch: int, *, delay: float = 0.0) -> None:
-    """Give the lease back, with nothing held against the job; claimable after ``delay`` seconds."""
+    """Give the lease back without counting an attempt; claimable after ``delay`` seconds."""
     release_job(database, job_id, *_held(epoch), delay=delay)
 
 
@@ -120,7 +120,7 @@ def commit_plan(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:
         if job is None:
             known = session.get(Job, job_id)
             if known is not None and known.in_progress_at and known.plan_epoch == epoch:
-                return known  # this very commit, whose answer was lost
+                return known  # this commit, whose reply was lost
             raise lost(session, Job, job_id)
         if plan.report is not None:
             files.add(session, plan.report)

@@ -1,9 +1,9 @@
 """Objects in S3 or anything that speaks it, by boto3.
 
-Only what S3-likes have in common is used: conditional PUT and multipart completion
+Only what all S3 servers support is used: conditional PUT and multipart completion
 (``If-None-Match: *``), ``If-Match`` and ranges on GET, and ``Content-MD5`` on what is sent. Without
-a checksum some stores keep the empty body of a connection that broke before its first byte. The
-SHA-256 travels as object metadata where it is known before the upload starts.
+a checksum some servers store an empty object when a connection breaks before the first byte. The
+SHA-256 is kept as object metadata where it is known before the upload starts.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class S3Store(S3Bucket):
 
     @classmethod
     def open(cls, settings: StorageSettings, *, bucket: str, prefix: str) -> "S3Store":
-        """A store with the settings' endpoint and credentials; nothing is asked of S3 yet."""
+        """A store with the settings' endpoint and credentials; nothing is sent to S3 yet."""
         require_whole_heads()
         secret = settings.s3_secret_access_key
         with translated(bucket):

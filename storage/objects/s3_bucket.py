@@ -58,7 +58,7 @@ class S3Bucket:
 class _Body(io.RawIOBase):
     """The bytes ``[start, end)`` of an object. A broken connection is resumed where it broke.
 
-    The first answer's ETag is a condition of every later one, so that a resumed read can never go
+    Every later request asks for the ETag of the first response, so that a resumed read never goes
     on in another object.
     """
 

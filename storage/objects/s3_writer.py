@@ -19,7 +19,7 @@ EQUAL_PARTS = 1_000  # of S3's 10,000; then parts grow, so that an object may ha
 
 
 class S3Writer:
-    """A `storage.objects.base.ObjectWriter`: one PUT if it fits in one part, else a multipart."""
+    """A `storage.objects.base.ObjectWriter`: one PUT for one part, else a multipart upload."""
 
     def __init__(
         self, bucket: S3Bucket, key: str, *, if_absent: bool, announced: str | None
@@ -85,7 +85,7 @@ class S3Writer:
                 )
 
     def abort(self) -> None:
-        """Leave nothing behind; an upload that cannot be dropped now is left to `sweep`."""
+        """Drop an open upload; where that fails, `S3Store.sweep` drops it later."""
         if self._upload_id is not None:
             with suppress(StorageError):
                 self._bucket.abort(self._target["Key"], self._upload_id)
@@ -132,5 +132,5 @@ class S3Writer:
 
 
 def _md5(body: bytes) -> str:
-    """``Content-MD5`` of a body: against accidents on the way, not against attackers."""
+    """The ``Content-MD5`` of a body: it finds accidents of transport, not attacks."""
     return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()

@@ -9,11 +9,12 @@ from storage.settings.groups import (
     StorageSettings,
     WorkerSettings,
 )
-from storage.settings.load import Settings, variable
+from storage.settings.load import NAMES, Settings, variable
 
 __all__ = [
     "DEFAULT_TENANT",
     "MIB",
+    "NAMES",
     "ApiSettings",
     "EngineSettings",
     "ProcessSettings",

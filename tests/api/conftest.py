@@ -146,7 +146,7 @@ def workers(service: Service) -> Workers:
     return Workers(service)
 
 
-def local_settings(home: Path, **values: object) -> Settings:
+def local_settings(home: Path, **values: Any) -> Settings:
     return Settings.load(home=home, **values)
 
 

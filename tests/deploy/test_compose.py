@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from stack.topology import Stack
-from storage.settings import Settings
+from storage.settings import NAMES, Settings
 from tidemill.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -73,9 +73,7 @@ def test_the_commands_are_understood(name: str) -> None:
 def test_the_settings_are_those_of_the_stack(name: str, stack: Stack) -> None:
     environment: dict[str, str] = OURS[name]["environment"]
     assert environment.keys() - CONTAINER_SETTINGS == stack.environment.keys()
-    assert {key.removeprefix("TIDEMILL_").lower() for key in environment} <= set(
-        Settings.model_fields
-    )
+    assert {key.removeprefix("TIDEMILL_").lower() for key in environment} <= NAMES
     same = ("S3_REGION", "S3_ADDRESSING_STYLE", "S3_ACCESS_KEY_ID", "OBJECT_STORE_URL")
     for key in (f"TIDEMILL_{name}" for name in same):
         assert environment[key] == stack.environment[key]

@@ -3,13 +3,13 @@
 import os
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from pydantic import ValidationError
 
-from storage.settings import DEFAULT_TENANT, Settings
-from storage.settings.load import NAMES
+from storage.settings import DEFAULT_TENANT, NAMES, Settings
 from storage.settings.unknown import unknown_variables, warn_of_unknown_variables
 
 
@@ -60,6 +60,7 @@ def test_api_keys_name_their_tenant() -> None:
 
 
 def test_senseless_values_are_refused() -> None:
+    wrong: dict[str, Any]
     for wrong in ({"port": 70_000}, {"lease_seconds": 1}):
         with pytest.raises(ValidationError):
             Settings.load(**wrong)

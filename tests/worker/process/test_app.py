@@ -61,7 +61,7 @@ def test_a_celery_worker_hears_wakeups_and_ends_when_told(tmp_path: Path, broker
     try:
         # Bad lines alone: they go all the way, and need no engine.
         job_id = _create(settings, database, [b"{", b"["])
-        Wakeups(celery_app(settings)).send(Wakeup.plan(job_id))
+        Wakeups(celery_app(settings.storage)).send(Wakeup.plan(job_id))
         job = _ended(database, job_id)
         assert (job.state, job.n_err) == (JobState.COMPLETED, 2)
     finally:
@@ -103,7 +103,7 @@ def test_a_worker_hears_of_later_models_unless_it_is_given_queues(
 
 def _heard(settings: Settings, wanted: set[str]) -> None:
     """Wait until the one worker listens to these queues, and see that it stays so for a while."""
-    app = celery_app(settings)
+    app = celery_app(settings.storage)
     deadline = time.monotonic() + 60
     found: set[str] = set()
     times = 0

@@ -39,7 +39,7 @@ def listen(make_bench: Any) -> Iterator[Listen]:
         bench = make_bench(broker_url=valkey.url)
         worker: WorkerContext = bench.worker
         rings = threading.Semaphore(0)
-        app = celery_app(worker.settings)
+        app = celery_app(worker.settings.storage)
         app.conf.worker_enable_remote_control = False
         add_tasks(app, worker, rings.release)
         listener = Listener(app, worker, ["smollm2"])
