@@ -1,4 +1,4 @@
-"""The REST service: everything under ``/v1``, and whether it is well."""
+"""The REST service: everything under ``/v1``, and the health checks."""
 
 from typing import Any, cast
 
@@ -15,10 +15,9 @@ from api.metrics import CountRequests, RequestMetrics
 from api.middleware import REQUEST_ID_HEADER, AccessLog, BodyLimit, request_id_of
 from api.routes import batches, files, health, lifecycle, models
 from api.schemas.common import ErrorEnvelope
-from storage.database.connection import Database
 from storage.errors import StorageError
-from storage.objects import ObjectStore
-from storage.settings import Settings
+from storage.settings import ApiSettings
+from storage.stores import Stores
 from storage.wakeups import Wakeups
 
 MAX_JSON_BYTES = 1024 * 1024
@@ -32,10 +31,9 @@ log = structlog.get_logger("tidemill.api")
 
 
 def create_app(
-    settings: Settings,
+    settings: ApiSettings,
     *,
-    database: Database,
-    store: ObjectStore,
+    stores: Stores,
     wakeups: Wakeups,
     metrics: RequestMetrics | None = None,
 ) -> FastAPI:
@@ -44,9 +42,8 @@ def create_app(
     Args:
         settings: size limits and API keys; without keys every caller is the default tenant (see
             `api.auth.check_bind` before listening for other machines).
-        database: migrated, and closed by the caller.
-        store: where uploads go.
-        wakeups: told of each new batch, after the commit and at best effort.
+        stores: the database, migrated, and where uploads go; closed by the caller.
+        wakeups: sent for each new batch, after the commit and at best effort.
         metrics: counts the requests, where given.
     """
     app = FastAPI(
@@ -54,7 +51,7 @@ def create_app(
         summary="Batch inference for language models: the OpenAI Files and Batches API.",
         responses=ERROR_RESPONSES,
     )
-    app.state.context = Context(settings, database, store, wakeups, settings.keys_by_secret)
+    app.state.context = Context(settings, stores, wakeups, settings.keys_by_secret)
     for router in (files.router, batches.router, lifecycle.router, models.router):
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
@@ -67,33 +64,33 @@ def create_app(
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """Give every error the envelope, whoever raised it."""
+    """Put every error into the envelope, whoever raised it."""
 
     def on_api_error(request: Request, error: Exception) -> JSONResponse:
-        return _answer(cast(ApiError, error))
+        return _response(cast(ApiError, error))
 
     def on_domain_error(request: Request, error: Exception) -> JSONResponse:
-        answer = from_domain(cast(StorageError, error))
-        if answer.status >= 500:
+        refusal = from_domain(cast(StorageError, error))
+        if refusal.status >= 500:
             _log_failure(request, cast(StorageError, error))
-        return _answer(answer)
+        return _response(refusal)
 
     def on_validation(request: Request, error: Exception) -> JSONResponse:
-        return _answer(from_validation(cast(RequestValidationError, error).errors()))
+        return _response(from_validation(cast(RequestValidationError, error).errors()))
 
     def on_http(request: Request, error: Exception) -> JSONResponse:
         refused = cast(HTTPException, error)
-        answer = from_status(refused.status_code, request.method, request.url.path)
-        answer.headers.update(refused.headers or {})
-        return _answer(answer)
+        refusal = from_status(refused.status_code, request.method, request.url.path)
+        refusal.headers.update(refused.headers or {})
+        return _response(refusal)
 
     def on_disconnect(request: Request, error: Exception) -> Response:
-        # Nobody is left to read it; the status is the access log's.
+        # The client is gone; the status is only for the access log.
         return Response(status_code=499)
 
     def on_anything(request: Request, error: Exception) -> JSONResponse:
-        # The server logs the exception itself; this answer goes out past the access log.
-        response = _answer(internal_error())
+        # The server logs the exception itself; the access log never sees this response.
+        response = _response(internal_error())
         response.headers[REQUEST_ID_HEADER] = request_id_of(request.scope)
         return response
 
@@ -106,7 +103,7 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 def _log_failure(request: Request, error: StorageError) -> None:
-    """A server that is away is one line a request; anything else is a fault to look into."""
+    """Log an unavailable server in one line, anything else with its traceback."""
     log.error(
         "storage_failed",
         request_id=request_id_of(request.scope),
@@ -115,5 +112,5 @@ def _log_failure(request: Request, error: StorageError) -> None:
     )
 
 
-def _answer(error: ApiError) -> JSONResponse:
+def _response(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body, error.status, error.headers)

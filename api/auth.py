@@ -1,4 +1,4 @@
-"""Who is asking: a Bearer key names a tenant, and without configured keys there is only one."""
+"""Authentication: an API key names a tenant; without configured keys there is only one."""
 
 import hmac
 import ipaddress
@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.context import ContextDep
 from api.errors import ApiError
 from storage.errors import ConfigurationError
-from storage.settings import DEFAULT_TENANT, Settings
+from storage.settings import DEFAULT_TENANT, ApiSettings
 
 _bearer = HTTPBearer(auto_error=False, description="A key of TIDEMILL_API_KEYS, where any is set.")
 
@@ -19,8 +19,8 @@ _bearer = HTTPBearer(auto_error=False, description="A key of TIDEMILL_API_KEYS, 
 def find_tenant(secret: str, keys_by_secret: Mapping[str, str]) -> str | None:
     """The tenant whose key this is, or `None`.
 
-    Every key is compared, each in constant time, so that the answer's timing tells nothing of how
-    much of a key was right or of which one it was.
+    Every key is compared, each in constant time, so that the time taken does not tell how much of a
+    key was right, or which key it was.
     """
     found: str | None = None
     offered = secret.encode()
@@ -53,7 +53,7 @@ TenantDep = Annotated[str, Depends(current_tenant)]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``. A name other than localhost is taken not to."""
+    """Whether only this machine can reach ``host``; false for any name but localhost."""
     if host == "localhost":
         return True
     try:
@@ -62,7 +62,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_bind(host: str, settings: Settings) -> None:
+def check_bind(host: str, settings: ApiSettings) -> None:
     """Refuse to serve other machines without a key.
 
     Raises:

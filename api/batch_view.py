@@ -55,8 +55,8 @@ class Span:
 def status_of(job: Job) -> BatchStatus:
     """The status on the wire.
 
-    A batch that its owner cancels is "cancelling" until it is over. One that runs out of time has
-    no such status in the API: it keeps the one of its state until it is "expired".
+    A batch that its owner cancels is "cancelling" until it ends. The API has no such status for one
+    that runs out of time: it keeps the status of its state until it is "expired".
     """
     state = JobState(job.state)
     if job.cancel == StopReason.CANCELLED and state not in TERMINAL_JOB_STATES:
@@ -150,7 +150,7 @@ def _progress(job: Job, progress: JobProgress, span: Span) -> BatchProgress:
 
 
 def _seconds_left(job: Job, done: int, running: float | None) -> float | None:
-    """The time that the lines left will take if they take as long as those before, or `None`."""
+    """The time that the remaining lines take at the rate so far, or `None`."""
     if job.state in TERMINAL_JOB_STATES:
         return 0.0
     held = job.cancel or job.paused_at is not None

@@ -1,4 +1,4 @@
-"""What every request needs, handed over once by `create_app`."""
+"""What every request needs; set once by `create_app`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,19 +8,29 @@ from fastapi import Depends, Request
 
 from storage.database.connection import Database
 from storage.objects import ObjectStore
-from storage.settings import Settings
+from storage.settings import ApiSettings
+from storage.stores import Stores
 from storage.wakeups import Wakeups
 
 
 @dataclass(frozen=True)
 class Context:
-    """The parts that the routes work with. ``keys_by_secret`` maps an API key to its tenant."""
+    """What the routes work with. ``keys_by_secret`` maps an API key to its tenant."""
 
-    settings: Settings
-    database: Database
-    store: ObjectStore
+    settings: ApiSettings
+    stores: Stores
     wakeups: Wakeups
     keys_by_secret: Mapping[str, str]
+
+    @property
+    def database(self) -> Database:
+        """The rows."""
+        return self.stores.database
+
+    @property
+    def store(self) -> ObjectStore:
+        """The objects."""
+        return self.stores.objects
 
 
 def current_context(request: Request) -> Context:

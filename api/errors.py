@@ -1,4 +1,4 @@
-"""Every error this floor answers with, and the one table from domain errors to HTTP.
+"""Every error of the API, and the one table from errors of storage to HTTP.
 
 The wire form is ``{"error": {"message", "type", "param", "code"}}``, all four keys always. Messages
 are written here or at the place that raises `ApiError`; the text of an exception never leaves.
@@ -17,7 +17,7 @@ MAX_PARAM_LENGTH = 128
 
 
 class ApiError(Exception):
-    """An answer that is an error: an HTTP status and the envelope's four values."""
+    """A response that is an error: an HTTP status and the envelope's four values."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ApiError(Exception):
 
 
 def invalid_value(message: str, param: str, code: str = "invalid_value") -> ApiError:
-    """A parameter that was understood and cannot be served: 400."""
+    """A parameter was understood and cannot be served: 400."""
     return ApiError(400, message, param=param, code=code)
 
 
@@ -88,8 +88,8 @@ def file_too_large(limit: int) -> ApiError:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How one kind of domain error is told to a client; `None` as code: the error's own."""
+class ErrorResponse:
+    """How one kind of storage error is told to a client; `None` as code: the error's own."""
 
     status: int
     message: str
@@ -98,44 +98,46 @@ class Answer:
 
 
 _FAILED = "The server had an error while processing your request."
-INTERNAL = Answer(500, _FAILED, SERVER_ERROR, "internal_error")
+INTERNAL = ErrorResponse(500, _FAILED, SERVER_ERROR, "internal_error")
 
 # Looked up along the exception's class hierarchy, so the closest entry wins.
-DOMAIN_ANSWERS: Mapping[type[domain.StorageError], Answer] = {
-    domain.NotFound: Answer(404, "There is no such object."),
-    domain.StateConflict: Answer(409, "The object changed meanwhile; read it again."),
-    domain.IdempotencyMismatch: Answer(
+DOMAIN_RESPONSES: Mapping[type[domain.StorageError], ErrorResponse] = {
+    domain.NotFound: ErrorResponse(404, "There is no such object."),
+    domain.StateConflict: ErrorResponse(409, "The object changed meanwhile; read it again."),
+    domain.IdempotencyMismatch: ErrorResponse(
         409, "This Idempotency-Key was used before with a different request."
     ),
-    domain.NothingToRetry: Answer(400, "No line of this batch failed; there is nothing to retry."),
-    domain.RetrySourceGone: Answer(
+    domain.NothingToRetry: ErrorResponse(
+        400, "No line of this batch failed; there is nothing to retry."
+    ),
+    domain.RetrySourceGone: ErrorResponse(
         400, "The input or the error file of this batch is gone; its lines cannot be run again."
     ),
-    domain.DatabaseUnavailable: Answer(
+    domain.DatabaseUnavailable: ErrorResponse(
         503, "The database cannot be reached; try again in a moment.", SERVER_ERROR
     ),
-    domain.ObjectNotFound: Answer(404, "The content of this file is gone."),
-    domain.ObjectStoreUnavailable: Answer(
+    domain.ObjectNotFound: ErrorResponse(404, "The content of this file is gone."),
+    domain.ObjectStoreUnavailable: ErrorResponse(
         503, "The object store cannot be reached; try again in a moment.", SERVER_ERROR
     ),
-    domain.OutOfSpace: Answer(507, "The server is out of storage space.", SERVER_ERROR),
+    domain.OutOfSpace: ErrorResponse(507, "The server is out of storage space.", SERVER_ERROR),
     domain.StorageError: INTERNAL,
 }
 
 
 def from_domain(error: domain.StorageError) -> ApiError:
-    """The HTTP answer to a domain error."""
-    answer = next(DOMAIN_ANSWERS[cls] for cls in type(error).__mro__ if cls in DOMAIN_ANSWERS)
-    return ApiError(answer.status, answer.message, type=answer.type, code=answer.code or error.code)
+    """The HTTP response to an error of storage."""
+    found = next(DOMAIN_RESPONSES[cls] for cls in type(error).__mro__ if cls in DOMAIN_RESPONSES)
+    return ApiError(found.status, found.message, type=found.type, code=found.code or error.code)
 
 
 def internal_error() -> ApiError:
-    """The answer to anything unforeseen: 500."""
+    """The response to anything unforeseen: 500."""
     return ApiError(INTERNAL.status, INTERNAL.message, type=INTERNAL.type, code=INTERNAL.code)
 
 
 def from_status(status: int, method: str, path: str) -> ApiError:
-    """The answer to what the framework refuses by itself: an unknown route, a wrong method, …"""
+    """The response to what the framework itself refuses: an unknown route, a wrong method, …"""
     match status:
         case 404:
             return ApiError(404, f"Invalid URL ({method} {path})", code="unknown_url")
@@ -157,7 +159,7 @@ _UNPARSEABLE = (
 
 
 def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The answer to a request that Pydantic refused: 400 for its first error.
+    """The response to a request that Pydantic refused: 400 for its first error.
 
     Args:
         errors: what ``ValidationError.errors()`` lists; FastAPI's carry "body", "query" or "path"
@@ -166,7 +168,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     error = errors[0]
     kind = str(error["type"])
     loc = [str(part) for part in error["loc"]]
-    # A number here is a position in JSON text that cannot be read, and no parameter.
+    # A number here is a position in unreadable JSON text, not a parameter.
     if kind == "json_invalid" or loc in ([], ["body"]):
         return ApiError(400, _UNPARSEABLE, code="invalid_json")
     names = loc[1:] if loc[0] in ("body", "query", "path", "header") else loc
@@ -178,6 +180,6 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         return invalid_value(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     if kind.endswith(("_type", "_parsing", "_from_float")):
         return invalid_value(f"Invalid type for '{param}': {message}.", param, "invalid_type")
-    if kind == "invalid_value":  # ours: the message says it all
+    if kind == "invalid_value":  # made by our own validators, with a whole message
         return invalid_value(f"{message}.", param)
     return invalid_value(f"Invalid '{param}': {message}.", param)

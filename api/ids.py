@@ -8,10 +8,10 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z", re.ASCII)
 
 
 def checked_id(text: str) -> str:
-    """``text`` where it could be one of our ids; anything else never reaches the database.
+    """``text`` if it has the form of an id; anything else must not reach the database.
 
     Raises:
-        NotFound: it could not.
+        NotFound: it has not.
     """
     if _ID.match(text) is None:
         raise NotFound

@@ -1,4 +1,4 @@
-"""What the API counts of its requests, by route and status; never by id, tenant or file name."""
+"""Metrics of requests, by route and status; never by id, tenant or file name."""
 
 import time
 
@@ -30,14 +30,14 @@ class RequestMetrics:
 
     def add(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request was answered."""
-        # Whatever a client sends as its method must not make a new time series.
+        # A client's made-up method must not make a new time series.
         known = method if method in METHODS else "other"
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(known, route).observe(seconds)
 
 
 class CountRequests:
-    """Counts every request under its route's pattern; one that no route takes is ``none``."""
+    """Counts every request under its route's pattern, or ``none`` where no route matches."""
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""What happens around every request: an id, an access line, and a cap on JSON bodies."""
+"""Around every request: an id, a line in the access log, and a limit on JSON bodies."""
 
 import re
 import time
@@ -16,9 +16,9 @@ log = structlog.get_logger("tidemill.api")
 
 
 def request_id_of(scope: Scope) -> str:
-    """The id of the request: the caller's own where it sent a plain one, else a new one.
+    """The id of the request: the client's own where it sent a plain one, else a new one.
 
-    It is kept in the scope, so that the error handler outside of the middleware finds the same.
+    It is kept in the scope, so that the error handler outside of this middleware finds it too.
     """
     state: dict[str, object] = scope.setdefault("state", {})
     known = state.get("request_id")
@@ -31,7 +31,7 @@ def request_id_of(scope: Scope) -> str:
 
 
 class AccessLog:
-    """Sends `x-request-id` with every answer and writes one line a request.
+    """Sends `x-request-id` with every response and logs one line a request.
 
     The query string is left out of the line, so that nothing private reaches the logs.
     """
@@ -45,7 +45,7 @@ class AccessLog:
             return
         request_id = request_id_of(scope)
         started = time.monotonic()
-        status = 500  # what the outermost handler answers when nothing was sent here
+        status = 500  # the outermost handler sends this when nothing was sent here
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -68,9 +68,10 @@ class AccessLog:
 
 
 class BodyLimit:
-    """Refuses a body above ``limit`` bytes while it arrives, except on ``streamed``.
+    """Refuses a body above ``limit`` bytes while it arrives.
 
-    Those are the (method, path) pairs whose routes read their body in pieces under their own cap.
+    ``streamed`` holds the (method, path) pairs that are exempt: their routes read the body in
+    pieces and have a limit of their own.
     """
 
     def __init__(self, app: ASGIApp, limit: int, streamed: frozenset[tuple[str, str]]) -> None:

@@ -1,6 +1,6 @@
-"""multipart/form-data as a stream of events: nothing is kept but the piece at hand.
+"""multipart/form-data as a stream of events, in constant memory.
 
-`starlette.Request.form` would spool the whole file to a temporary one first.
+`starlette.Request.form` would first write the whole file to a temporary one.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator
@@ -19,30 +19,30 @@ MAX_HEADER_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True)
-class PartBegin:
-    """A part's headers were read; ``filename`` is `None` for an ordinary field."""
+class FieldBegin:
+    """A field's headers were read; ``filename`` is `None` where the field is no file."""
 
     name: str
     filename: str | None
 
 
 @dataclass(frozen=True)
-class PartData:
-    """A piece of the current part."""
+class FieldData:
+    """A piece of the current field."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
-class PartEnd:
-    """The current part is complete."""
+class FieldEnd:
+    """The current field is complete."""
 
 
-Event = PartBegin | PartData | PartEnd
+Event = FieldBegin | FieldData | FieldEnd
 
 
 def malformed() -> ApiError:
-    """The body is no complete multipart form: 400."""
+    """The body is not a complete multipart form: 400."""
     return ApiError(
         400,
         "The request body must be a complete multipart/form-data form.",
@@ -68,7 +68,7 @@ class _Collector:
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_finished,
             "on_part_data": self._part_data,
-            "on_part_end": lambda: self.events.append(PartEnd()),
+            "on_part_end": lambda: self.events.append(FieldEnd()),
             "on_end": self._end,
         }
 
@@ -95,11 +95,11 @@ class _Collector:
         name = options[b"name"].decode(errors="replace")
         filename = options.get(b"filename")
         self.events.append(
-            PartBegin(name, None if filename is None else filename.decode(errors="replace"))
+            FieldBegin(name, None if filename is None else filename.decode(errors="replace"))
         )
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        self.events.append(PartData(data[start:end]))
+        self.events.append(FieldData(data[start:end]))
 
     def _end(self) -> None:
         self.complete = True
@@ -124,7 +124,7 @@ async def read_events(content_type: str, body: AsyncIterable[bytes]) -> AsyncIte
         body: pieces of the body, of any size.
 
     Raises:
-        ApiError: 400 where this is no multipart form, or one that ends too early.
+        ApiError: 400 where this is not a multipart form, or one that ends too early.
     """
     collector = _Collector()
     parser = _parser(content_type, collector)

@@ -5,13 +5,13 @@ import re
 from api.errors import ApiError
 
 _ONE_RANGE = re.compile(r"bytes=\s*(\d*)\s*-\s*(\d*)\s*\Z", re.IGNORECASE | re.ASCII)
-MAX_DIGITS = 19  # more than any file has; keeps int() cheap
+MAX_DIGITS = 19  # more than any file's size needs; keeps int() cheap
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The half-open byte range ``[start, end)`` that is asked for, or `None` for the whole file.
+    """The half-open byte range ``[start, end)`` of a header, or `None` for the whole file.
 
-    A header in another form, or with several ranges, is ignored, as the standard allows.
+    A header of another form, or with several ranges, is ignored, as the standard allows.
 
     Raises:
         ApiError: 416 where the range lies outside of a file of ``size`` bytes.

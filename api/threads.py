@@ -14,8 +14,8 @@ T = TypeVar("T")
 async def in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
     """Enter and leave ``manager`` in worker threads.
 
-    Leaving is shielded: a request that is cancelled (its client went away, the server stops) still
-    cleans up before the cancellation goes on. FastAPI's `contextmanager_in_threadpool` does not.
+    Leaving is shielded: a cancelled request (the client disconnected, the server stops) still
+    cleans up first. FastAPI's `contextmanager_in_threadpool` does not.
     """
     value = await to_thread.run_sync(manager.__enter__)
     try:

@@ -1,4 +1,4 @@
-"""An uploaded file, on its way from the socket to the object store in constant memory."""
+"""From the socket to the object store: an upload, in constant memory."""
 
 import unicodedata
 from collections.abc import AsyncIterable, Mapping
@@ -10,7 +10,7 @@ from anyio import to_thread
 from pydantic import ValidationError
 
 from api.errors import ApiError, file_too_large, from_validation, invalid_value, missing_parameter
-from api.multipart import PartBegin, PartData, PartEnd, read_events
+from api.multipart import FieldBegin, FieldData, FieldEnd, read_events
 from api.schemas.files import FileForm
 from api.threads import in_thread
 from storage.objects import ObjectInfo, ObjectStore, ObjectWriter
@@ -22,7 +22,7 @@ MAX_FILENAME = 255
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that is in the object store, and the form's fields that came with it."""
+    """A file in the object store, and the form's other fields."""
 
     filename: str
     form: FileForm
@@ -33,8 +33,8 @@ class Upload:
 class _Sink:
     """Collects pieces and writes them to the store in blocks, each in a worker thread.
 
-    The caller waits for each block, so a slow store slows the client down instead of filling
-    memory; and a slow client holds no thread while it is silent.
+    The caller waits for each block, so a slow store slows the client down and memory stays
+    constant. A slow client occupies no thread.
     """
 
     def __init__(self, filename: str, writer: ObjectWriter, limit: int) -> None:
@@ -59,7 +59,7 @@ class _Sink:
 
 
 class _Fields:
-    """The form's ordinary fields: few and short."""
+    """The form's fields that are no file: few and short."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytearray] = {}
@@ -76,7 +76,7 @@ class _Fields:
         self._current += data
 
     def check_purpose(self) -> None:
-        """Refuse a wrong purpose before the long part of the upload, where it came first."""
+        """Refuse a wrong purpose, where it was sent before the file."""
         if "purpose" in self.values:
             parse_form({"purpose": self.values["purpose"]})
 
@@ -91,8 +91,8 @@ async def store_upload(
 ) -> Upload:
     """Read a ``POST /v1/files`` form and put its file at ``key``.
 
-    The fields may come before or after the file. The object becomes visible only once the whole
-    form was read and is right; whatever goes wrong before that leaves nothing behind.
+    The fields may come before or after the file. The object becomes visible once the whole form was
+    read and is valid; on any error before that, nothing is stored.
 
     Raises:
         ApiError: 400 for a form that is malformed or lacks a field, 413 above ``limit`` bytes.
@@ -104,17 +104,17 @@ async def store_upload(
         current: _Sink | _Fields = fields
         async for event in read_events(content_type, body):
             match event:
-                case PartBegin("file", filename):
+                case FieldBegin("file", filename):
                     if sink is not None:
                         raise invalid_value("Exactly one file is expected.", "file")
                     fields.check_purpose()
                     writer = await stack.enter_async_context(in_thread(store.writer(key)))
                     current = sink = _Sink(clean_filename(filename), writer, limit)
-                case PartBegin(name, _):
+                case FieldBegin(name, _):
                     current = fields.begin(name)
-                case PartData(data):
+                case FieldData(data):
                     await current.add(data)
-                case PartEnd():
+                case FieldEnd():
                     current = fields
         if sink is None:
             raise missing_parameter("file")
@@ -124,7 +124,7 @@ async def store_upload(
 
 
 def parse_form(fields: Mapping[str, bytearray]) -> FileForm:
-    """The form's fields, ``expires_after[seconds]`` nested as the name says; others are ignored."""
+    """The form's fields, with ``expires_after[seconds]`` nested; unknown ones are ignored."""
     nested: dict[str, Any] = {}
     for name, value in fields.items():
         outer, bracket, inner = name.partition("[")

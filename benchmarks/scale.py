@@ -34,6 +34,7 @@ from storage.objects import object_keys, open_store
 from storage.registry import files, models
 from storage.registry.files import NewFile
 from storage.settings import Settings
+from storage.stores import Stores
 from tidemill.serve.logs import configure_logs
 from worker.context import WorkerContext
 from worker.finish.finalizer import finalize_job
@@ -106,13 +107,13 @@ def request_lines(count: int) -> Iterator[bytes]:
 
 def create(home: Path, lines: int) -> str:
     """An uploaded input and its job; returns the job's id."""
-    settings = Settings(home=home)
-    database = Database(settings.resolved_database_url)
+    settings = Settings.load(home=home)
+    database = Database(settings.storage.resolved_database_url)
     database.migrate()
     models.ensure_default(database, MODEL)
     file_id = new_id("file")
     key = object_keys.upload(TENANT, file_id)
-    with open_store(settings).writer(key) as writer:
+    with open_store(settings.storage).writer(key) as writer:
         for line in request_lines(lines):
             writer.write(line)
     info = writer.info
@@ -133,7 +134,7 @@ def plan(worker: WorkerContext, job_id: str) -> None:
 def run(worker: WorkerContext, job_id: str) -> None:
     """The worker's part: claim, answer, write parts, commit."""
     drain(worker, MODEL)
-    reconcile(worker.database, max_crashes=worker.settings.max_crashes)
+    reconcile(worker.database, max_crashes=worker.settings.worker.max_crashes)
 
 
 def finalize(worker: WorkerContext, job_id: str) -> None:
@@ -151,14 +152,15 @@ PHASES: Mapping[str, Callable[[WorkerContext, str], None]] = {
 def run_phase(name: str, home: Path, job_id: str) -> dict[str, float]:
     """One phase in this process: wall and CPU seconds, memory before it and at its peak."""
     configure_logs("WARNING")
-    settings = Settings(home=home, lease_seconds=LEASE_SECONDS)
-    opened = WorkerContext.open(settings)
-    worker = replace(opened, engines=Engines(settings, lambda config: Double()))
+    settings = Settings.load(home=home, lease_seconds=LEASE_SECONDS)
+    stores = Stores.open(settings.storage)
+    opened = WorkerContext.open(settings, stores)
+    worker = replace(opened, engines=Engines(settings.engine, lambda config: Double()))
     before = peak_bytes()
     began, cpu = time.monotonic(), time.process_time()
     PHASES[name](worker, job_id)
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
-    worker.database.close()
+    stores.close()
     return {
         "seconds": seconds,
         "cpu_seconds": cpu,
@@ -184,14 +186,14 @@ def in_own_process(name: str, home: Path, job_id: str) -> dict[str, float]:
 
 def check(home: Path, job_id: str, lines: int) -> None:
     """Compare the output with the input; leaves with a message where they do not agree."""
-    settings = Settings(home=home)
-    database = Database(settings.resolved_database_url)
+    settings = Settings.load(home=home)
+    database = Database(settings.storage.resolved_database_url)
     job = jobs.load(database, job_id)
     database.close()
     if (job.state, job.n_lines, job.n_ok, job.n_err) != ("completed", lines, lines, 0):
         raise SystemExit(f"The job ended as {job.state}: {job.n_ok} of {lines}, {job.errors}.")
     tokenizer = load_text_model(MODEL, MODEL).tokenizer
-    with open_store(settings).reader(job.out_key or "") as stream:
+    with open_store(settings.storage).reader(job.out_key or "") as stream:
         for start in range(0, lines, AT_ONCE):
             numbers = range(start, min(start + AT_ONCE, lines))
             prompts = tokenizer.encode_batch([prompt_of(number) for number in numbers])

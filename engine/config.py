@@ -1,12 +1,13 @@
 """How an engine is set up. Frozen values; nothing here reads the environment."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from engine.errors import InvalidConfig
 
 GROUP_SIZES = (32, 64, 128)
 BatchingPolicy = Literal["continuous", "dynamic", "static"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["auto", "none", "int8", "int4"]
 CacheDtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
 
@@ -68,23 +69,19 @@ class EngineConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("auto", "bfloat16", "float16", "float32"):
-            raise InvalidConfig(f"dtype {self.dtype!r} is not auto, bfloat16, float16 or float32.")
-        if self.quantization not in ("auto", "none", "int8", "int4"):
-            raise InvalidConfig(
-                f"quantization {self.quantization!r} is not auto, none, int8 or int4."
-            )
-        if self.kv_cache_dtype not in ("auto", "bfloat16", "float16", "float32", "int8"):
-            raise InvalidConfig(
-                f"kv_cache_dtype {self.kv_cache_dtype!r} is not auto, bfloat16, float16, float32 "
-                "or int8."
-            )
+        _check_choice("dtype", self.dtype, Dtype)
+        _check_choice("quantization", self.quantization, Quantization)
+        _check_choice("kv_cache_dtype", self.kv_cache_dtype, CacheDtype)
+        _check_choice("batching", self.batching, BatchingPolicy)
         if self.group_size not in (None, -1, *GROUP_SIZES):
-            raise InvalidConfig(f"group_size {self.group_size} is not -1, 32, 64 or 128.")
-        if self.batching not in ("continuous", "dynamic", "static"):
-            raise InvalidConfig(f"batching {self.batching!r} is not continuous, dynamic or static.")
+            raise InvalidConfig(
+                f"group_size {self.group_size} is not -1, 32, 64 or 128.", field="group_size"
+            )
         if not 0 <= self.output_reserve <= 1:
-            raise InvalidConfig(f"output_reserve must be from 0 to 1, not {self.output_reserve}.")
+            raise InvalidConfig(
+                f"output_reserve must be from 0 to 1, not {self.output_reserve}.",
+                field="output_reserve",
+            )
         for name in (
             "block_size",
             "kv_cache_bytes",
@@ -96,7 +93,15 @@ class EngineConfig:
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InvalidConfig(f"{name} must be at least 1, not {value}.")
+                raise InvalidConfig(f"{name} must be at least 1, not {value}.", field=name)
+
+
+def _check_choice(field: str, value: str, choices: Any) -> None:
+    """Refuse a value that is none of the literals of ``choices``."""
+    allowed = get_args(choices)
+    if value not in allowed:
+        *others, last = allowed
+        raise InvalidConfig(f"{field} {value!r} is not {', '.join(others)} or {last}.", field=field)
 
 
 RopeScaling = Literal["none", "linear", "llama3"]

@@ -18,9 +18,16 @@ class EngineMissing(EngineError):
 
 
 class InvalidConfig(EngineError):
-    """The engine's configuration is not usable."""
+    """The engine's configuration is not usable.
+
+    ``field`` names the value that is wrong, where it is a single one.
+    """
 
     code = "invalid_config"
+
+    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+        super().__init__(message or "The engine's configuration is not usable.")
+        self.field = field
 
 
 class ModelNotFound(EngineError):

@@ -1,4 +1,4 @@
-"""What the operating system says of a disk, as this floor's errors."""
+"""The operating system's errors about a disk, as errors of storage."""
 
 import errno
 

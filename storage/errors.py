@@ -1,4 +1,4 @@
-"""Every error this floor raises. Foreign errors (SQLAlchemy, botocore, OSError) end here.
+"""Every error that storage raises. Those of SQLAlchemy, botocore and the system become these.
 
 ``code`` is stable and meant for programs; the message says what to do. ``retryable`` tells a caller
 whether the same call may succeed later with nothing changed.

@@ -1,6 +1,6 @@
 """The data folder of the embedded mode, and the lock that lets one process at a time use it.
 
-The kernel drops the lock when its process ends, however it ends, so it is never stale.
+The kernel drops the lock when its process ends, even by a kill, so it is never stale.
 """
 
 import fcntl
@@ -16,14 +16,14 @@ from storage.errors import ConfigurationError, HomeInUse
 
 @dataclass(frozen=True, slots=True)
 class HomeOwner:
-    """The process that uses a home folder, and where it listens once it does."""
+    """The process that uses a home folder, and its URL once it listens."""
 
     pid: int
     url: str | None = None
 
 
 class Home:
-    """A home folder that this process holds until `release` or the end of the process."""
+    """A home folder that this process has locked until `release` or its own end."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -31,10 +31,10 @@ class Home:
 
     @classmethod
     def lock(cls, path: Path) -> "Home":
-        """Make the folder if need be, and hold it.
+        """Lock the folder, made if need be.
 
         Raises:
-            HomeInUse: another process holds it; the message names its pid and URL.
+            HomeInUse: another process has locked it; the message names its pid and URL.
             ConfigurationError: the folder cannot be made or written.
         """
         try:
@@ -57,7 +57,7 @@ class Home:
         self._write(HomeOwner(os.getpid(), url))
 
     def release(self) -> None:
-        """Let go of the folder. Harmless when done twice."""
+        """Unlock the folder. Harmless when done twice."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
@@ -82,9 +82,9 @@ class Home:
 
 
 def read_owner(path: Path) -> HomeOwner | None:
-    """The process that holds the home folder now, or ``None``.
+    """The process that has locked the home folder now, or ``None``.
 
-    Between taking the lock and writing its name a holder is unknown: its pid is 0 then.
+    Its pid is 0 for a moment, after it took the lock and before it wrote its pid.
     """
     try:
         descriptor = os.open(_lock_file(path), os.O_RDONLY | os.O_CLOEXEC)

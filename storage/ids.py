@@ -1,7 +1,6 @@
-"""Names of rows: a prefix, then the time in milliseconds and 80 random bits, in base 32.
+"""Ids of rows: a prefix, then the time in milliseconds and 80 random bits, in base 32.
 
-They sort by the time they were made, as ULIDs do, so that a listing's tie-break and the index of a
-primary key both stay in order.
+Like ULIDs they sort by the time they were made, which keeps listings and primary keys in order.
 """
 
 import secrets

@@ -1,7 +1,7 @@
-"""What a process finds out when it starts, and what it means for the work.
+"""Checks at the start of a process: the disk, the clock and the object store.
 
-Only a disk that is all but full keeps it from starting. The rest is told: in the log of every
-process, and by ``tidemill doctor``.
+Only a disk that is almost full keeps a process from starting. Other findings are logged, and shown
+by ``tidemill doctor``.
 """
 
 import shutil
@@ -17,7 +17,8 @@ import structlog
 from storage.database.connection import Database
 from storage.errors import OutOfSpace, StorageError
 from storage.objects import ObjectStore
-from storage.settings import Settings
+from storage.settings import StorageSettings
+from storage.stores import Stores
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ AGAIN_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look showed. ``meaning`` says what follows from it; empty where all is well."""
+    """The outcome of one check. ``meaning`` says what follows from it; empty where all is well."""
 
     found: str
     meaning: str = ""
@@ -41,7 +42,7 @@ class Finding:
 
 
 def look_at_clock(database: Database) -> Finding:
-    """This machine's clock beside the database's.
+    """Compare this machine's clock with the database's.
 
     Raises:
         StorageError: the database cannot be asked.
@@ -92,20 +93,20 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def folders(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """The folders that a process writes to, and what to set to have them elsewhere."""
+def folders(settings: StorageSettings) -> Iterator[tuple[str, Path]]:
+    """The folders that a process writes to, each after the variable that moves it."""
     if settings.database_in_home or not settings.object_store_url:
         yield "TIDEMILL_HOME", settings.home
     yield "TMPDIR", Path(tempfile.gettempdir())
 
 
 def probe_at_start(
-    settings: Settings, database: Database, store: ObjectStore, stop: threading.Event | None = None
+    settings: StorageSettings, stores: Stores, stop: threading.Event | None = None
 ) -> None:
-    """Look at everything, and log what is not as it should be.
+    """Check everything, and log what is wrong.
 
-    The object store is looked at in a thread of its own, again and again until it answers or
-    ``stop`` is set: that it is away keeps nobody from starting.
+    The object store is checked in a thread, again and again until it responds or ``stop`` is set,
+    so that a process can start while the store is away.
 
     Raises:
         OutOfSpace: a folder has no room to work in; the message says which.
@@ -118,9 +119,12 @@ def probe_at_start(
                 f"with: free some space, or set {variable} to a folder elsewhere."
             )
         _warn("disk_nearly_full", look_at_disk(folder))
-    _warn("clock_differs", look_at_clock(database))
+    _warn("clock_differs", look_at_clock(stores.database))
     thread = threading.Thread(
-        target=_watch_store, args=(store, stop or threading.Event()), name="probe", daemon=True
+        target=_watch_store,
+        args=(stores.objects, stop or threading.Event()),
+        name="probe",
+        daemon=True,
     )
     thread.start()
 

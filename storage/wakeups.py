@@ -1,6 +1,6 @@
-"""Wake-ups: Celery messages that say "look at the rows". None carries truth; any may be lost.
+"""Wake-ups: Celery messages that say "look at the rows". Any of them may be lost.
 
-The rows are the outbox: whatever a lost message was for, the reconciler sends it again.
+The rows alone say what is to be done; the reconciler sends a lost message again.
 """
 
 import time
@@ -11,7 +11,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 
-from storage.settings import Settings
+from storage.settings import StorageSettings
 
 CONTROL_QUEUE = "tidemill.control"
 MODEL_QUEUE_PREFIX = "tidemill.model."
@@ -29,7 +29,7 @@ def model_queue(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """A task to start, by name, so that its sender never imports the worker."""
+    """A task to start, by its name, so that the sender need not import the worker."""
 
     task: TaskName
     queue: str
@@ -47,17 +47,17 @@ class Wakeup:
 
     @classmethod
     def finalize(cls, job_id: str) -> "Wakeup":
-        """A job's chunks are all settled; its results wait to be put together."""
+        """A job's chunks have all ended; its results wait to be merged."""
         return cls("tidemill.finalize", CONTROL_QUEUE, (job_id,))
 
     @classmethod
     def reconcile(cls) -> "Wakeup":
-        """What a client asked for is in the rows; no need to wait for the reconciler's turn."""
+        """A client changed a row; the reconciler need not wait for its next look."""
         return cls("tidemill.reconcile", CONTROL_QUEUE, ())
 
 
 class Wakeups:
-    """Sends wake-ups, best effort."""
+    """Sends wake-ups, at best effort."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
@@ -66,8 +66,8 @@ class Wakeups:
     def send(self, wakeup: Wakeup) -> None:
         """Send one; a broker that is down is logged, never raised.
 
-        After a failure none is tried for some seconds: whoever calls would wait each time, for
-        messages that only save a look at the rows.
+        After a failure nothing is sent for some seconds: each try would keep the caller waiting,
+        and a wake-up only saves a look at the rows.
         """
         if time.monotonic() < self._silent_until:
             return
@@ -90,7 +90,7 @@ class Wakeups:
         return (KombuError, OperationalError, OSError, *kinds)
 
 
-def celery_app(settings: Settings) -> Celery:
+def celery_app(settings: StorageSettings) -> Celery:
     """The Celery application that the API sends with and the worker runs."""
     app = Celery("tidemill", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
@@ -105,7 +105,7 @@ def celery_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
-        # None is acknowledged late, so there is nothing to cancel; unset, Celery warns.
+        # No task is acknowledged late, so this cancels nothing; unset, Celery warns.
         worker_cancel_long_running_tasks_on_connection_loss=True,
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
@@ -115,7 +115,7 @@ def celery_app(settings: Settings) -> Celery:
     return app
 
 
-def _transport_options(settings: Settings) -> dict[str, Any]:
+def _transport_options(settings: StorageSettings) -> dict[str, Any]:
     if settings.embedded:
         return {"polling_interval": 0.05}
     # Without max_retries a sender would wait for ever for a broker that is down.

@@ -18,8 +18,10 @@ import torch
 
 from engine.config import EngineConfig, ModelConfig, RopeConfig
 from engine.core import EngineCore, LoadedModel
-from engine.executors.machine import Choice, Placement
+from engine.executors.choose import Choice
+from engine.executors.placement import Placement
 from engine.executors.runner import Sampled
+from engine.kernels.reference.backend import ReferenceBackend
 from engine.params import SamplingParams
 from engine.requests import FinishReason, Request
 from engine.scheduler.step import UNKNOWN_TOKEN, SampledToken, Step, Work
@@ -227,7 +229,9 @@ def _place(table: tuple[int, ...], position: int) -> Place:
 
 def placement(num_blocks: int, max_num_seqs: int, max_batch_tokens: int) -> Placement:
     """A device of this size."""
-    choice = Choice(torch.device("cpu"), torch.float32, "none", torch.float32, 1, native=False)
+    choice = Choice(
+        torch.device("cpu"), torch.float32, ReferenceBackend(), "none", torch.float32, 1
+    )
     return Placement(choice, max_num_seqs, max_batch_tokens, CONTEXT, num_blocks, num_blocks, ())
 
 

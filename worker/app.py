@@ -10,6 +10,8 @@ import structlog
 from celery import Celery, signals
 
 from storage.settings import Settings
+from storage.settings.unknown import warn_of_unknown_variables
+from storage.stores import Stores
 from storage.wakeups import CONTROL_QUEUE, MODEL_QUEUE_PREFIX, celery_app
 from worker.context import WorkerContext
 from worker.process.listener import ModelListener, add_tasks
@@ -25,8 +27,9 @@ def make_app(settings: Settings) -> Celery:
     A worker without queues (``-Q``) plans, finalizes and serves all models, later ones included. A
     worker with queues does only what these stand for.
     """
-    app = celery_app(settings)
-    host = _CeleryHost(WorkerContext.open(settings, app))
+    app = celery_app(settings.storage)
+    stores = Stores.open(settings.storage)
+    host = _CeleryHost(WorkerContext.open(settings, stores, app), stores)
     add_tasks(app, host.worker, host.wake)
     signals.celeryd_init.connect(host.configure, weak=False)
     signals.worker_ready.connect(host.start, weak=False)
@@ -38,8 +41,9 @@ def make_app(settings: Settings) -> Celery:
 class _CeleryHost:
     """The threads of a worker in Celery's own process; Celery's signals call the methods."""
 
-    def __init__(self, worker: WorkerContext) -> None:
+    def __init__(self, worker: WorkerContext, stores: Stores) -> None:
         self.worker = worker
+        self._stores = stores
         self._consumer: Any = None
         self._listen = ModelListener(worker, lambda: self._consumer)
         self._reconciler = Reconciler(worker)
@@ -74,17 +78,18 @@ class _CeleryHost:
         self._threads.wake()
 
     def end(self, **_: Any) -> None:
-        self._threads.join(self.worker.settings.drain_seconds)
+        self._threads.join(self.worker.settings.worker.drain_seconds)
         self.worker.stopping.set()
         self.worker.engines.interrupt()
         self._threads.join(timeout=6)
         self._reconciler.join(timeout=1)
         self.worker.engines.close()
-        self.worker.database.close()
+        self._stores.close()
 
 
 def __getattr__(name: str) -> Celery:
     # Made when Celery asks for ``app``, so that importing this module reads no settings.
     if name == "app":
-        return make_app(Settings())
+        warn_of_unknown_variables()
+        return make_app(Settings.load())
     raise AttributeError(name)

@@ -11,13 +11,14 @@ from celery import Celery
 
 from storage.database.connection import Database
 from storage.ids import new_id
-from storage.objects import ObjectStore, open_store
+from storage.objects import ObjectStore
 from storage.settings import Settings
+from storage.stores import Stores
 from storage.wakeups import Wakeups, celery_app
 from worker.errors import Stopping
 from worker.lease import Lease, LeaseKeeper, Renewal
 from worker.metrics import WorkerMetrics
-from worker.models.engines import Engines
+from worker.models.engines import Engines, check_engine_settings
 from worker.models.tokenizers import TextModel, load_text_model
 
 # In one process a renewal costs little, and it is what updates the progress shown.
@@ -53,15 +54,20 @@ class WorkerContext:
     draining: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, settings: Settings, app: Celery | None = None) -> "WorkerContext":
-        """Open what the settings name; nothing is connected yet."""
+    def open(cls, settings: Settings, stores: Stores, app: Celery | None = None) -> "WorkerContext":
+        """A context on stores that the caller closes; nothing is connected yet.
+
+        Raises:
+            ConfigurationError: the engine's settings cannot be used.
+        """
+        check_engine_settings(settings.engine)
         metrics = WorkerMetrics()
         return cls(
             settings=settings,
-            database=Database(settings.resolved_database_url),
-            store=open_store(settings),
-            wakeups=Wakeups(app or celery_app(settings)),
-            engines=Engines(settings, metrics=metrics),
+            database=stores.database,
+            store=stores.objects,
+            wakeups=Wakeups(app or celery_app(settings.storage)),
+            engines=Engines(settings.engine, metrics=metrics),
             metrics=metrics,
         )
 
@@ -73,23 +79,23 @@ class WorkerContext:
     @property
     def renew_seconds(self) -> float:
         """How often leases are renewed and progress is reported."""
-        chosen = "renew_seconds" in self.settings.model_fields_set
-        if self.settings.embedded and not chosen:
+        chosen = "renew_seconds" in self.settings.worker.model_fields_set
+        if self.settings.storage.embedded and not chosen:
             return EMBEDDED_RENEW_SECONDS
-        return self.settings.renew_seconds
+        return self.settings.worker.renew_seconds
 
     @property
     def reconcile_seconds(self) -> float:
         """How often the reconciler runs, and threads without a wake-up look for work."""
-        chosen = "reconcile_seconds" in self.settings.model_fields_set
-        if self.settings.embedded and not chosen:
+        chosen = "reconcile_seconds" in self.settings.worker.model_fields_set
+        if self.settings.storage.embedded and not chosen:
             return EMBEDDED_RECONCILE_SECONDS
-        return self.settings.reconcile_seconds
+        return self.settings.worker.reconcile_seconds
 
     @contextmanager
     def kept_lease(self, name: str, renew: Callable[[], Renewal], since: float) -> Iterator[Lease]:
         """A lease that is renewed while the context lasts; ``since`` is as in `Lease`."""
-        lease = Lease(name, seconds=self.settings.lease_seconds, since=since)
+        lease = Lease(name, seconds=self.settings.worker.lease_seconds, since=since)
         with LeaseKeeper(self.renew_seconds, lambda: lease.renew(renew)):
             yield lease
 

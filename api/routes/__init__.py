@@ -1,1 +1,1 @@
-"""The routes, one file an object."""
+"""The routes: a file for each kind of object, and one for the lifecycle of a batch."""

@@ -57,7 +57,7 @@ def create_batch(
         ),
     )
     if created.new:
-        # After the commit, and after the answer: a slow broker keeps nobody waiting.
+        # After the commit and the response: a slow broker keeps no client waiting.
         background.add_task(context.wakeups.send, Wakeup.plan(created.job.id))
     return read_batch(context, tenant, created.job.id)
 

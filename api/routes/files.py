@@ -29,11 +29,11 @@ from storage.registry import files
 
 router = APIRouter(prefix="/files", tags=["Files"])
 
-FORM_BYTES = 128 * 1024  # more than the fields and headers around a file may take
+FORM_BYTES = 128 * 1024  # more than the other fields and headers may take
 
 
 def _upload_form() -> dict[str, Any]:
-    """The form in the OpenAPI description; the route itself reads the raw stream."""
+    """The form, for the OpenAPI description; the route itself reads the raw stream."""
     fields = FileForm.model_json_schema(ref_template="#/components/schemas/{model}")
     fields.pop("$defs", None)
     fields["properties"]["file"] = {"type": "string", "format": "binary"}
@@ -56,7 +56,7 @@ async def create_file(request: Request, context: ContextDep, tenant: TenantDep) 
 
 
 def _register(context: Context, tenant: str, file_id: str, key: str, upload: Upload) -> FileObject:
-    """Add the row of a stored upload; without one, its object goes again."""
+    """Add the row of a stored upload; where that fails, delete its object."""
     new = files.NewFile(
         id=file_id,
         tenant_id=tenant,
@@ -118,13 +118,13 @@ def delete_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileDel
         files.soft_delete(context.database, tenant, row.id)
     except NotFound:
         raise no_such_file(file_id) from None
-    with suppress(ObjectStoreError):  # the row is gone already, which is what was asked for
+    with suppress(ObjectStoreError):  # the row is deleted, so nobody finds the file any more
         context.store.delete(row.object_key)
     return FileDeleted(id=row.id)
 
 
 def _batch_reading(context: Context, file: File) -> str | None:
-    """The id of a batch that has still to read ``file``; once planned, it never does again."""
+    """The id of a batch that has yet to read ``file``, which only its planner does."""
     failed_there = select(col(Job.id)).where(col(Job.err_file_id) == file.id)
     query = select(col(Job.id)).where(
         col(Job.tenant_id) == file.tenant_id,
@@ -157,7 +157,7 @@ async def get_content(
     if wanted:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{row.bytes}"
     blocks = _read_blocks(context.store, row.object_key, start, end)
-    # The first block comes before the answer begins, while an error can still be one.
+    # The first block is read before the response begins, while an error can still be sent.
     first = await anext(blocks, b"")
     return StreamingResponse(
         _chain(first, blocks), 206 if wanted else 200, headers, "application/octet-stream"

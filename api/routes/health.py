@@ -1,4 +1,4 @@
-"""Whether the service is alive, and whether it can do its work. No key is asked for."""
+"""Whether the service is alive, and whether it is ready. No API key is needed."""
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -8,7 +8,7 @@ from storage.errors import ObjectNotFound, StorageError
 
 router = APIRouter(tags=["Health"])
 
-# Nothing is ever written there: any answer, "no such object" included, is a sign of life.
+# No object has this key: any response, also "no such object", shows that the store is there.
 PROBE_KEY = "probe/ready"
 
 
@@ -20,14 +20,14 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 def readyz(context: ContextDep) -> JSONResponse:
-    """Ready: the database and the object store answer too; 503 says which one does not."""
-    parts = {"database": _database_answers(context), "object_store": _store_answers(context)}
-    ready = all(parts.values())
-    told = {name: "ok" if answers else "unreachable" for name, answers in parts.items()}
+    """Ready: the database and the object store respond too; 503 says which one does not."""
+    checks = {"database": _database_responds(context), "object_store": _store_responds(context)}
+    ready = all(checks.values())
+    told = {name: "ok" if responds else "unreachable" for name, responds in checks.items()}
     return JSONResponse({"status": "ok" if ready else "unavailable", **told}, 200 if ready else 503)
 
 
-def _database_answers(context: Context) -> bool:
+def _database_responds(context: Context) -> bool:
     try:
         with context.database.read() as session:
             context.database.now(session)
@@ -36,7 +36,7 @@ def _database_answers(context: Context) -> bool:
     return True
 
 
-def _store_answers(context: Context) -> bool:
+def _store_responds(context: Context) -> bool:
     try:
         context.store.head(PROBE_KEY)
     except ObjectNotFound:

@@ -86,7 +86,7 @@ def retry_batch(
 
 
 def _fingerprint(request: BatchRetry, batch_id: str) -> str:
-    # Metadata that is null means none, and metadata that is left out means those of the first.
+    # Null means no metadata; left out, it means the first batch's.
     kept = "metadata" not in request.model_fields_set
     return fingerprint(request, retry_of=batch_id, keeps_metadata=str(kept))
 

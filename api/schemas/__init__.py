@@ -1,1 +1,1 @@
-"""The objects on the wire, as the OpenAI API names and nests them."""
+"""The objects of the API, named and nested as in the OpenAI API."""

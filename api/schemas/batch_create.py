@@ -9,19 +9,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import DAY, HOUR, ExpiresAfter
+from storage import endpoints
 
-SERVED_ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
-PLANNED_ENDPOINTS = ("/v1/embeddings", "/v1/responses")
 MAX_WINDOW_SECONDS = 365 * DAY
 
 _WINDOW = re.compile(r"([1-9]\d{0,4})([hd])\Z", re.ASCII)
 
 
 def _check_endpoint(value: str) -> str:
-    if value in SERVED_ENDPOINTS:
+    if value in endpoints.SERVED:
         return value
-    served = " and ".join(f"'{name}'" for name in SERVED_ENDPOINTS)
-    if value in PLANNED_ENDPOINTS:
+    served = " and ".join(f"'{name}'" for name in endpoints.SERVED)
+    if value in endpoints.PLANNED:
         raise PydanticCustomError(
             "invalid_value",
             "The endpoint '{endpoint}' is not served yet; served are {served}",
@@ -61,7 +60,7 @@ Metadata = Annotated[
 
 
 def fingerprint(request: BaseModel, **more: str) -> str:
-    """SHA-256 of what is asked for, defaults filled in: equal requests have equal ones."""
+    """SHA-256 of a request with its defaults filled in: equal requests have equal fingerprints."""
     canonical = orjson.dumps(request.model_dump() | more, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(canonical).hexdigest()
 
@@ -69,8 +68,8 @@ def fingerprint(request: BaseModel, **more: str) -> str:
 class BatchOptions(BaseModel):
     """What Tidemill adds to the request, under its one key.
 
-    ``on_invalid``: whether a line that cannot be understood fails the batch, or becomes one line of
-    the error file. ``priority``: a batch with a higher one is served first.
+    ``on_invalid``: whether an invalid line fails the batch or becomes a line of the error file.
+    ``priority``: a batch with a higher one is served first.
     """
 
     model_config = ConfigDict(extra="forbid")

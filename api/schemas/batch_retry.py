@@ -6,7 +6,7 @@ from api.schemas.batch_create import Metadata, Priority, Window
 
 
 class RetryOptions(BaseModel):
-    """What Tidemill adds; ``priority`` is that of the first batch unless it is given."""
+    """What Tidemill adds; ``priority`` is by default that of the first batch."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -14,7 +14,7 @@ class RetryOptions(BaseModel):
 
 
 class BatchRetry(BaseModel):
-    """The body of ``POST /v1/batches/{id}/retry``. What is left out is as in the first batch."""
+    """The body of ``POST /v1/batches/{id}/retry``. Omitted fields are as in the first batch."""
 
     model_config = ConfigDict(extra="forbid")
 

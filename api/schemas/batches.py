@@ -1,4 +1,4 @@
-"""A batch on the wire. Times are seconds since the epoch; what is not known yet is null."""
+"""A batch in the API. Times are seconds since the epoch; unknown values are null."""
 
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ class BatchErrors(BaseModel):
 
 
 class RequestCounts(BaseModel):
-    """Lines. ``failed`` counts the lines of the error file, so at the end both add up to total."""
+    """Lines. ``failed`` counts the lines of the error file; at the end both add up to ``total``."""
 
     total: int = 0
     completed: int = 0
@@ -49,7 +49,7 @@ class InputTokensDetails(BaseModel):
 
 
 class OutputTokensDetails(BaseModel):
-    """Reasoning tokens; none are told apart."""
+    """Reasoning tokens; they are not counted apart."""
 
     reasoning_tokens: int = 0
 
@@ -67,8 +67,8 @@ class BatchUsage(BaseModel):
 class BatchProgress(BaseModel):
     """How far a batch is.
 
-    A failed line is done, with an error for an answer; a cancelled one never ran. Rates count
-    prompt and output tokens together.
+    A failed line is done, and its result is an error; a cancelled one never ran. Rates count prompt
+    and output tokens together.
     """
 
     lines_total: int | None = None
@@ -92,10 +92,10 @@ class BatchTiming(BaseModel):
 
 
 class BatchExtension(BaseModel):
-    """What Tidemill tells about a batch beyond the OpenAI API.
+    """What Tidemill adds to a batch of the OpenAI API.
 
-    ``paused``: no more of it is started until it is resumed. ``retry_of``: the batch whose failed
-    lines this one runs, and no others.
+    ``paused``: no more of it is started until it is resumed. ``retry_of``: the batch of which this
+    one runs only the failed lines.
     """
 
     on_invalid: str

@@ -1,4 +1,4 @@
-"""Shapes that several objects share."""
+"""Objects that others are made of."""
 
 from typing import Annotated, Generic, Literal, Self, TypeVar
 
@@ -52,6 +52,6 @@ class ErrorBody(BaseModel):
 
 
 class ErrorEnvelope(BaseModel):
-    """The body of every answer that is an error."""
+    """The body of every response that is an error."""
 
     error: ErrorBody

@@ -1,4 +1,4 @@
-"""Files on the wire."""
+"""Files in the API."""
 
 from typing import Literal
 
@@ -52,7 +52,7 @@ class FileObject(Identified):
 
 
 class FileDeleted(BaseModel):
-    """The answer to a deletion."""
+    """The response to a deletion."""
 
     id: str
     object: Literal["file"] = "file"

@@ -1,4 +1,4 @@
-"""Models on the wire."""
+"""Models in the API."""
 
 from typing import Literal
 

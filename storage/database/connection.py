@@ -1,7 +1,7 @@
-"""Sessions on SQLite or PostgreSQL, one clock, and the place where database errors become ours.
+"""Sessions on SQLite or PostgreSQL, the database's clock, and its errors as those of storage.
 
-The same SQL runs on both. What differs is here: how a transaction begins, how the database tells
-the time, and which failures mean "try again".
+The same SQL runs on both. What differs is here: how a transaction begins, how the time is read,
+and which failures mean "try again".
 """
 
 import random
@@ -94,7 +94,7 @@ class Database:
             connect_args=arguments,
             pool_pre_ping=self.dialect == "postgresql",
             pool_size=10,
-            max_overflow=30,
+            max_overflow=40,  # the API's threads are 40; a worker in the same process has some too
             pool_timeout=BUSY_SECONDS,
         )
         event.listen(self._database, "connect", self._on_connect)
@@ -103,11 +103,11 @@ class Database:
         else:
             limit_waiting(self._database)
         self._writer = self._database.execution_options(**{_WRITE: True})
-        # Threads of one process queue here in turn; SQLite's own lock is polled, and not fair.
+        # Writers of one process queue here: SQLite's own lock is polled, and not fair.
         self._turn = threading.Lock()
 
     def read(self) -> AbstractContextManager[Session]:
-        """A session on one consistent transaction that is rolled back at the end."""
+        """A session in one consistent transaction, which is rolled back at the end."""
         return self._session(write=False)
 
     def write(self) -> AbstractContextManager[Session]:
@@ -115,10 +115,10 @@ class Database:
         return self._session(write=True)
 
     def settle(self, change: Callable[[Session], T], *, seconds: float = 20.0) -> T:
-        """Commit ``change``, again while the database is away, for at most ``seconds``.
+        """Commit ``change``; try again while the database is away, for at most ``seconds``.
 
-        When the answer to a commit is lost nobody knows whether it took effect, so ``change`` must
-        recognize its own earlier success and return it.
+        When the reply to a commit is lost, it may have taken effect, so ``change`` must recognize
+        its own earlier success and return it.
         """
         deadline = time.monotonic() + seconds
         pause = 0.05
@@ -137,7 +137,7 @@ class Database:
         return session.scalars(select(now_sql())).one()
 
     def migrate(self) -> None:
-        """Bring the schema to the newest revision; several processes may do so at once."""
+        """Bring the schema to the newest revision; safe when several processes do so at once."""
         if self.dialect == "sqlite" and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         config = Config()
@@ -156,7 +156,7 @@ class Database:
 
     @contextmanager
     def _patient(self, session: Session) -> Iterator[None]:
-        """Wait as long as it takes: for another's migration, or for a large table's."""
+        """Wait without limit: for another process's migration, or a large table's."""
         if self.dialect == "sqlite":
             yield
             return
@@ -218,7 +218,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn SQLAlchemy's errors into this floor's."""
+    """Turn SQLAlchemy's errors into those of storage."""
     try:
         yield
     except PoolTimeout as error:
@@ -235,7 +235,7 @@ def _translate(error: DBAPIError) -> StorageError:
     ):
         return OutOfSpace("The database's disk is full; free some space and try again.")
     if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_WRITE:
-        # SQLite tells a used-up quota from a failing disk no more than this.
+        # SQLite does not say whether a quota is used up or the disk fails.
         return OutOfSpace("The database cannot be written: a quota is used up, or the disk fails.")
     away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
     if away or getattr(cause, "sqlstate", None) == _READ_ONLY:

@@ -1,9 +1,9 @@
-"""PostgreSQL connections that wait for nothing for ever.
+"""PostgreSQL connections on which every wait has a limit.
 
-A server that was killed says so at once. One that is paused, or behind a network that drops
-everything, says nothing: the kernel would wait for hours, and with it every thread that asks. The
-limits here are the server's own for statements, locks and forgotten transactions, the kernel's for
-data that nobody acknowledges, and the client's for an answer that does not come.
+A server that was killed closes its connections. One that is paused, or behind a network that drops
+all packets, does not: the kernel, and every thread that asks, would wait for hours. So there are
+limits in the server, for statements, locks and idle transactions; in the kernel, for data that is
+not acknowledged; and in the client, for a reply that does not come.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class LimitedConnection(psycopg.Connection[Any]):
     limit_seconds: float | None = STATEMENT_SECONDS + ANSWER_MARGIN_SECONDS
 
     def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
-        """As in psycopg, at most ``limit_seconds`` long; the connection is then of no more use."""
+        """As in psycopg, for at most ``limit_seconds``; after that the connection is closed."""
         return super().wait(self._limited(gen), *args, **options)
 
     def _limited(self, gen: PQGen[RV]) -> PQGen[RV]:
@@ -63,7 +63,7 @@ class LimitedConnection(psycopg.Connection[Any]):
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
-    """How to connect, as far as the URL does not say."""
+    """The arguments of a connection, without those that the URL sets."""
     return {name: value for name, value in _CONNECT.items() if name not in url.query}
 
 
@@ -77,7 +77,7 @@ def limit_waiting(database: Engine) -> None:
 
 
 def session_statements() -> tuple[str, ...]:
-    """What each new connection is told first."""
+    """The statements that each new connection runs first."""
     return (
         "SET synchronous_commit = on",
         f"SET statement_timeout = {STATEMENT_SECONDS * 1000:.0f}",

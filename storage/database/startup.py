@@ -15,9 +15,9 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 
 def bring_up(database: Database, *, seconds: float, stop: threading.Event | None = None) -> bool:
-    """Migrate, for at most ``seconds`` again and again while the database is away.
+    """Migrate; while the database is away try again, for at most ``seconds``.
 
-    Any number of processes may do so at once. False where ``stop`` was set meanwhile.
+    Safe when several processes do so at once. Returns false where ``stop`` was set meanwhile.
 
     Raises:
         DatabaseUnavailable: it did not answer in time; the message names it.

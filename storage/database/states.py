@@ -1,8 +1,8 @@
 """The states of a job and of a chunk, and which may follow which.
 
 Groups are derived from the transition tables, so a new state cannot be forgotten in one of them.
-Every change in the database is an ``UPDATE … WHERE state = <expected>``; `check_transition` is the
-guard in front of it, and a lost race is a `storage.errors.StateConflict`.
+Every change is an ``UPDATE … WHERE state = <expected>``, after `check_transition`; a lost race is a
+`storage.errors.StateConflict`.
 """
 
 from collections.abc import Mapping
@@ -61,9 +61,9 @@ CHUNK_TRANSITIONS: Mapping[ChunkState, frozenset[ChunkState]] = {
 
 TERMINAL_JOB_STATES = frozenset(s for s, after in JOB_TRANSITIONS.items() if not after)
 LIVE_JOB_STATES = frozenset(JobState) - TERMINAL_JOB_STATES
-# While there is still work of its chunks to come, a job can run out of time and can be paused.
+# While chunks remain to be run, a job can expire and can be paused.
 OPEN_JOB_STATES = LIVE_JOB_STATES - {JobState.FINALIZING}
-# With these a job has a result of its own, of which the failed lines can be run again.
+# A job in one of these has results, and its failed lines can be run again.
 RETRYABLE_JOB_STATES = TERMINAL_JOB_STATES - {JobState.FAILED}
 TERMINAL_CHUNK_STATES = frozenset(s for s, after in CHUNK_TRANSITIONS.items() if not after)
 LIVE_CHUNK_STATES = frozenset(ChunkState) - TERMINAL_CHUNK_STATES

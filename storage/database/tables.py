@@ -54,11 +54,10 @@ class Model(SQLModel, table=True):
 class Job(SQLModel, table=True):
     """A batch.
 
-    ``retry_of`` is the id of the batch whose failed lines, and no others, this one runs.
-    ``paused_at`` is set while its chunks are not to be claimed. ``n_lines`` counts the lines to run
-    once planned; ``n_ok``, ``n_err`` and ``n_cancelled`` are written once, as sums over the chunks,
-    when the job becomes terminal. ``collected_at`` is when its plans and parts, of no use any more,
-    were deleted.
+    ``retry_of`` is the id of the batch of which this one runs only the failed lines.
+    ``paused_at`` is set while its chunks may not be claimed. ``n_lines`` counts the planned lines;
+    ``n_ok``, ``n_err`` and ``n_cancelled`` are written once, as sums over the chunks, when the job
+    becomes terminal. ``collected_at`` is when its plan files and parts were deleted.
     """
 
     __tablename__ = "job"
@@ -129,9 +128,9 @@ class Chunk(SQLModel, table=True):
 
     ``plan_key`` names the Arrow file that holds the planned lines; it starts at plan position
     ``plan_a`` (a split child reads its parent's file). ``first_line`` and ``last_line`` bound the
-    input's line numbers (from 1) in it, for the merge. ``crashes`` counts the attempts that ended
-    without a word, because the engine, its worker or the worker's host was gone; ``engine_crashes``
-    are those of them in which the engine is known to have died while it had the chunk.
+    input's line numbers (from 1) in it, for the merge. ``crashes`` counts the attempts whose
+    engine, worker or host died; ``engine_crashes`` counts those in which it is known that the
+    engine died.
     """
 
     __tablename__ = "chunk"

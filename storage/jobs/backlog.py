@@ -24,13 +24,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """All work that is not done.
+    """All unfinished work.
 
     Attributes:
         jobs: jobs by state, for every live state.
         paused: how many of them are paused; their chunks are not in ``work``.
         work: an entry for each known model in each live state, empty ones included.
-        expired_leases: leases that ran out and were not taken back yet.
+        expired_leases: expired leases whose chunks were not given back yet.
         oldest_seconds: the age of the oldest live job; zero where there is none.
     """
 
@@ -42,7 +42,7 @@ class Backlog:
 
 
 def read_backlog(database: Database) -> Backlog:
-    """Look once, in one consistent read. It touches live rows only, so it stays quick.
+    """Read it in one transaction. Only live rows are touched, so this stays quick.
 
     Raises:
         DatabaseUnavailable: the database is away.
@@ -94,7 +94,7 @@ def _work(session: Session) -> list[Work]:
         (model, ChunkState(state)): Work(model, ChunkState(state), *(int(sum_) for sum_ in sums))
         for model, state, *sums in rows
     }
-    # Models that are gone from the list may still have work, and those without any show zeros.
+    # A removed model may still have work; a model without work shows zeros.
     known = {model for model, _ in found} | set(session.scalars(select(col(Model.name))))
     keys = [(model, state) for model in sorted(known) for state in sorted(LIVE_CHUNK_STATES)]
     return [found.get(key, Work(*key)) for key in keys]

@@ -1,7 +1,7 @@
-"""Chunks under lease: claim, renew, commit, give back; `storage.jobs.crashes` is the other way out.
+"""Chunks under lease: claim, renew, commit, release; `storage.jobs.crashes` has those that died.
 
-Every claim raises the chunk's attempt, and every later write names it. A worker that was away too
-long, while its chunk went to another, therefore changes nothing, whatever it still believes.
+Every claim raises the chunk's attempt, and every later write names it. A worker whose lease ran out
+can therefore change nothing.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -17,7 +17,7 @@ from storage.database.tables import Chunk, Job
 from storage.jobs.transitions import RenewResult, advance_chunk, first_row, lost
 
 PAGE_ROWS = 1_000
-# What a chunk that nobody runs has to show.
+# The counts of a chunk that nobody runs.
 NO_COUNTS = {
     "progress": 0,
     "n_ok": 0,
@@ -52,7 +52,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ChunkLease:
-    """A held chunk, as its holder sees it: which attempt, and how far it is."""
+    """A leased chunk as its worker sees it: which attempt, and its counts so far."""
 
     chunk_id: str
     attempt: int
@@ -78,7 +78,7 @@ def claim_chunk(
 def claim_poison(
     database: Database, owner: str, *, lease_seconds: float, max_crashes: int
 ) -> Chunk | None:
-    """Lease a single line that has crashed too often: not to run it, but to write its error."""
+    """Lease a single line that has crashed too often, to write its error and not to run it."""
     return _claim(database, owner, poisoned(max_crashes), lease_seconds=lease_seconds)
 
 
@@ -92,7 +92,7 @@ def poison_chunks(database: Database, *, max_crashes: int, limit: int = 100) -> 
 def renew_chunk(
     database: Database, chunk_id: str, attempt: int, counts: Counts, *, lease_seconds: float
 ) -> RenewResult:
-    """Keep the lease, report how far the attempt is, and learn whether the job is to stop."""
+    """Renew the lease, report the attempt's counts, and learn whether the job is to stop."""
     lease = ChunkLease(chunk_id, attempt, counts)
     return renew_chunks(database, [lease], lease_seconds=lease_seconds)[chunk_id]
 
@@ -103,7 +103,7 @@ def renew_chunks(
     """Renew many leases in one transaction; by chunk, of which each is named once."""
     with database.write() as session:
         jobs = {}
-        # In one order for all, so that two who renew at once never wait for each other.
+        # In one order everywhere, so that two callers cannot deadlock.
         for lease in sorted(leases, key=lambda lease: lease.chunk_id):
             jobs[lease.chunk_id] = _renew(session, lease, lease_seconds)
         held = {job_id for job_id in jobs.values() if job_id is not None}
@@ -115,7 +115,7 @@ def renew_chunks(
 
 
 def stop_reasons(database: Database, job_ids: Collection[str]) -> dict[str, StopReason]:
-    """Which of these jobs are asked to stop: cheap to ask between two renewals."""
+    """Which of these jobs are to stop, and why: cheap enough to ask between two renewals."""
     with database.read() as session:
         return _stops(session, job_ids)
 
@@ -153,10 +153,10 @@ def commit_chunk(
     part_sha256: str,
     counts: Counts,
 ) -> Chunk:
-    """Make a stored part the chunk's one result. ``counts`` covers every line of the chunk.
+    """Make a stored part the chunk's results. ``counts`` covers every line of the chunk.
 
     Raises:
-        StateConflict: the lease is not this attempt's any more; the part will be collected.
+        StateConflict: the lease is not this attempt's any more; the part will be deleted.
     """
 
     def change(session: Session) -> Chunk:
@@ -174,14 +174,14 @@ def commit_chunk(
             return chunk
         known = session.get(Chunk, chunk_id)
         if known is not None and known.state == ChunkState.DONE and known.part_key == part_key:
-            return known  # this very commit, whose answer was lost
+            return known  # this commit, whose reply was lost
         raise lost(session, Chunk, chunk_id)
 
     return database.settle(change)
 
 
 def release_chunk(database: Database, chunk_id: str, attempt: int, *, delay: float = 0.0) -> None:
-    """Give a chunk back with nothing held against it; claimable after ``delay`` seconds.
+    """Give a chunk back without counting a crash; claimable after ``delay`` seconds.
 
     Raises:
         StateConflict: the lease is not this attempt's any more.
@@ -206,7 +206,7 @@ def load(database: Database, chunk_id: str) -> Chunk | None:
 
 
 def iter_chunks(database: Database, job_id: str, states: Collection[ChunkState]) -> Iterator[Chunk]:
-    """A job's chunks in these states, by ``first_line``, read a page at a time."""
+    """A job's chunks in these states, ordered by ``first_line``, read a page at a time."""
     place = tuple_(col(Chunk.first_line), col(Chunk.id))
     query = (
         select(Chunk)
@@ -225,7 +225,7 @@ def iter_chunks(database: Database, job_id: str, states: Collection[ChunkState])
 
 
 def claimable() -> Any:
-    """``SELECT`` of the chunks that may be claimed now, as far as their jobs and time go."""
+    """``SELECT`` of the pending chunks whose job runs and whose ``not_before`` has passed."""
     return (
         select(Chunk)
         .join(Job, col(Job.id) == col(Chunk.job_id))

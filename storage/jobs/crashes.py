@@ -1,4 +1,4 @@
-"""Chunks whose attempt died: given back, or split until the line that does it stands alone."""
+"""Chunks whose attempt died: given back, or split until the line that causes it is alone."""
 
 from sqlmodel import Session
 
@@ -32,9 +32,9 @@ def note_crash(
 ) -> bool:
     """Take a leased chunk from an attempt that died; whether it was still that attempt's.
 
-    The first crash is most likely the worker's own end: the chunk can be claimed again at once. At
-    the second it is split in two, so that a line that kills its worker is cornered in few steps
-    while its neighbours get done. A single line waits a while (if ``wait``), twice as long each
+    After the first crash the chunk can be claimed again at once: most likely the worker was
+    stopped. At the second it is split in two, so that a line that kills its worker is isolated in
+    few steps while its neighbours are run. A single line waits (if ``wait``), twice as long each
     time.
     """
     crashes = chunk.crashes + 1
@@ -71,7 +71,7 @@ def _child(parent: Chunk, a: int, b: int) -> Chunk:
         a=a,
         b=b,
         model=parent.model,
-        # Half of a suspect is one too, and is split at its next crash; a single line starts anew.
+        # Half of a chunk is split at its next crash; a single line starts at zero.
         crashes=SPLIT_CRASHES - 1 if lines > 1 else 0,
         plan_key=parent.plan_key,
         plan_a=parent.plan_a,

@@ -11,13 +11,13 @@ from storage.database.connection import Database, now_sql
 from storage.database.states import TERMINAL_CHUNK_STATES, TERMINAL_JOB_STATES, JobState
 from storage.database.tables import Chunk, Job
 from storage.errors import CountsDiffer
-from storage.jobs.planning import claim_job, release_job, renew_job
+from storage.jobs.job_leases import claim_job, held, release_job, renew_job
 from storage.jobs.progress import JobProgress, totals
 from storage.jobs.transitions import RenewResult, advance_job, lost
 from storage.registry import files
 from storage.registry.files import NewFile
 
-# A job's way to end, by why it was asked to stop; and where the time of each end is kept.
+# How a job ends, by the reason for which it was to stop; and the column of each end's time.
 END_STATES: Mapping[str | None, JobState] = {
     None: JobState.COMPLETED,
     "cancelled": JobState.CANCELLED,
@@ -62,19 +62,19 @@ def claim_finalize(
 def renew_finalize(
     database: Database, job_id: str, epoch: int, *, lease_seconds: float
 ) -> RenewResult:
-    """Keep the lease."""
+    """Renew the lease."""
     return renew_job(database, job_id, *_held(epoch), lease_seconds=lease_seconds)
 
 
 def release_finalize(database: Database, job_id: str, epoch: int, *, delay: float = 0.0) -> None:
-    """Give the lease back, with nothing held against the job; claimable after ``delay`` seconds."""
+    """Give the lease back without counting an attempt; claimable after ``delay`` seconds."""
     release_job(database, job_id, *_held(epoch), delay=delay)
 
 
 def commit_final(database: Database, job_id: str, epoch: int, results: Results) -> Job:
     """Publish the results and make the job completed, cancelled or expired.
 
-    The counts and the usage are sums over the chunks; they must agree with the lines written.
+    The counts and the usage are sums over the chunks; the counts must equal the lines written.
 
     Raises:
         CountsDiffer: they do not.
@@ -88,7 +88,7 @@ def commit_final(database: Database, job_id: str, epoch: int, results: Results) 
         if job.fin_epoch != epoch or job.state not in (JobState.FINALIZING, *TERMINAL_JOB_STATES):
             raise lost(session, Job, job_id)
         if job.state in TERMINAL_JOB_STATES:
-            return job  # this very commit, whose answer was lost
+            return job  # this commit, whose reply was lost
         sums = _sums(session, job_id)
         _check_counts(job, sums, results)
         ended = _end(
@@ -105,7 +105,7 @@ def commit_final(database: Database, job_id: str, epoch: int, results: Results) 
 def fail_final(
     database: Database, job_id: str, epoch: int, errors: Sequence[dict[str, Any]]
 ) -> Job:
-    """End a job whose results cannot be put together.
+    """End a job whose results cannot be merged.
 
     Raises:
         StateConflict: the epoch is over.
@@ -122,11 +122,7 @@ def fail_final(
 
 
 def _held(epoch: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        col(Job.state) == JobState.FINALIZING,
-        col(Job.fin_epoch) == epoch,
-        col(Job.lease_owner).is_not(None),
-    )
+    return held(JobState.FINALIZING, col(Job.fin_epoch) == epoch)
 
 
 def _sums(session: Session, job_id: str) -> JobProgress:

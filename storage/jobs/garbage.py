@@ -1,4 +1,4 @@
-"""Which objects are of no use any more: ended jobs' plans and parts, and files without a row."""
+"""Which objects can be deleted: plan files and parts of ended jobs, and files without a row."""
 
 from collections.abc import Collection
 
@@ -13,13 +13,12 @@ from storage.database.tables import File, Job
 def collectable_jobs(
     database: Database, *, older_than: float, after: str = "", limit: int = 100
 ) -> list[str]:
-    """Ids, from the one after ``after``, of jobs that ended more than ``older_than`` seconds ago.
+    """Ids, after ``after``, of uncollected jobs that ended more than ``older_than`` seconds ago.
 
-    Only those that are not collected yet. Their plans and parts can go
-    (`storage.objects.object_keys.plans`, `storage.objects.object_keys.parts`): no live attempt is
-    left that could still read or write one. Of their results
-    (`storage.objects.object_keys.results`) those can go that are `unreferenced`: a finalizer that
-    lost its epoch wrote them.
+    Their plan files and parts (`storage.objects.object_keys.plans`,
+    `storage.objects.object_keys.parts`) can be deleted: no attempt is left that could read or write
+    one. Of their result files (`storage.objects.object_keys.results`) the `unreferenced` ones can
+    be deleted too: a finalizer whose lease ran out wrote them.
     """
     ended = func.coalesce(
         col(Job.completed_at), col(Job.failed_at), col(Job.cancelled_at), col(Job.expired_at)
@@ -40,11 +39,10 @@ def collectable_jobs(
 
 
 def unreferenced(database: Database, object_keys: Collection[str]) -> set[str]:
-    """Of these objects, the ones that no file which is still there points at.
+    """Of these objects, those to which no row of a file points.
 
-    An upload gets its row only after its object, so of the objects under
-    `storage.objects.object_keys.UPLOADS` ask for old ones only. At most a few hundred keys at a
-    time.
+    An upload's object is written before its row, so ask for old objects only under
+    `storage.objects.object_keys.UPLOADS`; and for a few hundred keys at most.
     """
     query = select(col(File.object_key)).where(
         col(File.object_key).in_(object_keys), col(File.deleted_at).is_(None)
@@ -54,6 +52,6 @@ def unreferenced(database: Database, object_keys: Collection[str]) -> set[str]:
 
 
 def mark_collected(database: Database, job_id: str) -> None:
-    """The job's plans and parts are deleted, and what lost epochs wrote."""
+    """Note that the job's plan files, parts and unreferenced results are deleted."""
     with database.write() as session:
         session.execute(update(Job).where(col(Job.id) == job_id).values(collected_at=now_sql()))

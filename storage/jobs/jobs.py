@@ -1,6 +1,6 @@
 """Jobs as their owners see them: create, look up, list, pause, resume, stop.
 
-`storage.jobs.planning` and `storage.jobs.finalizing` hold what moves a job from state to state.
+`storage.jobs.planning` and `storage.jobs.finalizing` move a job from state to state.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class NewJob:
         input_file: the uploaded file's row.
         idem_key, idem_hash: the client's idempotency key and a hash of its request, or neither.
         output_expires_seconds: life of the result files from their creation; ``None`` is for ever.
-        retry_of: the batch whose failed lines alone shall run (see `storage.jobs.retries`).
+        retry_of: the batch of which only the failed lines are run (see `storage.jobs.retries`).
     """
 
     tenant_id: str
@@ -49,7 +49,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A job, and whether this very call created it."""
+    """A job, and whether this call created it."""
 
     job: Job
     new: bool
@@ -67,7 +67,7 @@ class JobView:
 def create_job(database: Database, new: NewJob) -> Created:
     """Insert a job; it is durable when this returns.
 
-    The same idempotency key gives the same job, however many callers race.
+    The same idempotency key gives the same job, also to callers that race.
 
     Raises:
         IdempotencyMismatch: the key was used with another request.
@@ -91,7 +91,7 @@ def create_job(database: Database, new: NewJob) -> Created:
 def find_created(
     database: Database, tenant_id: str, idem_key: str | None, idem_hash: str | None
 ) -> Job | None:
-    """The job that this very request made before, whatever became of its input since.
+    """The job that the same request made before, even where its input is gone by now.
 
     Raises:
         IdempotencyMismatch: the key was used with another request.
@@ -186,13 +186,13 @@ def request_stop(database: Database, tenant_id: str, job_id: str) -> Job:
 
 
 def pause(database: Database, tenant_id: str, job_id: str) -> Job:
-    """Let no chunk of a job be claimed until `resume`. Those in flight run to their commit.
+    """Let no chunk of a job be claimed until `resume`. Leased chunks run to their commit.
 
-    Its planning goes on, and so does its completion window. Pausing it again changes nothing.
+    Planning goes on, and so does the completion window. Pausing it again changes nothing.
 
     Raises:
         NotFound: the tenant has no such job.
-        StateConflict: the job has no work left to hold back, or is asked to stop.
+        StateConflict: the job has no chunks left to run, or is to stop.
     """
     paused = func.coalesce(col(Job.paused_at), now_sql())
     return _set_paused(database, tenant_id, job_id, paused, "paused")

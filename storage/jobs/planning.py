@@ -1,22 +1,19 @@
-"""The planner's lease on a job, and the one transaction that ends it.
-
-A lease on a job is an owner, an expiry and an epoch that grows with every claim. Whoever writes
-must name its epoch, so a planner that was away too long can change nothing.
-"""
+"""The planner's lease on a job, and the one transaction that ends it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, or_, select, update
+from sqlalchemy import ColumnElement, insert
 from sqlmodel import Session, col
 
 from storage.database.connection import Database, now_sql
-from storage.database.states import JobState, StopReason
+from storage.database.states import JobState
 from storage.database.tables import Chunk, Job
 from storage.errors import PlanInvalid
 from storage.ids import new_id
-from storage.jobs.transitions import RenewResult, advance_job, first_row, lost
+from storage.jobs.job_leases import claim_job, held, release_job, renew_job
+from storage.jobs.transitions import RenewResult, advance_job, lost
 from storage.registry import files
 from storage.registry.files import NewFile
 
@@ -71,8 +68,8 @@ def claim_plan(
 ) -> Job | None:
     """Lease the next job to plan (or ``job_id`` alone); its ``plan_epoch`` is now the caller's.
 
-    ``attempts`` counts the claims that ended without a word: a planner that finds it large should
-    fail the job rather than die of it once more.
+    ``attempts`` counts the claims since the last one that was committed or released. Where it is
+    large, earlier planners died of this job, and the caller should fail it.
     """
     return claim_job(
         database,
@@ -86,12 +83,12 @@ def claim_plan(
 
 
 def renew_plan(database: Database, job_id: str, epoch: int, *, lease_seconds: float) -> RenewResult:
-    """Keep the lease, and learn whether the job is to stop."""
+    """Renew the lease, and learn whether the job is to stop."""
     return renew_job(database, job_id, *_held(epoch), lease_seconds=lease_seconds)
 
 
 def release_plan(database: Database, job_id: str, epoch: int, *, delay: float = 0.0) -> None:
-    """Give the lease back, with nothing held against the job; claimable after ``delay`` seconds."""
+    """Give the lease back without counting an attempt; claimable after ``delay`` seconds."""
     release_job(database, job_id, *_held(epoch), delay=delay)
 
 
@@ -123,7 +120,7 @@ def commit_plan(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:
         if job is None:
             known = session.get(Job, job_id)
             if known is not None and known.in_progress_at and known.plan_epoch == epoch:
-                return known  # this very commit, whose answer was lost
+                return known  # this commit, whose reply was lost
             raise lost(session, Job, job_id)
         if plan.report is not None:
             files.add(session, plan.report)
@@ -167,81 +164,8 @@ def fail_job(database: Database, job_id: str, epoch: int, refusal: Refusal) -> J
     return database.settle(change)
 
 
-def unleased() -> ColumnElement[bool]:
-    """Jobs that nobody holds a lease on."""
-    return or_(col(Job.lease_exp).is_(None), col(Job.lease_exp) <= now_sql())
-
-
-def claim_job(
-    database: Database,
-    owner: str,
-    state: JobState,
-    *guards: ColumnElement[bool],
-    lease_seconds: float,
-    **epoch: ColumnElement[int],
-) -> Job | None:
-    """Lease the most urgent job in ``state`` that fulfils ``guards`` and nobody holds."""
-    free = (col(Job.state) == state, unleased(), *guards)
-    chosen = (
-        select(col(Job.id))
-        .where(*free)
-        .order_by(col(Job.priority).desc(), col(Job.created_at), col(Job.id))
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    with database.write() as session:
-        return first_row(
-            session,
-            update(Job)
-            .where(col(Job.id) == chosen.scalar_subquery(), *free)
-            .values(
-                lease_owner=owner,
-                lease_exp=now_sql() + lease_seconds,
-                attempts=col(Job.attempts) + 1,
-                **epoch,
-            )
-            .returning(Job),
-        )
-
-
-def renew_job(
-    database: Database, job_id: str, *held: ColumnElement[bool], lease_seconds: float
-) -> RenewResult:
-    """Push a held lease's expiry back."""
-    with database.write() as session:
-        job = first_row(
-            session,
-            update(Job)
-            .where(col(Job.id) == job_id, *held)
-            .values(lease_exp=now_sql() + lease_seconds)
-            .returning(Job),
-        )
-    if job is None:
-        return RenewResult(still_mine=False)
-    return RenewResult(True, StopReason(job.cancel) if job.cancel else None)
-
-
-def release_job(database: Database, job_id: str, *held: ColumnElement[bool], delay: float) -> None:
-    """Drop a held lease; a lease that is not held any more is left alone."""
-    with database.write() as session:
-        session.execute(
-            update(Job)
-            .where(col(Job.id) == job_id, *held)
-            .values(
-                lease_owner=None,
-                lease_exp=now_sql() + delay,
-                attempts=col(Job.attempts) - 1,
-            ),
-            execution_options={"synchronize_session": False},
-        )
-
-
 def _held(epoch: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        col(Job.state) == JobState.VALIDATING,
-        col(Job.plan_epoch) == epoch,
-        col(Job.lease_owner).is_not(None),
-    )
+    return held(JobState.VALIDATING, col(Job.plan_epoch) == epoch)
 
 
 def _check_cover(plan: Plan) -> None:

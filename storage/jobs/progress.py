@@ -1,4 +1,4 @@
-"""How far jobs are: sums over their chunks, never counters of their own."""
+"""The progress of jobs: always sums over their chunks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class JobProgress:
 
     @property
     def done(self) -> int:
-        """Lines that have their answer, good or bad."""
+        """Lines that have a result, good or bad."""
         return self.n_ok + self.n_err
 
 

@@ -1,4 +1,4 @@
-"""What the rows say has to happen next, whoever died meanwhile. Any number may run at once."""
+"""What is due by the rows alone, whoever died. Any number of reconcilers may run at once."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from storage.database.tables import Chunk, Job
 from storage.jobs.chunks import claimable, poisoned
 from storage.jobs.crashes import note_crash
 from storage.jobs.finalizing import END_STATES, END_TIMES
-from storage.jobs.planning import unleased
+from storage.jobs.job_leases import unleased
 from storage.wakeups import Wakeup
 
 RECONCILE_LOCK = 0x71DE_0002
@@ -29,9 +29,9 @@ MAX_WAKEUPS = 100
 
 
 def reconcile(database: Database, *, max_crashes: int) -> list[Wakeup]:
-    """Settle everything that is due, in one transaction; the wake-ups to send now.
+    """Do everything that is due, in one transaction; returns the wake-ups to send now.
 
-    Where another reconciler is at work this moment (PostgreSQL), its work is left to it.
+    Does nothing while another reconciler runs (PostgreSQL).
     """
     with database.write() as session:
         if not _sole(database, session):
@@ -45,16 +45,16 @@ def reconcile(database: Database, *, max_crashes: int) -> list[Wakeup]:
 
 
 def due(database: Database, *, max_crashes: int) -> list[Wakeup]:
-    """What waits to be done now: a look, with nothing settled."""
+    """The wake-ups for what waits now; nothing is changed."""
     with database.read() as session:
         return _wakeups(session, max_crashes)
 
 
 def reclaim_embedded(database: Database) -> None:
-    """Take every lease back at once: whoever held one died with the last process.
+    """Take every lease back at once: their owners ended with the last process.
 
-    Only for a home whose exclusive lock the caller holds. Each leased chunk counts a crash, since
-    one of them may be what ended that process.
+    Only for a home whose lock the caller holds. Each leased chunk counts a crash, since one of them
+    may have ended that process.
     """
     with database.write() as session:
         while _give_back(session, wait=False):
@@ -83,7 +83,7 @@ def stop_broken_job(database: Database, job_id: str, errors: Sequence[dict[str, 
 
 
 def _sole(database: Database, session: Session) -> bool:
-    """SQLite has one writer anyway; on PostgreSQL two reconcilers would wait for each other."""
+    """Whether no other reconciler runs: on PostgreSQL two would wait for each other."""
     if database.dialect == "sqlite":
         return True
     lock = text("SELECT pg_try_advisory_xact_lock(:key)")
@@ -118,7 +118,7 @@ def _expire_jobs(session: Session) -> None:
 
 
 def _end_unplanned_jobs(session: Session) -> None:
-    """A job that stops before it has a plan has no lines to account for."""
+    """A job that stops before it is planned has no lines to account for, so it ends here."""
     for reason in StopReason:
         state = END_STATES[reason]
         check_transition(JobState.VALIDATING, state)
@@ -151,7 +151,7 @@ def _cancel_chunks(session: Session) -> None:
 
 
 def _begin_finalizing(session: Session) -> None:
-    """Once no chunk of a job is live none can become so: chunks are made from live ones only."""
+    """Jobs without a live chunk are ready: new chunks are only made from live ones."""
     check_transition(JobState.RUNNING, JobState.FINALIZING)
     live = exists().where(col(Chunk.job_id) == col(Job.id), col(Chunk.state).in_(LIVE_CHUNK_STATES))
     _update(

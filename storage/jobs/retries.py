@@ -1,4 +1,4 @@
-"""Who may run a batch's failed lines again, and on what."""
+"""Whether a batch's failed lines can be run again, and from which files."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from storage.registry import files
 
 @dataclass(frozen=True, slots=True)
 class Retryable:
-    """An ended job, its error file, and its input, of which the failed lines are read once more."""
+    """An ended job, its error file, and its input file, from which the failed lines are read."""
 
     job: Job
     error_file: File
@@ -20,7 +20,7 @@ class Retryable:
 
 
 def retry_source(database: Database, tenant_id: str, job_id: str) -> Retryable:
-    """What a retry of this job is made from (`storage.jobs.jobs.NewJob.retry_of`).
+    """The files that a retry of this job needs (`storage.jobs.jobs.NewJob.retry_of`).
 
     Raises:
         NotFound: the tenant has no such job.

@@ -1,4 +1,4 @@
-"""The one way a state changes: ``UPDATE … WHERE state = <expected> AND …``, or the race is lost."""
+"""How a state changes: ``UPDATE … WHERE state = <expected> AND …``; no row means a lost race."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,10 +22,10 @@ Row = TypeVar("Row", bound=SQLModel)
 
 @dataclass(frozen=True, slots=True)
 class RenewResult:
-    """The answer to a renewal.
+    """The outcome of a renewal.
 
     Attributes:
-        still_mine: whether the lease was renewed; if not, abandon the work and write nothing.
+        still_mine: whether the lease was renewed; if not, stop the work and write nothing.
         stop: set when the job is asked to end before all of its lines are done.
     """
 

@@ -1,4 +1,4 @@
-"""Which model's chunks are the most urgent: what a worker of several models goes by."""
+"""Which model's chunks are the most urgent, for workers that serve several models."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -6,12 +6,12 @@ from urllib.parse import unquote, urlsplit
 from storage.errors import ConfigurationError
 from storage.objects.base import ObjectInfo, ObjectStore, ObjectWriter, StoreProbe
 from storage.objects.local import LocalStore
-from storage.settings import Settings
+from storage.settings import StorageSettings
 
 __all__ = ["ObjectInfo", "ObjectStore", "ObjectWriter", "StoreProbe", "open_store"]
 
 
-def open_store(settings: Settings) -> ObjectStore:
+def open_store(settings: StorageSettings) -> ObjectStore:
     """The store that the settings name: ``file:///folder`` or ``s3://bucket/prefix``.
 
     Raises:

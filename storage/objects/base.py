@@ -1,4 +1,4 @@
-"""What every object store does. `storage.objects.local` and `storage.objects.s3` do it."""
+"""The interface of every object store; `storage.objects.local` and `storage.objects.s3` have it."""
 
 import hashlib
 import io
@@ -16,9 +16,9 @@ _KEY = re.compile(r"[\w%+=@~-][\w%+=@~.-]*(/[\w%+=@~-][\w%+=@~.-]*)*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object's facts. ``modified`` is seconds since the epoch on the store's clock.
+    """What is known of an object. ``modified`` is seconds since the epoch on the store's clock.
 
-    ``etag`` names this very content, for a later ``if_match``. ``sha256`` is a hex digest, or
+    ``etag`` identifies this content, for a later ``if_match``. ``sha256`` is a hex digest, or
     ``None`` where the store does not know it.
     """
 
@@ -31,14 +31,14 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoreProbe:
-    """What a store can do: honour conditional writes, and its free space where it can tell."""
+    """Whether a store honours conditional writes, and its free space where it can tell."""
 
     conditional_writes: bool
     free_bytes: int | None
 
 
 class ObjectWriter(Protocol):
-    """An object being written. Nothing of it is visible before the context exits cleanly."""
+    """An object being written. It becomes visible when the context exits cleanly."""
 
     @property
     def size(self) -> int:
@@ -56,11 +56,28 @@ class ObjectWriter(Protocol):
         """Append ``data`` and return its length."""
 
 
-class ObjectStore(Protocol):
+class ReadableStore(Protocol):
+    """Reading objects; every method may raise `ObjectStoreUnavailable` and `InvalidKey`."""
+
+    def reader(
+        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
+    ) -> AbstractContextManager[BinaryIO]:
+        """Stream bytes ``[start, end)``, cut at the object's end.
+
+        Raises:
+            ObjectNotFound: there is none.
+            ObjectChanged: its ETag is not ``if_match``.
+        """
+
+    def head(self, key: str) -> ObjectInfo:
+        """What is known of the object, or `ObjectNotFound`."""
+
+
+class ObjectStore(ReadableStore, Protocol):
     """Objects under keys like ``parts/batch_…/0-128/1.jsonl``; contents never change in place.
 
-    Conditional creation (``if_absent``) succeeds when the object that is there already holds the
-    same bytes, since a write whose answer was lost is sent again; otherwise it is `ObjectExists`.
+    A conditional write (``if_absent``) of a key that exists succeeds where the object holds the
+    same bytes, since a write whose response was lost is sent again; else it is `ObjectExists`.
     Every method may raise `ObjectStoreUnavailable`, `OutOfSpace` and `InvalidKey`.
     """
 
@@ -79,19 +96,6 @@ class ObjectStore(Protocol):
     ) -> AbstractContextManager[ObjectWriter]:
         """Write an object piece by piece in flat memory; an exception leaves nothing visible."""
 
-    def reader(
-        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
-    ) -> AbstractContextManager[BinaryIO]:
-        """Stream bytes ``[start, end)``, cut at the object's end.
-
-        Raises:
-            ObjectNotFound: there is none.
-            ObjectChanged: its ETag is not ``if_match``.
-        """
-
-    def head(self, key: str) -> ObjectInfo:
-        """The object's facts, or `ObjectNotFound`."""
-
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
 
@@ -99,7 +103,7 @@ class ObjectStore(Protocol):
         """The objects whose keys start with ``prefix``, in key order."""
 
     def sweep(self, older_than: float) -> int:
-        """Drop what writers that died left behind more than ``older_than`` seconds ago."""
+        """Delete unfinished writes older than ``older_than`` seconds; how many there were."""
 
     def probe(self) -> StoreProbe:
         """Try a conditional write, and measure free space."""
@@ -111,15 +115,15 @@ def check_key(key: str) -> None:
         raise InvalidKey(f"Not a usable object key: {key[:100]!r}.")
 
 
-def accept_same(store: ObjectStore, key: str, sha256: str) -> ObjectInfo:
+def accept_same(store: ReadableStore, key: str, sha256: str) -> ObjectInfo:
     """After a refused conditional write: the object that is there, if it holds the same bytes.
 
-    They are read: a digest in its metadata is what its writer meant to store, and stores are known
-    to keep that even of a body that never came.
+    The bytes are read. The digest in an object's metadata only says what its writer meant to store:
+    some stores keep it even where the body never arrived.
 
     Raises:
         ObjectExists: it holds others.
-        ObjectStoreUnavailable: there is none after all; the write can be tried again.
+        ObjectStoreUnavailable: the object is gone; the write can be tried again.
     """
     try:
         info = store.head(key)

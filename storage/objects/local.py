@@ -1,4 +1,4 @@
-"""Objects as files under a folder: written aside, synced, then linked into place in one step.
+"""Objects as files under a folder: written to a staging file, synced, then linked into place.
 
 A file's SHA-256 is its ETag. It is kept in an extended attribute, with the file's modification
 time, so that it travels with the file and an edit from outside is noticed. Where the file system
@@ -70,7 +70,7 @@ class LocalStore:
             writer.seal()
             writer.info = self._publish(aside, key, writer.sha256, if_absent=if_absent)
         finally:
-            with suppress(OSError):  # whatever of it matters was told by `seal`
+            with suppress(OSError):  # `seal` has raised whatever matters
                 file.close()
             aside.unlink(missing_ok=True)
 
@@ -103,7 +103,7 @@ class LocalStore:
         path = self._path(key)
         with _translated(key):
             path.unlink(missing_ok=True)
-            # Only empty folders can be removed, so a writer that just made one loses at most that.
+            # Only empty folders are removed; a writer that needs one makes it again.
             with suppress(OSError):
                 for folder in path.parents:
                     if folder == self.root:
@@ -146,7 +146,7 @@ class LocalStore:
         return self.root / key
 
     def _publish(self, aside: Path, key: str, sha256: str, *, if_absent: bool) -> ObjectInfo:
-        """Give the finished file its name, durably."""
+        """Give the finished file its name, and sync its folders."""
         path = self._path(key)
         with _translated(key):
             try:
@@ -162,14 +162,14 @@ class LocalStore:
 
 
 class LocalWriter:
-    """A `storage.objects.base.ObjectWriter` into a file that has no name in the store yet."""
+    """A `storage.objects.base.ObjectWriter` into a staging file."""
 
     def __init__(self, file: io.FileIO, key: str) -> None:
         self._file = file
         self._key = key
         self._hash = hashlib.sha256()
         self._size = 0
-        # Not a BufferedWriter: on a full disk its close() fails once more, untranslated.
+        # Not a BufferedWriter: on a full disk its close() raises again, a plain OSError.
         self._buffer = bytearray()
         self._info: ObjectInfo | None = None
 
@@ -200,12 +200,12 @@ class LocalWriter:
         return len(data)
 
     def seal(self) -> None:
-        """Everything written is on the disk, and the digest with it."""
+        """Write the rest and the digest, and sync them to the disk."""
         self._flush()
         with _translated(self._key):
             _remember(self._file.fileno(), self.sha256)
             os.fsync(self._file.fileno())
-            self._file.close()  # a network's file system may tell of its quota only now
+            self._file.close()  # a network file system may report its quota only here
 
     def _flush(self) -> None:
         with _translated(self._key), memoryview(self._buffer) as view:
@@ -234,7 +234,7 @@ class _Slice(io.RawIOBase):
 
 
 def _sha256(file: io.FileIO) -> str:
-    """The digest of an open file: the one kept with it if that is current, else computed."""
+    """The digest of an open file: the attribute's if that is current, else computed."""
     if sys.platform == "linux":
         with suppress(OSError):
             modified, _, kept = os.getxattr(file.fileno(), _ATTRIBUTE).decode().partition(":")
@@ -261,7 +261,7 @@ def _link(aside: Path, path: Path, *, if_absent: bool) -> None:
             else:
                 aside.replace(path)
         except FileNotFoundError:
-            # `delete` took the folder, empty then, between the two steps.
+            # `delete` removed the folder, then empty, between the two steps.
             if not aside.exists():
                 raise
         else:

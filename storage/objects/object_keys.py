@@ -1,4 +1,4 @@
-"""Where each object lives. Keys are built here and nowhere else, from ids alone."""
+"""The keys of all objects, built here alone and from ids alone."""
 
 from typing import Literal
 from urllib.parse import quote
@@ -13,17 +13,17 @@ def upload(tenant_id: str, file_id: str) -> str:
 
 
 def plan(job_id: str, epoch: int, a: int, b: int) -> str:
-    """The planned lines ``[a, b)``, written by the planner that holds ``epoch``."""
+    """The plan file of lines ``[a, b)``, written by the planner of this epoch."""
     return f"{plans(job_id)}{epoch}/{a}-{b}.arrow"
 
 
 def plans(job_id: str) -> str:
-    """The prefix of all of a job's plans."""
+    """The prefix of all of a job's plan files."""
     return f"plans/{job_id}/"
 
 
 def part(job_id: str, a: int, b: int, attempt: int) -> str:
-    """The results of lines ``[a, b)`` by one attempt; another attempt never shares its key."""
+    """The results of lines ``[a, b)`` by one attempt; each attempt has a key of its own."""
     return f"{parts(job_id)}{a}-{b}/{attempt}.jsonl"
 
 
@@ -33,7 +33,7 @@ def parts(job_id: str) -> str:
 
 
 def result(job_id: str, epoch: int, kind: ResultKind) -> str:
-    """A result file, written by the finalizer (or planner: reports) that holds ``epoch``."""
+    """A result file, written by the finalizer of this epoch; a report, by the planner of it."""
     return f"{results(job_id)}{epoch}/{kind}.jsonl"
 
 

@@ -1,8 +1,8 @@
-"""Answers of S3 whose head was cut off are no answers.
+"""Refuse responses of S3 whose head was cut off.
 
-Python's ``http.client`` takes the end of a connection for the end of an answer's head. What was cut
-inside a header then counts as that header: half an ETag as the whole one, ``Content-Length: 12`` of
-1234. For a HEAD, or a PUT, nothing after it would tell.
+Python's ``http.client`` takes the end of a connection for the end of a response's head. A header
+that was cut in the middle is then read as it stands: half an ETag, or ``Content-Length: 12`` in
+place of 1234. After a HEAD or a PUT no body follows that would show it.
 """
 
 from http.client import HTTPResponse, IncompleteRead
@@ -14,7 +14,7 @@ _END_OF_HEAD = (b"\r\n", b"\n")
 
 
 class _LastLine:
-    """A stream that remembers the last line that was read of it."""
+    """A stream that remembers the last line read from it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -29,11 +29,11 @@ class _LastLine:
 
 
 class WholeResponse(HTTPResponse):
-    """An answer whose head ends in an empty line.
+    """A response whose head must end in an empty line.
 
     Raises:
-        IncompleteRead: from `begin`, where it does not; the request is then sent again as after
-            any connection that broke.
+        IncompleteRead: from `begin`, where it does not; the request is then sent again, as after
+            any broken connection.
     """
 
     def begin(self) -> None:
@@ -49,6 +49,6 @@ class WholeResponse(HTTPResponse):
 
 
 def require_whole_heads() -> None:
-    """Have every S3 connection of this process refuse answers whose head was cut off."""
+    """Have every S3 connection of this process refuse responses whose head was cut off."""
     for connection in (AWSHTTPConnection, AWSHTTPSConnection):
         connection.response_class = WholeResponse  # type: ignore[assignment]

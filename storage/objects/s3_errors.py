@@ -1,4 +1,4 @@
-"""botocore's errors, translated once, by table."""
+"""From botocore's errors to those of storage, by one table."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from storage.errors import (
 
 
 class Refused(ObjectExists):
-    """A write found something else in its place, perhaps its own earlier try."""
+    """A conditional write found an object there, perhaps from its own earlier try."""
 
 
 _BY_CODE: Mapping[str, type[StorageError]] = {
@@ -39,7 +39,7 @@ _BY_CODE: Mapping[str, type[StorageError]] = {
     "403": ConfigurationError,
     "PreconditionFailed": Refused,
     "412": Refused,
-    # A completion sent again after its answer was lost: the object is there, or the upload is gone.
+    # A completion sent again after its response was lost: the upload is gone by then.
     "NoSuchUpload": Refused,
     # Another conditional write of the same key is under way; S3 says to try again.
     "ConditionalRequestConflict": ObjectStoreUnavailable,
@@ -61,7 +61,7 @@ def code_of(error: ClientError) -> str:
 
 @contextmanager
 def translated(key: str, *, reading: bool = False) -> Iterator[None]:
-    """Raise this floor's errors instead of botocore's; ``key`` is for the message."""
+    """Raise errors of storage instead of botocore's; ``key`` is for the message."""
     try:
         yield
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""Rows of files. A deleted or expired one is gone for every reader; its row stays."""
+"""Rows of files. No reader finds a deleted or expired one, though its row stays."""
 
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -111,10 +111,10 @@ def list_files(
 
 
 def soft_delete(database: Database, tenant_id: str, file_id: str) -> File:
-    """Take a file from its tenant, and return it so that the caller can delete the object.
+    """Mark a file as deleted, and return it so that the caller can delete the object.
 
     Raises:
-        NotFound: there is none, or no more.
+        NotFound: the tenant has no such file.
     """
     with database.write() as session:
         file = session.scalars(
@@ -129,10 +129,10 @@ def soft_delete(database: Database, tenant_id: str, file_id: str) -> File:
 
 
 def overdue(database: Database, *, after: str = "", limit: int = 100) -> list[File]:
-    """Files past their time whose objects are not deleted yet, by id from the one after ``after``.
+    """Expired files whose objects are not deleted yet, by id, after the id ``after``.
 
-    No reader sees them any more. Their objects go first and `mark_expired` comes then, so that an
-    object which cannot be deleted is found again.
+    Delete the object first and call `mark_expired` then, so that an object that cannot be deleted
+    now is found again.
     """
     query = (
         select(File)
@@ -147,7 +147,7 @@ def overdue(database: Database, *, after: str = "", limit: int = 100) -> list[Fi
 
 
 def mark_expired(database: Database, file_id: str) -> None:
-    """A file past its time has no object any more."""
+    """Note that an expired file's object is deleted."""
     with database.write() as session:
         session.execute(
             update(File)

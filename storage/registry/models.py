@@ -1,4 +1,4 @@
-"""Rows of models: what a job's lines may name."""
+"""Rows of models, which a job's lines may name."""
 
 from sqlalchemy import delete, select
 from sqlmodel import col
@@ -29,7 +29,7 @@ def ensure_default(database: Database, name: str, source: str | None = None) -> 
 
 
 def remove(database: Database, name: str) -> None:
-    """Forget a model, or `NotFound`. Jobs that are planned already still run."""
+    """Delete a model's row, or `NotFound`. Jobs that are planned already still run."""
     with database.write() as session:
         gone = session.scalars(
             delete(Model).where(col(Model.name) == name).returning(col(Model.name))

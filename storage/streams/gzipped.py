@@ -1,7 +1,7 @@
-"""Gzip as a stream: told by its first bytes, decoded in flat memory, never past a limit.
+"""Gzip as a stream: recognized by its first bytes, decoded in constant memory, up to a limit.
 
-The limit counts decoded bytes; beside it a bomb is known by its ratio. A good input that repeats
-one long prompt on every line reaches about 130 to 1, and zeros reach DEFLATE's 1,032 to 1.
+The limit counts decoded bytes. A decompression bomb is also refused by its ratio: a good input that
+repeats one long prompt on every line reaches about 130 to 1, zeros reach DEFLATE's 1,032 to 1.
 """
 
 import io
@@ -13,12 +13,12 @@ from storage.errors import DamagedData, DecodedTooLarge
 MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 18
 MOST_TIMES = 500
-ANY_RATIO_BYTES = 64 << 20  # this much may come of however little
+ANY_RATIO_BYTES = 64 << 20  # no ratio is checked before so much is decoded
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header and checksum
 
 
 def decoded(stream: BinaryIO, *, max_bytes: int) -> BinaryIO:
-    """What ``stream`` holds: its content unpacked if that is gzip, else as it is.
+    """The content of ``stream``: decoded if it is gzip, else as it is.
 
     Reading may raise `DecodedTooLarge` and `DamagedData`, and what ``stream`` raises. The caller
     closes ``stream``.
@@ -47,7 +47,7 @@ class _Joined(io.RawIOBase):
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of one gzip member or several, one behind the other, zeros allowed behind."""
+    """The content of one or more gzip members; zeros may follow each of them."""
 
     def __init__(self, head: bytes, stream: BinaryIO, max_bytes: int) -> None:
         self._stream = stream

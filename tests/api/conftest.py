@@ -21,10 +21,11 @@ from storage.jobs import chunks, finalizing, planning
 from storage.jobs.chunks import Counts
 from storage.jobs.finalizing import Results
 from storage.jobs.reconcile import reconcile
-from storage.objects import ObjectStore, object_keys, open_store
+from storage.objects import ObjectStore, object_keys
 from storage.objects.object_keys import ResultKind
 from storage.registry.files import NewFile
 from storage.settings import Settings
+from storage.stores import Stores
 from storage.wakeups import Wakeups, celery_app
 
 
@@ -52,11 +53,11 @@ class Service:
 @contextmanager
 def serve(settings: Settings) -> Iterator[Service]:
     """Run a service in a thread."""
-    database = Database(settings.resolved_database_url)
+    stores = Stores.open(settings.storage)
+    database, store = stores.database, stores.objects
     database.migrate()
-    store = open_store(settings)
-    wakeups = Wakeups(celery_app(settings))
-    app = create_app(settings, database=database, store=store, wakeups=wakeups)
+    wakeups = Wakeups(celery_app(settings.storage))
+    app = create_app(settings.api, stores=stores, wakeups=wakeups)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -72,7 +73,7 @@ def serve(settings: Settings) -> Iterator[Service]:
     finally:
         server.should_exit = True
         thread.join(20)
-        database.close()
+        stores.close()
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def workers(service: Service) -> Workers:
     return Workers(service)
 
 
-def local_settings(home: Path, **values: object) -> Settings:
-    return Settings.model_validate({"home": home, **values})
+def local_settings(home: Path, **values: Any) -> Settings:
+    return Settings.load(home=home, **values)
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,7 @@ def test_an_incomplete_form_leaves_nothing(
     assert set(error) == {"message", "type", "param", "code"}
     assert error["param"] == (param or "expires_after")
     assert stored(service) == before
-    assert not list((service.settings.home / "objects" / ".staging").iterdir())
+    assert not list((service.settings.storage.home / "objects" / ".staging").iterdir())
 
 
 def test_two_files_in_a_form(http: httpx.Client) -> None:
@@ -167,7 +167,7 @@ def test_a_file_above_the_cap(serve_with: Callable[..., Any]) -> None:
         upload(client, b"x" * 3_000_001)
     assert (caught.value.status_code, caught.value.code) == (413, "file_too_large")
     assert len(stored(service)) == 1
-    assert not list((service.settings.home / "objects" / ".staging").iterdir())
+    assert not list((service.settings.storage.home / "objects" / ".staging").iterdir())
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(http: httpx.Client, service: Any) -> None:
@@ -192,7 +192,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(http: httpx.Client, service: A
             content=body(),
             headers={"content-type": "multipart/form-data; boundary=b"},
         )
-    staging = service.settings.home / "objects" / ".staging"
+    staging = service.settings.storage.home / "objects" / ".staging"
     wait_until(lambda: not list(staging.iterdir()))
     assert stored(service) == before
 
@@ -203,7 +203,7 @@ def test_a_download_that_breaks_off_closes_its_file(
 ) -> None:
     # More than the sockets between the two can hold.
     made = upload(client, b"x" * 60_000_000)
-    path = service.settings.home / "objects" / object_keys.upload(DEFAULT_TENANT, made.id)
+    path = service.settings.storage.home / "objects" / object_keys.upload(DEFAULT_TENANT, made.id)
 
     def is_open() -> bool:
         return any(

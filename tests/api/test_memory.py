@@ -21,19 +21,17 @@ import socket, sys
 import uvicorn
 from pathlib import Path
 from api.app import create_app
-from storage.database.connection import Database
-from storage.objects import open_store
 from storage.settings import Settings
+from storage.stores import Stores
 from storage.wakeups import Wakeups, celery_app
 
-settings = Settings(home=Path(sys.argv[1]))
-database = Database(settings.resolved_database_url)
-database.migrate()
+settings = Settings.load(home=Path(sys.argv[1]))
+stores = Stores.open(settings.storage)
+stores.database.migrate()
 app = create_app(
-    settings,
-    database=database,
-    store=open_store(settings),
-    wakeups=Wakeups(celery_app(settings)),
+    settings.api,
+    stores=stores,
+    wakeups=Wakeups(celery_app(settings.storage)),
 )
 listener = socket.create_server(("127.0.0.1", 0))
 print("port", listener.getsockname()[1], flush=True)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from api.errors import ApiError
-from api.multipart import PartBegin, PartData, PartEnd, read_events
+from api.multipart import FieldBegin, FieldData, FieldEnd, read_events
 
 BOUNDARY = "----boundary"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -20,21 +20,21 @@ def form(*parts: tuple[str, bytes]) -> bytes:
 
 def parse(
     body: bytes, step: int, content_type: str = CONTENT_TYPE
-) -> list[tuple[PartBegin, bytes]]:
+) -> list[tuple[FieldBegin, bytes]]:
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(body), step):
             yield body[start : start + step]
 
-    async def collect() -> list[tuple[PartBegin, bytes]]:
-        parts: list[tuple[PartBegin, bytes]] = []
+    async def collect() -> list[tuple[FieldBegin, bytes]]:
+        parts: list[tuple[FieldBegin, bytes]] = []
         begin, data = None, b""
         async for event in read_events(content_type, pieces()):
             match event:
-                case PartBegin():
+                case FieldBegin():
                     begin, data = event, b""
-                case PartData(piece):
+                case FieldData(piece):
                     data += piece
-                case PartEnd():
+                case FieldEnd():
                     assert begin is not None
                     parts.append((begin, data))
         return parts
@@ -47,13 +47,13 @@ def test_any_cut_of_the_body_gives_the_same_parts(step: int) -> None:
     tricky = f"\r\n--{BOUNDARY[:-1]}\r\n--\r\n\r".encode() * 3 + bytes(range(256))
     body = form(('name="purpose"', b"batch"), ('name="file"; filename="größe.jsonl"', tricky))
     assert parse(body, step) == [
-        (PartBegin("purpose", None), b"batch"),
-        (PartBegin("file", "größe.jsonl"), tricky),
+        (FieldBegin("purpose", None), b"batch"),
+        (FieldBegin("file", "größe.jsonl"), tricky),
     ]
 
 
 def test_an_empty_part_is_a_part() -> None:
-    assert parse(form(('name="file"; filename="a"', b"")), 10) == [(PartBegin("file", "a"), b"")]
+    assert parse(form(('name="file"; filename="a"', b"")), 10) == [(FieldBegin("file", "a"), b"")]
 
 
 @pytest.mark.parametrize("cut", [3, 5, 30])

@@ -24,7 +24,7 @@ def test_an_upload_to_a_full_disk(disk: Disk, serve_with: Callable[..., Any]) ->
         client.files.create(file=("large", b"x" * 4_000_000), purpose="batch")
     assert caught.value.status_code == 507
     assert "out of storage space" in caught.value.message
-    assert not list((service.settings.home / "objects" / ".staging").iterdir())
+    assert not list((service.settings.storage.home / "objects" / ".staging").iterdir())
     assert [file.filename for file in client.files.list()] == ["first"], "reading goes on"
     disk.free()
     made = client.files.create(file=("large", b"x" * 4_000_000), purpose="batch")

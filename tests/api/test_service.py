@@ -14,11 +14,10 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.auth import check_bind, find_tenant, is_loopback
-from storage.database.connection import Database
 from storage.errors import ConfigurationError, ObjectStoreUnavailable, OutOfSpace, StorageError
-from storage.objects import open_store
 from storage.registry import models
 from storage.settings import Settings
+from storage.stores import Stores
 from storage.wakeups import Wakeups, celery_app
 
 KEYS = ("message", "type", "param", "code")
@@ -64,13 +63,11 @@ def test_no_other_site_may_read_it(http: httpx.Client) -> None:
 
 
 def make_app(home: Path, **values: Any) -> Any:
-    settings = Settings.model_validate({"home": home, **values})
-    database = Database(settings.resolved_database_url)
+    settings = Settings.load(home=home, **values)
     return create_app(
-        settings,
-        database=database,
-        store=open_store(settings),
-        wakeups=Wakeups(celery_app(settings)),
+        settings.api,
+        stores=Stores.open(settings.storage),
+        wakeups=Wakeups(celery_app(settings.storage)),
     )
 
 
@@ -230,14 +227,14 @@ def test_find_tenant() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
 def test_loopback_needs_no_key(host: str, tmp_path: Path) -> None:
     assert is_loopback(host)
-    check_bind(host, Settings.model_validate({"home": tmp_path}))
+    check_bind(host, Settings.load(home=tmp_path).api)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
 def test_other_addresses_do(host: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="TIDEMILL_API_KEYS"):
-        check_bind(host, Settings.model_validate({"home": tmp_path}))
-    check_bind(host, Settings.model_validate({"home": tmp_path, "api_keys": "k"}))
+        check_bind(host, Settings.load(home=tmp_path).api)
+    check_bind(host, Settings.load(home=tmp_path, api_keys="k").api)
 
 
 def test_the_description(http: httpx.Client) -> None:

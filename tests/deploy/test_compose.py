@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from stack.topology import Stack
-from storage.settings import Settings
+from storage.settings import NAMES, Settings
 from tidemill.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -73,9 +73,7 @@ def test_the_commands_are_understood(name: str) -> None:
 def test_the_settings_are_those_of_the_stack(name: str, stack: Stack) -> None:
     environment: dict[str, str] = OURS[name]["environment"]
     assert environment.keys() - CONTAINER_SETTINGS == stack.environment.keys()
-    assert {key.removeprefix("TIDEMILL_").lower() for key in environment} <= set(
-        Settings.model_fields
-    )
+    assert {key.removeprefix("TIDEMILL_").lower() for key in environment} <= NAMES
     same = ("S3_REGION", "S3_ADDRESSING_STYLE", "S3_ACCESS_KEY_ID", "OBJECT_STORE_URL")
     for key in (f"TIDEMILL_{name}" for name in same):
         assert environment[key] == stack.environment[key]
@@ -87,10 +85,11 @@ def test_the_settings_are_valid_once_the_secrets_are_filled_in(name: str) -> Non
         key.removeprefix("TIDEMILL_").lower(): VARIABLE.sub("s3cr3t", str(value))
         for key, value in OURS[name]["environment"].items()
     }
-    settings = Settings(_env_file=None, **filled)
-    assert not settings.embedded
-    assert settings.keys_by_secret == {"s3cr3t": "default"}
-    hosts = f"{settings.database_url} {settings.broker_url} {settings.s3_endpoint_url}"
+    settings = Settings.load(env_file=None, **filled)
+    assert not settings.storage.embedded
+    assert settings.api.keys_by_secret == {"s3cr3t": "default"}
+    kept = settings.storage
+    hosts = f"{kept.database_url} {kept.broker_url} {kept.s3_endpoint_url}"
     assert set(re.findall(r"(?:@|http://)(\w+):", hosts)) <= SERVICES.keys()
 
 
@@ -114,7 +113,7 @@ def test_the_object_store_runs_as_it_does_in_the_stack(stack: Stack) -> None:
 
 def test_a_worker_is_given_the_time_that_its_drain_takes() -> None:
     grace = OURS["worker"]["stop_grace_period"]
-    assert int(grace.removesuffix("s")) > Settings(_env_file=None).drain_seconds + 10
+    assert int(grace.removesuffix("s")) > Settings.load(env_file=None).worker.drain_seconds + 10
 
 
 def test_only_the_api_is_published_and_only_here() -> None:

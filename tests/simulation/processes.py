@@ -100,7 +100,7 @@ class Worker:
             database=parts.database,
             store=parts.store,
             wakeups=parts.wakeups,  # type: ignore[arg-type] # of the same shape
-            engines=Engines(parts.settings, lambda config: Echo(scheduler, parts.points)),
+            engines=Engines(parts.settings.engine, lambda config: Echo(scheduler, parts.points)),
             load_text_model=text_model,
             owner=self.name,
             leaving=Event(scheduler),  # type: ignore[arg-type]
@@ -150,7 +150,7 @@ class Worker:
             tick(self.context)
 
     def _prepare(self) -> None:
-        limit = self.context.settings.max_crashes
+        limit = self.context.settings.worker.max_crashes
         for wakeup in due(self.context.database, max_crashes=limit):
             if self.context.leaving.is_set():
                 return
@@ -167,8 +167,8 @@ class Worker:
 
 def settings(scenario: Scenario, *, newer: bool = False) -> Settings:
     """A worker's settings; nothing comes from the environment but what no run depends on."""
-    return Settings(
-        _env_file=None,
+    return Settings.load(
+        env_file=None,
         home=Path("/nonexistent"),
         broker_url="redis://nowhere",
         lease_seconds=45.0,

@@ -124,7 +124,7 @@ class World:
         self.rows = Rows(
             database.connection,
             self.scheduler,
-            configured.lease_seconds,
+            configured.worker.lease_seconds,
             self.fail,
             lambda chunk: self.results.done(chunk),
             lambda job: self.results.ended(job),

@@ -25,7 +25,7 @@ from storage.objects import ObjectStore, open_store
 from storage.objects.local import LocalStore
 from storage.registry import files
 from storage.registry.files import NewFile
-from storage.settings import Settings
+from storage.settings import StorageSettings
 
 PART_BYTES = 5 * 1024 * 1024
 
@@ -44,7 +44,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of this session, migrated."""
     server = Postgres(tmp_path_factory.mktemp("postgres")).start()
     try:
-        url = Settings(**server.settings).resolved_database_url
+        url = StorageSettings.model_validate(server.settings).resolved_database_url
         database = Database(url)
         database.migrate()
         database.close()
@@ -54,11 +54,11 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSettings]:
     """A SeaweedFS server of this session, with one bucket."""
     server = Seaweed(tmp_path_factory.mktemp("seaweedfs")).start()
     try:
-        yield Settings(**server.settings, s3_part_bytes=PART_BYTES)
+        yield StorageSettings.model_validate(server.settings | {"s3_part_bytes": PART_BYTES})
     finally:
         server.kill()
 
@@ -111,7 +111,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """An empty object store; on S3 with the smallest parts allowed."""
     if request.param == "folder":
         return LocalStore(tmp_path / "objects")
-    settings: Settings = request.getfixturevalue("s3_settings")
+    settings: StorageSettings = request.getfixturevalue("s3_settings")
     place = f"{settings.object_store_url}/{uuid4().hex}"
     return open_store(settings.model_copy(update={"object_store_url": place}))
 

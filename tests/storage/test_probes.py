@@ -18,7 +18,8 @@ from storage.objects import ObjectStore
 from storage.objects.base import StoreProbe
 from storage.objects.local import LocalStore
 from storage.probes import look_at_clock, look_at_store, probe_at_start
-from storage.settings import Settings
+from storage.settings import StorageSettings
+from storage.stores import Stores
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -36,7 +37,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def _probe(database: Database, store: ObjectStore, home: Path) -> list[dict[str, Any]]:
     """What is logged; the store is looked at in a thread, which has ended by then."""
     with structlog.testing.capture_logs() as logs:
-        probe_at_start(Settings(home=home), database, store)
+        probe_at_start(StorageSettings(home=home), Stores(database, store))
         for thread in threading.enumerate():
             if thread.name == "probe":
                 thread.join(10)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from storage.settings import Settings
+from storage.settings import StorageSettings
 from storage.wakeups import CONTROL_QUEUE, Wakeup, Wakeups, celery_app, model_queue
 
 
@@ -18,7 +18,7 @@ def test_wakeups_name_their_task_queue_and_arguments() -> None:
 
 
 def test_a_wakeup_arrives_as_json_on_its_queue() -> None:
-    app = celery_app(Settings(broker_url="memory://"))
+    app = celery_app(StorageSettings(broker_url="memory://"))
     Wakeups(app).send(Wakeup.drain("smollm2"))
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue(model_queue("smollm2"))
@@ -33,7 +33,7 @@ def test_a_wakeup_arrives_as_json_on_its_queue() -> None:
 def test_a_broker_that_is_down_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    wakeups = Wakeups(celery_app(Settings(broker_url=f"redis://127.0.0.1:{port}/0")))
+    wakeups = Wakeups(celery_app(StorageSettings(broker_url=f"redis://127.0.0.1:{port}/0")))
     begin = time.monotonic()
     wakeups.send(Wakeup.plan("batch_1"))
     assert time.monotonic() - begin < 10
@@ -41,7 +41,7 @@ def test_a_broker_that_is_down_is_no_error(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_lost_messages_are_meant_to_be_lost() -> None:
-    conf = celery_app(Settings(broker_url="redis://127.0.0.1/0")).conf
+    conf = celery_app(StorageSettings(broker_url="redis://127.0.0.1/0")).conf
     assert conf.task_acks_late is False
     assert conf.task_ignore_result is True
     assert conf.worker_prefetch_multiplier == 1

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
-from storage.database.connection import Database
-from storage.objects import open_store
 from storage.settings import Settings
+from storage.stores import Stores
 from storage.wakeups import Wakeups, celery_app
 from tidemill.client import Client
 from tidemill.serve.server import ServerThread, listen, url_of
@@ -18,18 +17,14 @@ from tidemill.serve.server import ServerThread, listen, url_of
 def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A live API, keyed with ``secret``, over SQLite and a folder."""
     home: Path = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, api_keys="secret", _env_file=None)
-    database = Database(settings.resolved_database_url)
-    database.migrate()
-    app = create_app(
-        settings,
-        database=database,
-        store=open_store(settings),
-        wakeups=Wakeups(celery_app(settings)),
-    )
+    settings = Settings.load(home=home, api_keys="secret", env_file=None)
+    stores = Stores.open(settings.storage)
+    stores.database.migrate()
+    wakeups = Wakeups(celery_app(settings.storage))
+    app = create_app(settings.api, stores=stores, wakeups=wakeups)
     with listen("127.0.0.1", 0) as listener, ServerThread(app, listener):
         yield url_of(listener)
-    database.close()
+    stores.close()
 
 
 @pytest.fixture

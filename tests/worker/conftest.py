@@ -176,7 +176,7 @@ class Bench:
         with database.write() as session:  # no test waits for a back-off
             session.execute(update(Chunk).values(not_before=0.0))
         bury_poison(self.worker)
-        for wakeup in reconcile(database, max_crashes=settings.max_crashes):
+        for wakeup in reconcile(database, max_crashes=settings.worker.max_crashes):
             match wakeup.task:
                 case "tidemill.plan":
                     plan_job(self.worker, *wakeup.args)
@@ -247,8 +247,8 @@ def make_bench(tmp_path: Path, template: bytes) -> Iterator[Callable[..., Bench]
         path = tmp_path / "tidemill.db"
         if not path.exists():
             path.write_bytes(template)
-        settings = Settings(home=tmp_path, **changes)
-        database = Database(settings.resolved_database_url)
+        settings = Settings.load(home=tmp_path, **changes)
+        database = Database(settings.storage.resolved_database_url)
         opened.append(database)
         model_rows.ensure_default(database, "smollm2", "words")
         lab = EngineLab()
@@ -257,8 +257,8 @@ def make_bench(tmp_path: Path, template: bytes) -> Iterator[Callable[..., Bench]
             settings=settings,
             database=database,
             store=LocalStore(tmp_path / "objects"),
-            wakeups=Wakeups(celery_app(settings)),
-            engines=Engines(settings, lab.make, metrics=metrics),
+            wakeups=Wakeups(celery_app(settings.storage)),
+            engines=Engines(settings.engine, lab.make, metrics=metrics),
             metrics=metrics,
             load_text_model=word_model,
         )

@@ -61,7 +61,7 @@ def test_an_engine_that_dies_is_counted(bench: Any, line: Line) -> None:
     bench.finish(job_id)
     value = bench.worker.metrics.registry.get_sample_value
     deaths = value("tidemill_engine_deaths_total", {"model": "smollm2"})
-    assert deaths == bench.worker.settings.max_crashes
+    assert deaths == bench.worker.settings.worker.max_crashes
     assert value("tidemill_chunks_total", {"model": "smollm2", "outcome": "crashed"}) == deaths
 
 

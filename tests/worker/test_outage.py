@@ -40,15 +40,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 @pytest.fixture
 def settings(postgres: Postgres, tmp_path: Path) -> Settings:
     # No broker anywhere: a worker that waited for one would never begin.
-    return Settings(home=tmp_path, database_url=postgres.url, broker_url="redis://127.0.0.1:1/0")
+    return Settings.load(
+        home=tmp_path, database_url=postgres.url, broker_url="redis://127.0.0.1:1/0"
+    )
 
 
 @pytest.fixture
 def worker(settings: Settings, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     variables = {
-        "TIDEMILL_HOME": str(settings.home),
-        "TIDEMILL_DATABASE_URL": settings.database_url,
-        "TIDEMILL_BROKER_URL": settings.broker_url,
+        "TIDEMILL_HOME": str(settings.storage.home),
+        "TIDEMILL_DATABASE_URL": settings.storage.database_url,
+        "TIDEMILL_BROKER_URL": settings.storage.broker_url,
     }
     with (tmp_path / "worker.log").open("w") as log:
         process = subprocess.Popen(
@@ -67,10 +69,10 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator["subprocess.Popen[str
 
 def _create(settings: Settings) -> str:
     """A job of bad lines alone: it goes all the way, and needs no engine."""
-    database = Database(settings.resolved_database_url)
+    database = Database(settings.storage.resolved_database_url)
     file_id = new_id("file")
     key = object_keys.upload("default", file_id)
-    info = open_store(settings).put(key, b"{\n[")
+    info = open_store(settings.storage).put(key, b"{\n[")
     file = files.insert(database, NewFile(file_id, "default", "batch", "in", 3, key, info.etag, ""))
     new = NewJob(
         "default", "/v1/completions", "24h", 86_400.0, file, options={"on_invalid": "skip"}
@@ -94,7 +96,7 @@ def _within(reached: Callable[[], bool], seconds: float) -> float:
 
 def _ended(settings: Settings, job_id: str) -> Callable[[], bool]:
     def look() -> bool:
-        database = Database(settings.resolved_database_url)
+        database = Database(settings.storage.resolved_database_url)
         try:
             return jobs.load(database, job_id).state in TERMINAL_JOB_STATES
         finally:
@@ -105,7 +107,7 @@ def _ended(settings: Settings, job_id: str) -> Callable[[], bool]:
 
 def _begun(settings: Settings, job_id: str) -> Callable[[], bool]:
     def look() -> bool:
-        database = Database(settings.resolved_database_url)
+        database = Database(settings.storage.resolved_database_url)
         try:
             return jobs.load(database, job_id).plan_epoch > 0
         finally:

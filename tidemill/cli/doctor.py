@@ -16,10 +16,13 @@ def doctor(home: options.Home = None, as_json: options.Json = False) -> None:
         tidemill doctor --json | jq '.[] | select(.ok | not)'
     """
     from tidemill.cli.render import print_json, print_table
-    from tidemill.run.session import settings_for
+    from tidemill.run.session import quiet_level, settings_for
     from tidemill.serve.doctor import run_checks
+    from tidemill.serve.logs import start_logs
 
-    checks = run_checks(settings_for(home))
+    settings = settings_for(home, log_level=quiet_level())
+    start_logs(settings)
+    checks = run_checks(settings)
     if as_json:
         print_json(checks)
     else:

@@ -25,11 +25,11 @@ def api(
         TIDEMILL_API_KEYS=acme:secret tidemill api --host 0.0.0.0
     """
     from tidemill.run.session import settings_for
-    from tidemill.serve.logs import configure_logs
+    from tidemill.serve.logs import start_logs
     from tidemill.serve.signals import stop_on_signals, wait_until_set
 
     settings = settings_for(None, host=host, port=port)
-    configure_logs(settings.log_level)
+    start_logs(settings)
     stop = stop_on_signals()
     from tidemill.serve.service import Service
 
@@ -81,11 +81,11 @@ def worker(
         CUDA_VISIBLE_DEVICES=1 tidemill worker --models smollm2,llama --drain-seconds 15
     """
     from tidemill.run.session import settings_for
-    from tidemill.serve.logs import configure_logs
+    from tidemill.serve.logs import start_logs
     from tidemill.serve.signals import stop_on_signals
 
     settings = settings_for(None, drain_seconds=drain_seconds)
-    configure_logs(settings.log_level)
+    start_logs(settings)
     stop = stop_on_signals()
     from tidemill.serve.processes import run_worker
 
@@ -104,11 +104,11 @@ def reconciler() -> None:
         tidemill reconciler
     """
     from tidemill.run.session import settings_for
-    from tidemill.serve.logs import configure_logs
+    from tidemill.serve.logs import start_logs
     from tidemill.serve.signals import stop_on_signals
 
     settings = settings_for(None)
-    configure_logs(settings.log_level)
+    start_logs(settings)
     stop = stop_on_signals()
     from tidemill.serve.processes import run_reconciler
 

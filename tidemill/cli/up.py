@@ -26,17 +26,17 @@ def up(
         TIDEMILL_API_KEYS=secret tidemill up --host 0.0.0.0 --port 9000 --home /data/tidemill
     """
     from tidemill.run.session import settings_for
-    from tidemill.serve.logs import configure_logs
+    from tidemill.serve.logs import start_logs
     from tidemill.serve.signals import stop_on_signals, wait_until_set
 
     settings = settings_for(home, host=host, port=port)
-    configure_logs(settings.log_level)
+    start_logs(settings)
     stop = stop_on_signals()
     from tidemill.serve.service import Service
 
     with Service(settings, stop=stop) as service:
-        where = f"keeps its data in {settings.home}"
-        if not settings.embedded:
+        where = f"keeps its data in {settings.storage.home}"
+        if not settings.storage.embedded:
             where = "leaves the work to 'tidemill worker'"
         typer.echo(f"Tidemill listens on {service.url}/v1 and {where}. Ctrl-C stops it.")
         sys.stdout.flush()

@@ -29,7 +29,7 @@ def open_input(path: Path, column: str | None, home: Path | None) -> Iterator[So
         InputError: it cannot be read, is none of the kinds, or is larger than the limits.
     """
     settings = settings_for(home)
-    limits = Limits(settings.max_line_bytes, settings.max_decoded_bytes)
+    limits = Limits(settings.api.max_line_bytes, settings.api.max_decoded_bytes)
     if path != STDIN and (path.is_file() or path.is_dir() or not path.exists()):
         with dataset_errors():
             source = open_source(path, column=column, limits=limits)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tidemill.client.client import DEFAULT_URL, Client
 from tidemill.errors import UsageError
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from storage.settings import Settings
 
 
-def settings_for(home: Path | None, **values: object) -> "Settings":
+def settings_for(home: Path | None, **values: Any) -> "Settings":
     """The settings of the environment, with what the command line gave on top."""
     from pydantic import ValidationError
 
     from storage.errors import ConfigurationError
-    from storage.settings import Settings
+    from storage.settings import Settings, variable
 
     given = {name: value for name, value in {"home": home, **values}.items() if value is not None}
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings.load(**given)
     except ValidationError as error:
         problem = error.errors()[0]
-        name = "TIDEMILL_" + "_".join(map(str, problem["loc"])).upper()
+        name = variable("_".join(map(str, problem["loc"])))
         raise ConfigurationError(f"{name}: {problem['msg']}.") from error
 
 
@@ -35,7 +35,7 @@ def connect(url: str | None, api_key: str | None, home: Path | None) -> Client:
     if url is None:
         from storage.home import read_owner
 
-        owner = read_owner(settings_for(home).home)
+        owner = read_owner(settings_for(home).storage.home)
         url = owner.url if owner and owner.url else DEFAULT_URL
     return Client(url, api_key)
 
@@ -66,26 +66,26 @@ def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
         UsageError: the settings name a broker, so the work is done by workers elsewhere.
     """
     from storage.home import read_owner
+    from tidemill.serve.logs import start_logs
 
     settings = settings_for(home, host="127.0.0.1", port=0, log_level=quiet_level())
-    if not settings.embedded:
+    start_logs(settings)
+    if not settings.storage.embedded:
         raise UsageError(
             "TIDEMILL_BROKER_URL names a broker, so the work is done by workers of their own: "
             "use 'tidemill submit' with the service's --url, or leave the broker out."
         )
-    owner = read_owner(settings.home)
+    owner = read_owner(settings.storage.home)
     if owner is not None and owner.url:
         with Client(owner.url, api_key) as client:
-            yield Session(client, settings.home)
+            yield Session(client, settings.storage.home)
         return
-    from tidemill.serve.logs import configure_logs
     from tidemill.serve.service import Service
 
-    configure_logs(settings.log_level)
-    key = api_key or next(iter(settings.keys_by_secret), None)
+    key = api_key or next(iter(settings.api.keys_by_secret), None)
     # Not announced: whoever joined would lose the service when this command ends.
     with Service(settings, announce=False) as service, Client(service.url, key) as client:
-        yield Session(client, settings.home, own=True, check=service.check_engine)
+        yield Session(client, settings.storage.home, own=True, check=service.check_engine)
 
 
 def quiet_level() -> str | None:

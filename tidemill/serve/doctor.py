@@ -27,7 +27,14 @@ class Check(Struct, frozen=True):
 
 
 def run_checks(settings: Settings) -> list[Check]:
-    """Every check, in the order in which to mend things."""
+    """Every check, in the order in which to mend things.
+
+    Raises:
+        ConfigurationError: the engine's settings cannot be used.
+    """
+    from worker.models.engines import check_engine_settings
+
+    check_engine_settings(settings.engine)
     checks: Iterable[Iterator[Check]] = (
         _python(),
         _torch(),
@@ -76,7 +83,7 @@ def _model(settings: Settings) -> Iterator[Check]:
     from engine.errors import EngineError
     from tidemill.serve.model_store import known_source, model_config
 
-    name = settings.default_model
+    name = settings.worker.default_model
     try:
         config = model_config(known_source(settings, name))
     except (EngineError, StorageError) as error:
@@ -87,17 +94,17 @@ def _model(settings: Settings) -> Iterator[Check]:
 
 
 def _home(settings: Settings) -> Iterator[Check]:
-    place = _existing(settings.home)
+    place = _existing(settings.storage.home)
     writable = os.access(place, os.W_OK | os.X_OK)
     yield Check(
         "home folder",
         writable,
-        str(settings.home) if writable else f"{place} cannot be written",
+        str(settings.storage.home) if writable else f"{place} cannot be written",
         "" if writable else "Choose another with --home or TIDEMILL_HOME.",
     )
     from storage.probes import folders, look_at_disk
 
-    for variable, folder in folders(settings):
+    for variable, folder in folders(settings.storage):
         finding = look_at_disk(folder)
         hint = f"{finding.meaning} Or set {variable}." if finding.meaning else ""
         yield Check("disk space", finding.ok, f"{finding.found} in {folder}", hint)
@@ -108,7 +115,7 @@ def _database(settings: Settings) -> Iterator[Check]:
     from storage.probes import look_at_clock
 
     try:
-        database = Database(settings.resolved_database_url)
+        database = Database(settings.storage.resolved_database_url)
         name = "SQLite" if database.dialect == "sqlite" else "PostgreSQL"
         path = Path(database.url.database or "")
         if database.dialect == "sqlite" and not path.exists():
@@ -127,12 +134,12 @@ def _store(settings: Settings) -> Iterator[Check]:
     from storage.objects import open_store
     from storage.probes import look_at_store
 
-    local = settings.resolved_object_store_url.startswith("file:")
-    if local and not settings.home.exists():
+    local = settings.storage.resolved_object_store_url.startswith("file:")
+    if local and not settings.storage.home.exists():
         yield Check("object store", True, "a local folder; made at the first start")
         return
     try:
-        finding = look_at_store(open_store(settings))
+        finding = look_at_store(open_store(settings.storage))
     except StorageError as error:
         yield Check("object store", False, str(error), "Check TIDEMILL_OBJECT_STORE_URL.")
         return
@@ -141,7 +148,7 @@ def _store(settings: Settings) -> Iterator[Check]:
 
 
 def _broker(settings: Settings) -> Iterator[Check]:
-    if settings.embedded:
+    if settings.storage.embedded:
         yield Check("broker", True, "in memory, in the same process")
         return
     from kombu.exceptions import KombuError, OperationalError
@@ -149,7 +156,7 @@ def _broker(settings: Settings) -> Iterator[Check]:
     from storage.wakeups import celery_app
 
     try:
-        with celery_app(settings).connection_for_write() as connection:
+        with celery_app(settings.storage).connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=BROKER_SECONDS)
     except (KombuError, OperationalError, OSError):
         yield Check("broker", False, "it cannot be reached", "Check TIDEMILL_BROKER_URL.")
@@ -160,7 +167,7 @@ def _broker(settings: Settings) -> Iterator[Check]:
 def _running(settings: Settings) -> Iterator[Check]:
     from storage.home import read_owner
 
-    owner = read_owner(settings.home)
+    owner = read_owner(settings.storage.home)
     found = "no service uses the home folder now"
     if owner is not None:
         where = f" at {owner.url}" if owner.url else ""

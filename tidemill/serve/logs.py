@@ -6,6 +6,15 @@ import sys
 import structlog
 from structlog.typing import EventDict, Processor
 
+from storage.settings import Settings
+from storage.settings.unknown import warn_of_unknown_variables
+
+
+def start_logs(settings: Settings) -> None:
+    """Set the log up for a command, and name in it the variables that nothing reads."""
+    configure_logs(settings.process.log_level)
+    warn_of_unknown_variables()
+
 
 def configure_logs(level: str) -> None:
     """Set the level of everything that logs through structlog or the standard library."""

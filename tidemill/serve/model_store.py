@@ -32,7 +32,7 @@ def list_models(settings: Settings) -> list[ListedModel]:
     """The models of the settings' database, the default one always among them."""
     database = _database(settings)
     try:
-        models.ensure_default(database, settings.default_model)
+        models.ensure_default(database, settings.worker.default_model)
         rows = models.list_models(database)
     finally:
         database.close()
@@ -78,7 +78,7 @@ def model_config(source: str) -> ModelConfig:
 
 def known_source(settings: Settings, name: str) -> str:
     """Where the model that jobs call ``name`` is; its own name where no row tells otherwise."""
-    url = settings.resolved_database_url
+    url = settings.storage.resolved_database_url
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
         return name
     database = Database(url)
@@ -111,7 +111,7 @@ def _download(settings: Settings, repo: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    folder = settings.home / "models" / repo.replace("/", "--")
+    folder = settings.storage.home / "models" / repo.replace("/", "--")
     wanted = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
     try:
         snapshot_download(repo, local_dir=folder, allow_patterns=wanted)
@@ -144,6 +144,6 @@ def _problem(source: str) -> str | None:
 
 
 def _database(settings: Settings) -> Database:
-    database = Database(settings.resolved_database_url)
+    database = Database(settings.storage.resolved_database_url)
     database.migrate()
     return database

@@ -6,18 +6,18 @@ from contextlib import ExitStack
 
 from prometheus_client.registry import Collector
 
-from storage.database.connection import Database
 from storage.database.startup import bring_up
-from storage.objects import open_store
 from storage.probes import probe_at_start
 from storage.registry import models as model_rows
 from storage.settings import Settings
+from storage.stores import Stores
 from tidemill.errors import UsageError
 from tidemill.serve.metrics import serve_metrics
 from tidemill.serve.service import check_shared
 from tidemill.serve.signals import wait_until_set
 from worker.context import WorkerContext
 from worker.metrics import BacklogCollector
+from worker.models.engines import check_engine_settings
 from worker.process.host import WorkerHost
 from worker.process.reconciler import Reconciler
 
@@ -40,11 +40,14 @@ def run_worker(
         UsageError: no model was named, or one that there is not.
     """
     with ExitStack() as stack:
-        database = _start(settings, "worker", models, stop, stack)
-        host = WorkerHost(settings, models=models, job_threads=concurrency, reconcile=reconcile)
-        stack.callback(host.stop, settings.drain_seconds)
+        check_engine_settings(settings.engine)
+        stores = _start(settings, "worker", models, stop, stack)
+        host = WorkerHost(
+            settings, stores, models=models, job_threads=concurrency, reconcile=reconcile
+        )
+        stack.callback(host.stop, settings.worker.drain_seconds)
         host.start()
-        _serve(settings, [host.metrics, BacklogCollector(database)], stack)
+        _serve(settings, [host.metrics, BacklogCollector(stores.database)], stack)
         served = "all" if models is None else ", ".join(models)
         ready(f"Worker {host.owner} is ready: models {served}.")
         wait_until_set(stop)
@@ -58,14 +61,13 @@ def run_reconciler(settings: Settings, stop: threading.Event, ready: Callable[[s
         DatabaseUnavailable: it did not answer in time.
     """
     with ExitStack() as stack:
-        database = _start(settings, "reconciler", None, stop, stack)
-        worker = WorkerContext.open(settings)
-        stack.callback(worker.database.close)
+        stores = _start(settings, "reconciler", None, stop, stack)
+        worker = WorkerContext.open(settings, stores)
         reconciler = Reconciler(worker)
         stack.callback(reconciler.join, STOP_SECONDS)
         stack.callback(worker.stopping.set)
         reconciler.start()
-        _serve(settings, [BacklogCollector(database)], stack)
+        _serve(settings, [BacklogCollector(stores.database)], stack)
         ready(f"Reconciler {worker.owner} is ready.")
         wait_until_set(stop)
 
@@ -76,22 +78,23 @@ def _start(
     models: Sequence[str] | None,
     stop: threading.Event,
     stack: ExitStack,
-) -> Database:
-    """Wait for the database, bring it up to date, and look at what there is."""
-    check_shared(settings, command)
-    database = Database(settings.resolved_database_url)
-    stack.callback(database.close)
-    if not bring_up(database, seconds=settings.start_timeout_seconds, stop=stop):
+) -> Stores:
+    """Open the stores, wait for the database, bring it up to date, and look at what there is."""
+    check_shared(settings.storage, command)
+    stores = stack.enter_context(Stores.open(settings.storage))
+    database = stores.database
+    if not bring_up(database, seconds=settings.storage.start_timeout_seconds, stop=stop):
         raise SystemExit(0)  # told to stop before it could begin
-    model_rows.ensure_default(database, settings.default_model)
+    model_rows.ensure_default(database, settings.worker.default_model)
     if models is not None:
         _check_models(models, [row.name for row in model_rows.list_models(database)])
-    probe_at_start(settings, database, open_store(settings), stop)
-    return database
+    probe_at_start(settings.storage, stores, stop)
+    return stores
 
 
 def _serve(settings: Settings, collectors: Sequence[Collector], stack: ExitStack) -> None:
-    stack.enter_context(serve_metrics(settings.metrics_host, settings.metrics_port, collectors))
+    process = settings.process
+    stack.enter_context(serve_metrics(process.metrics_host, process.metrics_port, collectors))
 
 
 def _check_models(models: Sequence[str], known: Sequence[str]) -> None:

@@ -10,19 +10,19 @@ from prometheus_client.registry import Collector
 from api.app import create_app
 from api.auth import check_bind
 from api.metrics import RequestMetrics
-from storage.database.connection import Database
 from storage.database.startup import bring_up
 from storage.errors import ConfigurationError
 from storage.home import Home
-from storage.objects import open_store
 from storage.probes import probe_at_start
 from storage.registry import models
-from storage.settings import Settings
+from storage.settings import Settings, StorageSettings
+from storage.stores import Stores
 from storage.wakeups import Wakeups, celery_app
 from tidemill.errors import StartFailed
 from tidemill.serve.metrics import serve_metrics
 from tidemill.serve.server import ServerThread, listen, url_of
 from worker.metrics import BacklogCollector
+from worker.models.engines import check_engine_settings
 from worker.process.embedded import EmbeddedWorker
 
 
@@ -94,39 +94,41 @@ class Service:
 
     def _start(self) -> None:
         settings, stack = self.settings, self._stack
-        check_bind(settings.host, settings)
+        check_bind(settings.api.host, settings.api)
         home: Home | None = None
         if self._shared:
-            check_shared(settings, "api")
+            check_shared(settings.storage, "api")
         else:
-            _check_broker(settings)
-            home = stack.enter_context(Home.lock(settings.home))
-        listener = stack.enter_context(listen(settings.host, settings.port))
+            _check_broker(settings.storage)
+            if settings.storage.embedded:
+                check_engine_settings(settings.engine)
+            home = stack.enter_context(Home.lock(settings.storage.home))
+        listener = stack.enter_context(listen(settings.api.host, settings.api.port))
         self.url = url_of(listener)
-        database = Database(settings.resolved_database_url)
-        stack.callback(database.close)
-        if not bring_up(database, seconds=settings.start_timeout_seconds, stop=self._stop):
+        stores = stack.enter_context(Stores.open(settings.storage))
+        wait = settings.storage.start_timeout_seconds
+        if not bring_up(stores.database, seconds=wait, stop=self._stop):
             raise SystemExit(0)  # told to stop before it could begin
-        models.ensure_default(database, settings.default_model)
-        store = open_store(settings)
-        probe_at_start(settings, database, store, self._stop)
-        wakeups = Wakeups(celery_app(settings))
-        if settings.embedded:
-            self._worker = EmbeddedWorker(settings)
+        models.ensure_default(stores.database, settings.worker.default_model)
+        probe_at_start(settings.storage, stores, self._stop)
+        wakeups = Wakeups(celery_app(settings.storage))
+        if settings.storage.embedded:
+            self._worker = EmbeddedWorker(settings, stores)
             stack.callback(self._worker.stop)
             self._worker.start()
         metrics = RequestMetrics()
-        collectors: list[Collector] = [metrics.registry, BacklogCollector(database)]
+        collectors: list[Collector] = [metrics.registry, BacklogCollector(stores.database)]
         if self._worker is not None:
             collectors.append(self._worker.metrics)
-        app = create_app(settings, database=database, store=store, wakeups=wakeups, metrics=metrics)
+        app = create_app(settings.api, stores=stores, wakeups=wakeups, metrics=metrics)
         stack.enter_context(ServerThread(app, listener))
-        stack.enter_context(serve_metrics(settings.metrics_host, settings.metrics_port, collectors))
+        process = settings.process
+        stack.enter_context(serve_metrics(process.metrics_host, process.metrics_port, collectors))
         if home is not None and self._announce:
             home.announce(self.url)
 
 
-def _check_broker(settings: Settings) -> None:
+def _check_broker(settings: StorageSettings) -> None:
     # Wake-ups of the in-memory broker reach this process alone, and the home's lock guards only it.
     if settings.embedded and not settings.resolved_database_url.startswith("sqlite"):
         raise ConfigurationError(
@@ -140,7 +142,7 @@ def _check_broker(settings: Settings) -> None:
         )
 
 
-def check_shared(settings: Settings, command: str) -> None:
+def check_shared(settings: StorageSettings, command: str) -> None:
     """Refuse settings that the service's other processes cannot share.
 
     Raises:

@@ -38,7 +38,7 @@ _SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)
 def finalize_job(worker: WorkerContext, job_id: str) -> None:
     """Finalize a job, unless it is not due or another worker is finalizing it."""
     since = time.monotonic()
-    lease_seconds = worker.settings.lease_seconds
+    lease_seconds = worker.settings.worker.lease_seconds
     job = finalizing.claim_finalize(
         worker.database, worker.owner, lease_seconds=lease_seconds, job_id=job_id
     )

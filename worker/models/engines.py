@@ -15,10 +15,11 @@ from typing import Protocol
 import structlog
 
 from engine.config import EngineConfig
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidConfig
 from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Request
-from storage.settings import Settings
+from storage.errors import ConfigurationError
+from storage.settings import EngineSettings, variable
 from worker.errors import EngineUnavailable
 from worker.metrics import WorkerMetrics
 
@@ -71,19 +72,27 @@ class Resident:
     info: EngineInfo
 
 
-def engine_config(settings: Settings, source: str) -> EngineConfig:
-    """The engine's configuration for a model's source."""
-    return EngineConfig(
-        model=source,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        kv_cache_dtype=settings.kv_cache_dtype,
-        kv_cache_bytes=settings.kv_cache_bytes,
-        max_num_seqs=settings.max_num_seqs,
-        max_batch_tokens=settings.max_batch_tokens,
-        batching=settings.batching,
-    )
+def engine_config(settings: EngineSettings, source: str) -> EngineConfig:
+    """The engine's configuration for a model's source.
+
+    Raises:
+        ConfigurationError: the engine does not know a setting's value; names its variable.
+    """
+    values = settings.model_dump(exclude={"engine_hang_seconds"})
+    try:
+        return EngineConfig(model=source, **values)
+    except InvalidConfig as error:
+        prefix = f"{variable(error.field)}: " if error.field else ""
+        raise ConfigurationError(f"{prefix}{error}") from error
+
+
+def check_engine_settings(settings: EngineSettings) -> None:
+    """Refuse settings that no engine can be made from: called at a worker's start.
+
+    Raises:
+        ConfigurationError: as `engine_config`.
+    """
+    engine_config(settings, source="")
 
 
 def engine_process(config: EngineConfig, *, hang_seconds: float) -> Engine:
@@ -98,7 +107,7 @@ class Engines:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: EngineSettings,
         make: Callable[[EngineConfig], Engine] | None = None,
         metrics: WorkerMetrics | None = None,
     ) -> None:

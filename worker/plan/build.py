@@ -8,7 +8,7 @@ from engine.config import EngineConfig
 from storage.database.tables import Job
 from storage.jobs.planning import Plan, PlannedChunk
 from storage.objects import ObjectStore, object_keys
-from storage.settings import Settings
+from storage.settings import WorkerSettings
 from worker.plan.order import ChunkLimits, arrange, cut, shared_tokens
 from worker.plan.plan_file import PlanHeader, encode_groups, encode_problems
 from worker.plan.rows import Group
@@ -19,7 +19,7 @@ _FEWEST_REQUESTS = 32
 _CHUNKS_A_JOB = 16
 
 
-def chunk_limits(settings: Settings, n_lines: int) -> ChunkLimits:
+def chunk_limits(settings: WorkerSettings, n_lines: int) -> ChunkLimits:
     """How large the chunks of a job of ``n_lines`` lines are to be."""
     share = max(_FEWEST_REQUESTS, n_lines // _CHUNKS_A_JOB)
     return ChunkLimits(settings.chunk_tokens, min(settings.chunk_lines, share))

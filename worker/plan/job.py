@@ -27,7 +27,7 @@ RETRY_SECONDS = 5.0
 def plan_job(worker: WorkerContext, job_id: str) -> None:
     """Plan a job, unless it is planned already or another worker is planning it."""
     since = time.monotonic()
-    lease_seconds = worker.settings.lease_seconds
+    lease_seconds = worker.settings.worker.lease_seconds
     job = planning.claim_plan(
         worker.database, worker.owner, lease_seconds=lease_seconds, job_id=job_id
     )

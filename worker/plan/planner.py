@@ -75,13 +75,13 @@ class Planner:
     def _plan(self) -> Plan | Refusal:
         if self.store.head(self.job.input_key).size == 0:
             raise PlanRefused("The input file is empty.", code="empty_file", param="input_file_id")
-        rules = LineRules(self.job.endpoint, self.sources, self.settings.default_model)
+        rules = LineRules(self.job.endpoint, self.sources, self.settings.worker.default_model)
         with self._lines() as lines, self._chosen() as chosen:
             checked = check_lines(
                 lines,
                 rules,
                 self.folder,
-                max_lines=self.settings.max_batch_lines,
+                max_lines=self.settings.api.max_batch_lines,
                 heartbeat=self.heartbeat,
                 chosen=chosen,
             )
@@ -98,11 +98,11 @@ class Planner:
     def _lines(self) -> Iterator[Iterator[Line]]:
         settings = self.settings
         with self.store.reader(self.job.input_key, if_match=self.job.input_etag) as stream:
-            plain = decoded(stream, max_bytes=settings.max_decoded_bytes)
-            yield read_lines(plain, max_line_bytes=settings.max_line_bytes)
+            plain = decoded(stream, max_bytes=settings.api.max_decoded_bytes)
+            yield read_lines(plain, max_line_bytes=settings.api.max_line_bytes)
 
     def _chosen(self) -> AbstractContextManager[Container[int]]:
-        limit = self.settings.max_line_bytes
+        limit = self.settings.api.max_line_bytes
         return chosen_lines(self.store, self.retry, max_line_bytes=limit)
 
     def _build(self, checked: Checked, rules: LineRules) -> Plan:
@@ -112,16 +112,16 @@ class Planner:
             self.store,
             self.job,
             self.sources,
-            chunk_limits(settings, checked.n_lines),
-            fallback_model=commonest[0][0] if commonest else settings.default_model,
+            chunk_limits(settings.worker, checked.n_lines),
+            fallback_model=commonest[0][0] if commonest else settings.worker.default_model,
         )
         tokenizer = LineTokenizer(
             self.job.endpoint,
             TextModels(self.sources, self.load_text_model),
-            settings.default_max_tokens,
+            settings.worker.default_max_tokens,
             skip_unavailable=self._skips,
         )
-        limits = WindowLimits(settings.plan_window_lines, settings.plan_window_tokens)
+        limits = WindowLimits(settings.worker.plan_window_lines, settings.worker.plan_window_tokens)
         with self._lines() as lines, self._chosen() as chosen:
             planned = (line for line in lines if line.number in chosen)
             for window in windows(
@@ -149,7 +149,7 @@ class Planner:
             sha256=writer.sha256,
             expires_after=self.job.output_expires_seconds,
         )
-        first = islice(checked.problems, self.settings.max_reported_errors)
+        first = islice(checked.problems, self.settings.api.max_reported_errors)
         return Refusal(
             errors=[problem.report() for problem in first],
             n_invalid=checked.problems.count,

@@ -14,5 +14,5 @@ class EmbeddedWorker(WorkerHost):
 
     def _prepare(self, worker: WorkerContext) -> None:
         # The home's lock excludes other workers only if the database is in the home.
-        if worker.settings.database_in_home:
+        if worker.settings.storage.database_in_home:
             reclaim_embedded(worker.database)

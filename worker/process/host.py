@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from engine.errors import EngineError
 from storage.registry import models as model_rows
 from storage.settings import Settings
+from storage.stores import Stores
 from storage.wakeups import celery_app
 from worker.context import WorkerContext
 from worker.plan.scratch import sweep
@@ -27,9 +28,8 @@ RECONCILER_SECONDS = 1.0
 class WorkerHost:
     """Runs jobs in threads of this process. The database's schema must be up to date.
 
-    It opens its own database, object store and broker connections.
-
     Args:
+        stores: closed by the caller, after `stop`.
         models: those to serve; ``None`` is all, later ones included.
         job_threads: how many jobs are planned or finalized at once, beside the engine's work.
         reconcile: whether to run a reconciler, which serves all workers, too.
@@ -38,15 +38,16 @@ class WorkerHost:
     def __init__(
         self,
         settings: Settings,
+        stores: Stores,
         *,
         models: Collection[str] | None = None,
         job_threads: int = JOB_THREADS,
         reconcile: bool = True,
     ) -> None:
-        app = celery_app(settings)
+        app = celery_app(settings.storage)
         # Workers take no orders by messages: revoking a task has no meaning here.
         app.conf.worker_enable_remote_control = False
-        self._worker = WorkerContext.open(settings, app)
+        self._worker = WorkerContext.open(settings, stores, app)
         self._listener = Listener(app, self._worker, models)
         self._threads = WorkerThreads(
             self._worker, models=models, job_threads=job_threads, before=self._listener.refresh
@@ -76,7 +77,7 @@ class WorkerHost:
             StorageError: the database cannot be used.
         """
         worker = self._worker
-        model_rows.ensure_default(worker.database, worker.settings.default_model)
+        model_rows.ensure_default(worker.database, worker.settings.worker.default_model)
         self._prepare(worker)
         sweep()
         self._listener.start()
@@ -107,7 +108,6 @@ class WorkerHost:
         if self._reconciler is not None:
             self._reconciler.join(RECONCILER_SECONDS)
         worker.engines.close()
-        worker.database.close()
         # A thread that is left behind waits for a server that hangs; its leases will run out.
         log.info("worker_stopped" if ended else "worker_left_behind", owner=worker.owner)
         return ended

@@ -108,7 +108,7 @@ class Listener:
         consumer = self._consumer()
         if consumer is not None:
             consumer.call_soon(_shut_down)
-        if self._worker.settings.embedded:
+        if self._worker.settings.storage.embedded:
             # The consumer waits for messages for up to two seconds: this one ends the wait.
             self._worker.wakeups.send(Wakeup.plan(""))
         self._thread.join(timeout)

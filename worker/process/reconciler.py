@@ -30,7 +30,7 @@ def tick(worker: WorkerContext, sent: frozenset[Wakeup] = frozenset()) -> frozen
     Raises:
         StorageError: the database or the store failed.
     """
-    due = reconcile(worker.database, max_crashes=worker.settings.max_crashes)
+    due = reconcile(worker.database, max_crashes=worker.settings.worker.max_crashes)
     for wakeup in due:
         if wakeup not in sent:
             worker.wakeups.send(wakeup)

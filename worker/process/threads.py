@@ -107,7 +107,7 @@ class WorkerThreads:
         self._before()
         run = {"tidemill.plan": plan_job, "tidemill.finalize": finalize_job}
         first = "tidemill.finalize" if finalize_first else "tidemill.plan"
-        found = due(self._worker.database, max_crashes=self._worker.settings.max_crashes)
+        found = due(self._worker.database, max_crashes=self._worker.settings.worker.max_crashes)
         jobs = [wakeup for wakeup in found if wakeup.task in run]
         for wakeup in sorted(jobs, key=lambda each: each.task != first):
             if self._worker.ending:

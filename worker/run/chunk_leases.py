@@ -41,7 +41,7 @@ class ChunkLeases:
         """The lease of a claimed chunk, renewed from now on; ``since`` is as in `Lease`."""
         chunk = run.chunk
         name = f"{chunk.id} attempt {chunk.attempt}"
-        lease = Lease(name, seconds=self._worker.settings.lease_seconds, since=since)
+        lease = Lease(name, seconds=self._worker.settings.worker.lease_seconds, since=since)
         with self._lock:
             self._entries[chunk.id] = _Entry(run, lease)
         return lease
@@ -74,7 +74,7 @@ class ChunkLeases:
             ChunkLease(chunk_id, entry.run.chunk.attempt, entry.run.counts)
             for chunk_id, entry in entries.items()
         ]
-        seconds = self._worker.settings.lease_seconds
+        seconds = self._worker.settings.worker.lease_seconds
         renewed = renew_chunks(self._worker.database, wanted, lease_seconds=seconds)
         for chunk_id, entry in entries.items():
             found = renewed[chunk_id]

@@ -122,7 +122,7 @@ class DrainLoop:
     def _wants_more(self) -> bool:
         held_chunks = self._held_chunks
         # Chunks of many errors or duplicates make few requests, and still take memory.
-        if held_chunks.lines >= self._worker.settings.plan_window_lines:
+        if held_chunks.lines >= self._worker.settings.worker.plan_window_lines:
             return False
         if any(held.alone or not held.run.pending for held in held_chunks):
             return False

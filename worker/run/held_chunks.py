@@ -100,8 +100,8 @@ class HeldChunks:
                 self._worker.database,
                 self._worker.owner,
                 [model],
-                lease_seconds=settings.lease_seconds,
-                max_crashes=settings.max_crashes,
+                lease_seconds=settings.worker.lease_seconds,
+                max_crashes=settings.worker.max_crashes,
             )
         except StorageError as error:
             log.warning("claim_failed", model=model, reason=error.code)

@@ -66,7 +66,7 @@ class ModelChoice:
                 self._waiting = waiting_models(
                     self._worker.database,
                     self._models,
-                    max_crashes=self._worker.settings.max_crashes,
+                    max_crashes=self._worker.settings.worker.max_crashes,
                 )
             except StorageError as error:
                 log.warning("claim_failed", reason=error.code)

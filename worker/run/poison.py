@@ -33,8 +33,8 @@ def bury_poison(worker: WorkerContext) -> int:
         chunk = claim_poison(
             worker.database,
             worker.owner,
-            lease_seconds=settings.lease_seconds,
-            max_crashes=settings.max_crashes,
+            lease_seconds=settings.worker.lease_seconds,
+            max_crashes=settings.worker.max_crashes,
         )
         if chunk is None:
             break

@@ -25,39 +25,41 @@ from storage.errors import (
 from storage.objects import open_store
 from storage.objects.local import LocalStore
 from storage.objects.s3 import S3Store
-from storage.settings import Settings
+from storage.settings import StorageSettings
 
 DATA = bytes(range(256)) * 4096
 
 
 def test_open_store_follows_the_settings(tmp_path: Path) -> None:
-    local = open_store(Settings(home=tmp_path))
+    local = open_store(StorageSettings(home=tmp_path))
     assert isinstance(local, LocalStore)
     assert local.root == tmp_path / "objects"
-    spaced = open_store(Settings(object_store_url=(tmp_path / "a b").as_uri()))
+    spaced = open_store(StorageSettings(object_store_url=(tmp_path / "a b").as_uri()))
     assert isinstance(spaced, LocalStore)
     assert spaced.root == tmp_path / "a b"
-    s3 = open_store(Settings(object_store_url="s3://bucket/some/prefix/", s3_region="us-east-1"))
+    s3 = open_store(
+        StorageSettings(object_store_url="s3://bucket/some/prefix/", s3_region="us-east-1")
+    )
     assert isinstance(s3, S3Store)
     assert (s3.bucket, s3.prefix) == ("bucket", "some/prefix/")
     for url in ("gs://bucket", "s3://", "/folder", "file://host/folder"):
         with pytest.raises(ConfigurationError):
-            open_store(Settings(object_store_url=url))
+            open_store(StorageSettings(object_store_url=url))
 
 
 @pytest.mark.servers
 class TestOnServer:
-    def test_a_wrong_secret(self, s3_settings: Settings) -> None:
+    def test_a_wrong_secret(self, s3_settings: StorageSettings) -> None:
         wrong = s3_settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
         with pytest.raises(ConfigurationError):
             open_store(wrong).put("a", b"x")
 
-    def test_no_such_bucket(self, s3_settings: Settings) -> None:
+    def test_no_such_bucket(self, s3_settings: StorageSettings) -> None:
         elsewhere = s3_settings.model_copy(update={"object_store_url": "s3://missing"})
         with pytest.raises((ConfigurationError, ObjectStoreError)):
             list(open_store(elsewhere).list(""))
 
-    def test_open_uploads_are_swept(self, s3_settings: Settings) -> None:
+    def test_open_uploads_are_swept(self, s3_settings: StorageSettings) -> None:
         store = open_store(s3_settings)
         assert isinstance(store, S3Store)
         for _ in range(2):
@@ -68,7 +70,7 @@ class TestOnServer:
         assert store.sweep(-5) == 2
         assert store.sweep(-5) == 0
 
-    def test_a_completion_sent_twice_is_the_same_write(self, s3_settings: Settings) -> None:
+    def test_a_completion_sent_twice_is_the_same_write(self, s3_settings: StorageSettings) -> None:
         """As when the first answer is lost and the client library sends it again."""
         store = open_store(s3_settings)
         assert isinstance(store, S3Store)
@@ -84,7 +86,7 @@ class TestOnServer:
         with pytest.raises(ObjectExists):
             store.put("twice", data + b"!", if_absent=True)
 
-    def test_a_broken_connection_is_resumed(self, s3_settings: Settings) -> None:
+    def test_a_broken_connection_is_resumed(self, s3_settings: StorageSettings) -> None:
         store = open_store(s3_settings)
         store.put("long", DATA)
         assert s3_settings.s3_endpoint_url is not None
@@ -167,7 +169,7 @@ def test_a_quota_that_is_reached_in_the_middle_of_an_object_drops_the_upload() -
 
 
 def store_at(url: str) -> S3Store:
-    settings = Settings(
+    settings = StorageSettings(
         s3_endpoint_url=url,
         s3_region="us-east-1",
         s3_access_key_id="key",
@@ -264,7 +266,9 @@ def cut_after(limit: int, upstream: str) -> Iterator[tuple[str, list[int]]]:
 
 
 @pytest.mark.servers
-def test_a_body_that_was_cut_before_its_first_byte_is_no_object(s3_settings: Settings) -> None:
+def test_a_body_that_was_cut_before_its_first_byte_is_no_object(
+    s3_settings: StorageSettings,
+) -> None:
     """A store that keeps it under the announced digest must not make us believe that digest."""
     store = S3Store.open(s3_settings, bucket="batches", prefix="cut")
     data = b"answers" * 100
@@ -280,7 +284,7 @@ def test_a_body_that_was_cut_before_its_first_byte_is_no_object(s3_settings: Set
 
 
 @pytest.mark.servers
-def test_the_head_of_a_put_without_its_body_leaves_nothing(s3_settings: Settings) -> None:
+def test_the_head_of_a_put_without_its_body_leaves_nothing(s3_settings: StorageSettings) -> None:
     store = S3Store.open(s3_settings, bucket="batches", prefix="cut")
     sent: list[bytes] = []
 
@@ -318,7 +322,7 @@ def test_an_answer_whose_head_is_cut_is_asked_for_again(cut: bytes) -> None:
 
     with socketserver.TCPServer(("127.0.0.1", 0), Answering) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        settings = Settings(
+        settings = StorageSettings(
             s3_endpoint_url=f"http://127.0.0.1:{server.server_address[1]}",
             s3_region="us-east-1",
             s3_access_key_id="key",

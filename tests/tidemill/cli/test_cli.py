@@ -148,6 +148,38 @@ def test_a_wrong_setting_is_named(tidemill: Run) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [("up", "--port", "0"), ("worker",), ("run", "in"), ("doctor",)]
+)
+def test_a_value_that_the_engine_does_not_know_is_named(
+    tidemill: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "in").write_text("Why?\n")
+    done = tidemill(*command, TIDEMILL_QUANTIZATION="int3")
+    assert done.returncode == 1
+    assert "TIDEMILL_QUANTIZATION" in done.stderr
+    assert "auto, none, int8 or int4" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["up", "api", "worker", "reconciler", "run in", "doctor --json"]
+)
+def test_a_variable_that_nothing_reads_is_named(
+    tidemill: Run, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "in").write_text("Why?\n")
+    # Each of them is refused soon after, for its broker or its database.
+    wrong = {"TIDEMILL_BROKER_URL": "redis://127.0.0.1:1/0"} if command in ("up", "run in") else {}
+    done = tidemill(*command.split(), TIDEMILL_LEASE_SECOND="60", **wrong)
+    assert "Traceback" not in done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "unknown_settings" in line]
+    (entry,) = map(orjson.loads, warnings)
+    assert entry["found"] == "TIDEMILL_LEASE_SECOND (did you mean TIDEMILL_LEASE_SECONDS?)"
+    if command.startswith("doctor"):
+        assert orjson.loads(done.stdout)
+
+
 def test_run_leaves_the_work_of_a_broker_to_its_workers(tidemill: Run, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("Why?\n")
     done = tidemill("run", "in.txt", TIDEMILL_BROKER_URL="redis://localhost/0")

@@ -33,8 +33,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A whole service that ticks so seldom that only wake-ups can be what makes it act."""
-    settings = Settings(
-        home=tmp_path_factory.mktemp("home"), port=0, reconcile_seconds=3600, _env_file=None
+    settings = Settings.load(
+        home=tmp_path_factory.mktemp("home"), port=0, reconcile_seconds=3600, env_file=None
     )
     with Service(settings, announce=False) as service:
         yield service.url

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineMissing
-from storage.settings import Settings
+from storage.errors import ConfigurationError
+from storage.settings import EngineSettings, Settings
 from worker.errors import EngineUnavailable
 from worker.models import engines
-from worker.models.engines import Engines
+from worker.models.engines import Engines, check_engine_settings, engine_config
 
 
 def test_the_engine_stays_between_jobs_and_makes_room_for_another_model(bench: Any) -> None:
@@ -49,7 +50,7 @@ def test_a_model_that_does_not_start_rests_longer_each_time(
 
 
 def test_a_stop_does_not_wait_for_an_engine_that_is_still_loading(tmp_path: Path) -> None:
-    found = Engines(Settings(home=tmp_path))
+    found = Engines(Settings.load(home=tmp_path).engine)
     outcome: list[Exception] = []
 
     def start() -> None:
@@ -66,3 +67,38 @@ def test_a_stop_does_not_wait_for_an_engine_that_is_still_loading(tmp_path: Path
     assert not thread.is_alive()
     assert len(outcome) == 1
     assert found.failures == {}, "it is no failure of the model's"
+
+
+def test_every_engine_setting_reaches_the_engine() -> None:
+    chosen = {
+        "device": "cpu",
+        "dtype": "float32",
+        "quantization": "int8",
+        "kv_cache_dtype": "int8",
+        "kv_cache_bytes": 1_000_000,
+        "max_num_seqs": 4,
+        "max_batch_tokens": 512,
+        "batching": "static",
+    }
+    settings = EngineSettings.model_validate(chosen)
+    assert settings.model_fields_set | {"engine_hang_seconds"} == set(EngineSettings.model_fields)
+    config = engine_config(settings, "words")
+    assert config.model == "words"
+    assert {name: getattr(config, name) for name in chosen} == chosen
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("quantization", "int3", "TIDEMILL_QUANTIZATION: .*none, int8 or int4"),
+        ("kv_cache_dtype", "int4", "TIDEMILL_KV_CACHE_DTYPE: "),
+        ("batching", "magic", "TIDEMILL_BATCHING: .*continuous, dynamic or static"),
+        ("dtype", "float8", "TIDEMILL_DTYPE: "),
+        ("kv_cache_bytes", 0, "TIDEMILL_KV_CACHE_BYTES: .*at least 1"),
+    ],
+)
+def test_a_value_that_the_engine_does_not_know_is_refused_with_its_variable(
+    name: str, value: object, said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        check_engine_settings(EngineSettings.model_validate({name: value}))

@@ -47,10 +47,10 @@ def test_a_celery_worker_hears_wakeups_and_ends_when_told(tmp_path: Path, broker
         "TIDEMILL_BROKER_URL": broker_url,
         "TIDEMILL_RECONCILE_SECONDS": "600",
     }
-    settings = Settings(home=tmp_path, broker_url=broker_url)
-    database = Database(settings.resolved_database_url)
+    settings = Settings.load(home=tmp_path, broker_url=broker_url)
+    database = Database(settings.storage.resolved_database_url)
     database.migrate()
-    model_rows.ensure_default(database, settings.default_model)
+    model_rows.ensure_default(database, settings.worker.default_model)
     process = subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "threads"],
         env={**os.environ, **variables},
@@ -61,7 +61,7 @@ def test_a_celery_worker_hears_wakeups_and_ends_when_told(tmp_path: Path, broker
     try:
         # Bad lines alone: they go all the way, and need no engine.
         job_id = _create(settings, database, [b"{", b"["])
-        Wakeups(celery_app(settings)).send(Wakeup.plan(job_id))
+        Wakeups(celery_app(settings.storage)).send(Wakeup.plan(job_id))
         job = _ended(database, job_id)
         assert (job.state, job.n_err) == (JobState.COMPLETED, 2)
     finally:
@@ -82,8 +82,8 @@ def test_a_worker_hears_of_later_models_unless_it_is_given_queues(
         "TIDEMILL_BROKER_URL": broker_url,
         "TIDEMILL_RECONCILE_SECONDS": "0.2",
     }
-    settings = Settings(home=tmp_path, broker_url=broker_url)
-    database = Database(settings.resolved_database_url)
+    settings = Settings.load(home=tmp_path, broker_url=broker_url)
+    database = Database(settings.storage.resolved_database_url)
     database.migrate()
     process = subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "threads", *queues],
@@ -103,7 +103,7 @@ def test_a_worker_hears_of_later_models_unless_it_is_given_queues(
 
 def _heard(settings: Settings, wanted: set[str]) -> None:
     """Wait until the one worker listens to these queues, and see that it stays so for a while."""
-    app = celery_app(settings)
+    app = celery_app(settings.storage)
     deadline = time.monotonic() + 60
     found: set[str] = set()
     times = 0
@@ -118,7 +118,7 @@ def _create(settings: Settings, database: Database, lines: list[bytes]) -> str:
     data = b"\n".join(lines)
     file_id = new_id("file")
     key = object_keys.upload("default", file_id)
-    info = open_store(settings).put(key, data)
+    info = open_store(settings.storage).put(key, data)
     file = files.insert(
         database, NewFile(file_id, "default", "batch", "in", len(data), key, info.etag, "")
     )

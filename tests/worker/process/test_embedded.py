@@ -9,16 +9,16 @@ import orjson
 import pytest
 from openai.types.chat import ChatCompletion
 
-from storage.database.connection import Database
 from storage.database.states import TERMINAL_JOB_STATES, ChunkState, JobState
 from storage.ids import new_id
 from storage.jobs import jobs
 from storage.jobs.chunks import iter_chunks
 from storage.jobs.jobs import JobView, NewJob
-from storage.objects import object_keys, open_store
+from storage.objects import object_keys
 from storage.registry import files
 from storage.registry.files import NewFile
 from storage.settings import Settings
+from storage.stores import Stores
 from storage.wakeups import Wakeup, Wakeups, celery_app
 from worker.process.embedded import EmbeddedWorker
 
@@ -38,10 +38,10 @@ class Site:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database = Database(settings.resolved_database_url)
+        self.stores = Stores.open(settings.storage)
+        self.database, self.store = self.stores.database, self.stores.objects
         self.database.migrate()
-        self.store = open_store(settings)
-        self.wakeups = Wakeups(celery_app(settings))
+        self.wakeups = Wakeups(celery_app(settings.storage))
 
     def create(self, lines: list[dict[str, Any]]) -> str:
         data = b"\n".join(map(orjson.dumps, lines))
@@ -84,7 +84,9 @@ def test_leases_in_a_shared_database_are_left_to_their_owners(
     bench.plan(job_id)
     bench.sql("UPDATE chunk SET state = 'leased', owner = 'another', attempt = 1, lease_exp = 9e9")
     url = f"sqlite:///{tmp_path / 'tidemill.db'}"
-    worker = EmbeddedWorker(Settings(home=tmp_path / "other", database_url=url))
+    settings = Settings.load(home=tmp_path / "other", database_url=url)
+    stores = Stores.open(settings.storage)
+    worker = EmbeddedWorker(settings, stores)
     try:
         worker.start()
         (chunk,) = bench.chunks(job_id)
@@ -96,8 +98,8 @@ def test_leases_in_a_shared_database_are_left_to_their_owners(
 @pytest.mark.slow
 def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> None:
     # One test, since loading the model takes longer than all the rest of it.
-    site = Site(Settings(home=tmp_path, chunk_lines=8, dtype="float32"))
-    worker = EmbeddedWorker(site.settings)
+    site = Site(Settings.load(home=tmp_path, chunk_lines=8, dtype="float32"))
+    worker = EmbeddedWorker(site.settings, site.stores)
     worker.start()
     try:
         _a_job_is_run(site)

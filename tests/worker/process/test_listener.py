@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stack.servers import Valkey
-from storage.settings import Settings
+from storage.settings import StorageSettings
 from storage.wakeups import SILENT_SECONDS, Wakeup, Wakeups, celery_app
 from worker.context import WorkerContext
 from worker.process.listener import Listener, add_tasks
@@ -39,7 +39,7 @@ def listen(make_bench: Any) -> Iterator[Listen]:
         bench = make_bench(broker_url=valkey.url)
         worker: WorkerContext = bench.worker
         wakes = threading.Semaphore(0)
-        app = celery_app(worker.settings)
+        app = celery_app(worker.settings.storage)
         app.conf.worker_enable_remote_control = False
         add_tasks(app, worker, wakes.release)
         listener = Listener(app, worker, ["smollm2"])
@@ -65,7 +65,7 @@ def _heard(wakeups: Wakeups, wakes: threading.Semaphore, wakeup: Wakeup, seconds
 def test_every_kind_of_wakeup_is_heard_and_flushing_breaks_none(
     valkey: Valkey, listen: Listen
 ) -> None:
-    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     wakes = listen(valkey)
     every = (
         Wakeup.plan("batch_1"),
@@ -86,7 +86,7 @@ def test_every_kind_of_wakeup_is_heard_and_flushing_breaks_none(
 
 
 def test_a_restart_is_survived_and_nobody_waits_meanwhile(valkey: Valkey, listen: Listen) -> None:
-    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     wakes = listen(valkey)
     assert _heard(wakeups, wakes, Wakeup.plan("batch_1"), 30)
     valkey.kill()
@@ -103,5 +103,5 @@ def test_a_listener_may_start_before_its_broker(valkey: Valkey, listen: Listen) 
     wakes = listen(valkey)
     time.sleep(0.5)
     valkey.start()
-    wakeups = Wakeups(celery_app(Settings(broker_url=valkey.url)))
+    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     assert _heard(wakeups, wakes, Wakeup.drain("smollm2"), 30)

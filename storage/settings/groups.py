@@ -1,0 +1,162 @@
+"""The settings by the part that they belong to. Sizes are bytes and times are seconds."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+MIB = 1024 * 1024
+DEFAULT_TENANT = "default"
+
+
+class StorageSettings(BaseModel):
+    """Where things are kept, and how to reach it.
+
+    The defaults are the embedded mode: SQLite, a local folder and an in-memory broker under one
+    home folder. The other modes change ``database_url``, ``object_store_url`` and ``broker_url``
+    alone.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path = Field(
+        default=Path("~/.tidemill"),
+        validate_default=True,
+        description="Folder of the embedded mode.",
+    )
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL; empty: SQLite in the home folder."
+    )
+    object_store_url: str = Field(
+        default="", description="s3://bucket/prefix or file:///folder; empty: the home folder."
+    )
+    broker_url: str = Field(default="memory://", description="Celery broker, e.g. redis://host/0.")
+    start_timeout_seconds: float = Field(
+        default=60.0, ge=0, description="How long a process waits at start for its database."
+    )
+
+    s3_endpoint_url: str | None = None
+    s3_region: str | None = None
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    s3_part_bytes: int = Field(default=16 * MIB, ge=5 * MIB)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether everything lives in this process and the home folder."""
+        return self.broker_url.startswith("memory://")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The SQLAlchemy URL, PostgreSQL always through psycopg 3."""
+        if not self.database_url:
+            return f"sqlite:///{self.home / 'tidemill.db'}"
+        for prefix in ("postgresql://", "postgres://"):
+            if self.database_url.startswith(prefix):
+                return "postgresql+psycopg://" + self.database_url.removeprefix(prefix)
+        return self.database_url
+
+    @property
+    def database_in_home(self) -> bool:
+        """Whether the database is a SQLite file in the home folder, under the home's lock."""
+        file = self.resolved_database_url.partition("sqlite:///")[2].partition("?")[0]
+        return bool(file) and Path(file).resolve().is_relative_to(self.home.resolve())
+
+    @property
+    def resolved_object_store_url(self) -> str:
+        """The object store's URL, the home folder's where none is set."""
+        return self.object_store_url or (self.home / "objects").as_uri()
+
+
+class ApiSettings(BaseModel):
+    """Where the API listens, who may use it, and how large a file or batch may be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_keys: str = Field(
+        default="",
+        description="Comma-separated keys, each 'key' or 'tenant:key'; empty: none is asked for.",
+    )
+
+    max_file_bytes: int = 200 * 1024 * MIB
+    max_decoded_bytes: int = Field(
+        default=200 * 1024 * MIB, ge=1, description="Most that a compressed input may hold."
+    )
+    max_line_bytes: int = 8 * MIB
+    max_batch_lines: int = 50_000_000
+    max_reported_errors: int = 100
+
+    @property
+    def keys_by_secret(self) -> dict[str, str]:
+        """API key → tenant id; empty where no key is asked for."""
+        keys: dict[str, str] = {}
+        for entry in filter(None, (item.strip() for item in self.api_keys.split(","))):
+            tenant, colon, key = entry.partition(":")
+            keys[key if colon else entry] = tenant if colon else DEFAULT_TENANT
+        return keys
+
+
+class WorkerSettings(BaseModel):
+    """How jobs are cut into chunks, leased and given up."""
+
+    model_config = ConfigDict(frozen=True)
+
+    default_model: str = "smollm2"
+    default_max_tokens: int = Field(
+        default=1_024, ge=1, description="Output tokens of a chat line that sets no limit."
+    )
+
+    chunk_tokens: int = Field(default=262_144, ge=1, description="Token budget of one chunk.")
+    chunk_lines: int = Field(default=1_024, ge=1, description="Most lines of one chunk.")
+    plan_window_lines: int = Field(default=100_000, ge=1, description="Lines planned together.")
+    plan_window_tokens: int = Field(default=16_000_000, ge=1, description="Tokens, likewise.")
+
+    lease_seconds: float = Field(default=45.0, gt=5)
+    renew_seconds: float = Field(default=10.0, gt=0)
+    reconcile_seconds: float = Field(default=5.0, gt=0)
+    max_crashes: int = Field(default=3, ge=1)
+    drain_seconds: float = Field(
+        default=20.0, ge=0, description="On SIGTERM, how long chunks in hand may still run."
+    )
+
+
+class EngineSettings(BaseModel):
+    """How the engine is set up.
+
+    The values of all but ``engine_hang_seconds`` are checked where the engine's configuration is
+    made (`worker.models.engines.engine_config`), which alone knows the allowed ones.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    device: str = "auto"
+    dtype: str = "auto"
+    quantization: str = "auto"
+    kv_cache_dtype: str = "auto"
+    kv_cache_bytes: int | None = None
+    max_num_seqs: int | None = None
+    max_batch_tokens: int | None = None
+    batching: str = "continuous"
+    engine_hang_seconds: float = Field(
+        default=120.0, gt=0, description="Without a sign of life for so long, an engine is ended."
+    )
+
+
+class ProcessSettings(BaseModel):
+    """What every process tells of itself, whichever it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    log_level: str = "INFO"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Prometheus metrics; empty: none are served."
+    )
