@@ -28,8 +28,8 @@ import psycopg
 
 ROOT = Path(__file__).resolve().parents[1]
 if TYPE_CHECKING:
-    from integration.arena import Arena
-    from integration.tenant import Tenant
+    from integration.harness.arena import Arena
+    from integration.harness.tenant import Tenant
     from stack.process import Managed
     from stack.server import Server
 
@@ -131,7 +131,7 @@ class Eye:
 
 def feed(tenant: "Tenant", seed: str, closing: threading.Event) -> None:
     """Keep one job of a tenant going."""
-    from integration.orders import make_order
+    from integration.harness.orders import make_order
 
     source = random.Random(seed)
 
@@ -246,7 +246,7 @@ def torment(
 def main() -> int:
     """Parse, run, print."""
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy")]
-    from integration.arena import open_arena
+    from integration.harness.arena import open_arena
 
     parser = argparse.ArgumentParser(description="Times to recover, on the real stack.")
     parser.add_argument("--workers", type=int, default=8)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.arena import open_arena
-from integration.soak_run import SETTINGS, Load, Soak
+from integration.harness.arena import open_arena
+from integration.soak.phases import SETTINGS, Load, Soak
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(420)]
 

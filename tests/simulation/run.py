@@ -128,7 +128,7 @@ def play(task: Task) -> Report:
     if task.mutant is not None:
         mutants.apply(mutants.MUTANTS[task.mutant])
     world = importlib.import_module("simulation.world")
-    memory = importlib.import_module("simulation.database").Memory()
+    memory = importlib.import_module("simulation.virtual.database").Memory()
     report = Report(task)
     gc.disable()  # a run leaves little behind, and its pauses would cost a tenth
     for seed in range(task.start, task.end):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.database import Memory
+from simulation.virtual.database import Memory
 from simulation.world import play
 
 # A process that is killed closes nothing, and here its memory goes on to be collected.

@@ -58,18 +58,18 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from simulation import faults as fault_kinds
+from simulation.virtual import faults as fault_kinds
 from simulation import scenario as scenarios
 from simulation.clients import Client
-from simulation.database import Memory
-from simulation.points import Points
+from simulation.virtual.database import Memory
+from simulation.virtual.points import Points
 from simulation.processes import BEAT_SECONDS, Bus, Look, Parts, Worker, settings, slow_polls
 from simulation.results import Results
 from simulation.rows import ENDED, Rows
 from simulation.scenario import DAY
-from simulation.scheduler import Process, Scheduler
-from simulation.store import Store
-from simulation.virtual import installed
+from simulation.virtual.scheduler import Process, Scheduler
+from simulation.virtual.store import Store
+from simulation.virtual.stdlib import installed
 from storage.errors import ObjectNotFound
 from storage.jobs.reconcile import reclaim_embedded
 from storage.registry.models import ensure_default

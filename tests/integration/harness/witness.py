@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import httpx
 import openai
 
-from integration.checker import Evidence, ResultFile
+from integration.harness.checker import Evidence, ResultFile
 
 T = TypeVar("T")
 FIRST_PAUSE_SECONDS = 0.1

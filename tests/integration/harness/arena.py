@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from integration import tiny
-from integration.faults import Victims
-from integration.proxy import Proxy
-from integration.tenant import Tenant
+from integration.harness import tiny
+from integration.harness.faults import Victims
+from integration.harness.proxy import Proxy
+from integration.harness.tenant import Tenant
 from stack.errors import StackError
 from stack.topology import Stack
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from integration.proxy import Answer, Blackhole, Cut, Proxy, Refuse, Slow
+from integration.harness.proxy import Answer, Blackhole, Cut, Proxy, Refuse, Slow
 
 DATA = bytes(range(256)) * 1_000
 
