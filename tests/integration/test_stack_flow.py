@@ -18,9 +18,9 @@ from integration.harness import tiny
 from integration.harness.arena import Arena, open_arena
 from integration.harness.checker import Verdict, judge
 from integration.harness.orders import Order, make_order
-from integration.soak.phases import SETTINGS
 from integration.harness.tenant import done
 from integration.harness.witness import collect
+from integration.soak.phases import SETTINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 import worker.run.drain
+from simulation.scenario import MODEL, Scenario
 from simulation.virtual.database import Memory
 from simulation.virtual.echo import Echo, text_model
 from simulation.virtual.points import Points
-from simulation.scenario import MODEL, Scenario
 from simulation.virtual.scheduler import Process, Scheduler
-from simulation.virtual.store import Store
 from simulation.virtual.stdlib import Event
+from simulation.virtual.store import Store
 from storage.errors import StorageError
 from storage.jobs.reconcile import due
 from storage.settings import Settings

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from simulation.virtual.echo import echo
 from simulation.rows import ENDED, Fail, Row, Rows
 from simulation.scenario import DAY, Line
+from simulation.virtual.echo import echo
 from simulation.virtual.scheduler import Scheduler
 from simulation.virtual.store import Store
 from worker.errors import BrokenPlan

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from simulation.play import play
 from simulation.virtual.database import Memory
-from simulation.world import play
 
 # A process that is killed closes nothing, and here its memory goes on to be collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
