@@ -172,6 +172,7 @@ def test_a_file_above_the_cap(serve_with: Callable[..., Any]) -> None:
 
 def test_an_upload_that_breaks_off_leaves_nothing(http: httpx.Client, service: Any) -> None:
     before = stored(service)
+    staging = service.settings.home / "objects" / ".staging"
     begin = (
         b"--b\r\nContent-Disposition: form-data; name=purpose\r\n\r\nbatch\r\n"
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -184,6 +185,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(http: httpx.Client, service: A
         yield begin
         for _ in range(40):
             yield b"x" * 100_000
+        wait_until(lambda: bool(list(staging.iterdir())))  # there is something to be left
         raise Broken
 
     with pytest.raises(Broken):
@@ -192,7 +194,6 @@ def test_an_upload_that_breaks_off_leaves_nothing(http: httpx.Client, service: A
             content=body(),
             headers={"content-type": "multipart/form-data; boundary=b"},
         )
-    staging = service.settings.home / "objects" / ".staging"
     wait_until(lambda: not list(staging.iterdir()))
     assert stored(service) == before
 

@@ -91,7 +91,8 @@ def test_the_settings_are_valid_once_the_secrets_are_filled_in(name: str) -> Non
     assert not settings.embedded
     assert settings.keys_by_secret == {"s3cr3t": "default"}
     hosts = f"{settings.database_url} {settings.broker_url} {settings.s3_endpoint_url}"
-    assert set(re.findall(r"(?:@|http://)(\w+):", hosts)) <= SERVICES.keys()
+    named = set(re.findall(r"(?:@|http://)(\w+):", hosts))
+    assert named == {"postgres", "valkey", "seaweedfs"} <= SERVICES.keys()
 
 
 def test_the_processes_are_those_of_the_stack(stack: Stack) -> None:

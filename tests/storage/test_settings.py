@@ -46,6 +46,9 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TIDEMILL_S3_SECRET_ACCESS_KEY", "hidden")
     settings = Settings()
     assert not settings.embedded
+    assert settings.broker_url == "redis://host/0"
+    assert settings.s3_secret_access_key is not None
+    assert settings.s3_secret_access_key.get_secret_value() == "hidden"
     assert "hidden" not in repr(settings)
 
 

@@ -111,6 +111,7 @@ class Pair:
             ours = self.native.execute(self.inputs, logits=True)
             greedy = self.native.execute(self.inputs, logits=False)
         assert greedy.logits is None
+        assert (ours.logits is None) == (theirs is None)
         if ours.logits is None or theirs is None:
             return torch.empty(0), torch.empty(0)
         assert np.array_equal(ours.greatest, ours.logits.argmax(-1).numpy())

@@ -82,11 +82,11 @@ def test_a_rotation_keeps_lengths_and_spreads_what_is_loud(width: int) -> None:
     rotation = Rotation(width)
     x = torch.randn(5, width, generator=torch.Generator().manual_seed(1))
     x[:, 3] = 500
-    turned = rotation.rows(x)
+    turned = rotation.rows(x.clone())  # it may work in place
     torch.testing.assert_close(turned.norm(dim=1), x.norm(dim=1))
     torch.testing.assert_close(turned @ turned.T, x @ x.T, rtol=1e-4, atol=1)
-    assert turned.abs().max() < 500
-    assert torch.equal(Rotation(width).rows(x), turned), "it is the same in every process"
+    assert turned.abs().max() < 500 / 3
+    assert torch.equal(Rotation(width).rows(x.clone()), turned), "it is the same in every process"
 
 
 @pytest.mark.parametrize(("width", "count"), [(1536, 32), (80, 1), (96, 2), (64, 4), (24, 1)])

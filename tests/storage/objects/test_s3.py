@@ -21,6 +21,7 @@ from storage.errors import (
     ObjectStoreError,
     ObjectStoreUnavailable,
     OutOfSpace,
+    StorageError,
 )
 from storage.objects import open_store
 from storage.objects.local import LocalStore
@@ -154,16 +155,17 @@ def test_a_server_that_is_not_there() -> None:
     ],
 )
 def test_errors_are_translated_by_table(status: int, code: str, error: str) -> None:
-    with answering(status, code) as url, pytest.raises(Exception) as caught:
+    with answering(status, code) as (url, _), pytest.raises(StorageError) as caught:
         store_at(url).put("a", b"x", if_absent=True)
-    assert getattr(caught.value, "code", None) == error
+    assert caught.value.code == error
 
 
 def test_a_quota_that_is_reached_in_the_middle_of_an_object_drops_the_upload() -> None:
-    with answering(403, "QuotaExceeded") as url:
+    with answering(403, "QuotaExceeded") as (url, dropped):
         store = store_at(url)
         with pytest.raises(OutOfSpace):
             store.put("a", bytes(40_000_000))
+    assert len(dropped) == 1
 
 
 def store_at(url: str) -> S3Store:
@@ -181,9 +183,13 @@ def store_at(url: str) -> S3Store:
 
 
 @contextmanager
-def answering(status: int, code: str) -> Iterator[str]:
-    """A server that begins uploads, and answers all that is written with one error."""
+def answering(status: int, code: str) -> Iterator[tuple[str, list[str]]]:
+    """A server that begins uploads, and answers all that is written with one error.
+
+    The list is of the uploads that were begun and dropped; none may be left open.
+    """
     begun: list[str] = []
+    dropped: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -206,7 +212,7 @@ def answering(status: int, code: str) -> Iterator[str]:
             self.wfile.write(body)
 
         def do_DELETE(self) -> None:
-            begun.pop()
+            dropped.append(begun.pop())
             self.send_response(204)
             self.end_headers()
 
@@ -217,7 +223,7 @@ def answering(status: int, code: str) -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"http://127.0.0.1:{server.server_port}", dropped
         finally:
             server.shutdown()
             thread.join()
