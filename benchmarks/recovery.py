@@ -1,4 +1,4 @@
-"""How long it takes until lost work is at hand again: ``python benchmarks/recovery.py``.
+"""How long until work that was lost is claimed again: ``python benchmarks/recovery.py``.
 
 On the real stack with the default lease settings, under load all the time: workers are killed one
 after the other, and for each the time is taken from its SIGKILL until its chunk is leased again;
@@ -94,7 +94,7 @@ def summary(values: Sequence[float]) -> str:
 
 
 class Eye:
-    """Looks into the database past the proxy; a moment without it is no matter."""
+    """Reads the database past the proxy. A database that is away for a moment is no error."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -82,8 +82,8 @@ class Look:
 class Worker:
     """One worker process: a thread that drains, one that plans and finalizes, and a reconciler.
 
-    They look at the rows when a wake-up comes, and every beat without one; only looks that would
-    find what the last one found are left out, since most of a run's time would go there.
+    Each looks at the rows when a wake-up comes, and otherwise once a beat. A look that cannot find
+    anything new is left out: it would take most of a run's time.
     """
 
     parts: Parts

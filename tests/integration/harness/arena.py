@@ -1,4 +1,4 @@
-"""The real stack with proxies before its object store and its database, the tiny model, tenants."""
+"""The real stack, with a proxy each in front of its object store and its database, and tenants."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ KEYS = {"alpha": "key-of-alpha", "beta": "key-of-beta"}
 
 @dataclass(frozen=True)
 class Arena:
-    """A stack that is up, what stands between its parts, and its customers."""
+    """A stack that runs, the proxies between its parts, and its tenants."""
 
     stack: Stack
     s3: Proxy
