@@ -67,7 +67,7 @@ stack: $(STAMP) ## Run all of it as processes: PostgreSQL, Valkey, S3, API, work
 
 .PHONY: soak
 soak: $(STAMP) ## Kill every part of that for a while and check the results; ARGS="--minutes 30"
-	@PYTHONPATH=deploy:tests $(BIN)/python tests/integration/soak.py $(ARGS)
+	@PYTHONPATH=deploy:tests $(BIN)/python -m integration.soak.run $(ARGS)
 
 .PHONY: simulate
 simulate: $(STAMP) ## Run the protocol under random faults; ARGS="--seeds 10000"

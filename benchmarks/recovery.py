@@ -1,4 +1,4 @@
-"""How long it takes until lost work is at hand again: ``python benchmarks/recovery.py``.
+"""How long until work that was lost is claimed again: ``python benchmarks/recovery.py``.
 
 On the real stack with the default lease settings, under load all the time: workers are killed one
 after the other, and for each the time is taken from its SIGKILL until its chunk is leased again;
@@ -28,8 +28,8 @@ import psycopg
 
 ROOT = Path(__file__).resolve().parents[1]
 if TYPE_CHECKING:
-    from integration.arena import Arena
-    from integration.tenant import Tenant
+    from integration.harness.arena import Arena
+    from integration.harness.tenant import Tenant
     from stack.process import Managed
     from stack.server import Server
 
@@ -94,7 +94,7 @@ def summary(values: Sequence[float]) -> str:
 
 
 class Eye:
-    """Looks into the database past the proxy; a moment without it is no matter."""
+    """Reads the database past the proxy. A database that is away for a moment is no error."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -131,7 +131,7 @@ class Eye:
 
 def feed(tenant: "Tenant", seed: str, closing: threading.Event) -> None:
     """Keep one job of a tenant going."""
-    from integration.orders import make_order
+    from integration.harness.orders import make_order
 
     source = random.Random(seed)
 
@@ -246,7 +246,7 @@ def torment(
 def main() -> int:
     """Parse, run, print."""
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy")]
-    from integration.arena import open_arena
+    from integration.harness.arena import open_arena
 
     parser = argparse.ArgumentParser(description="Times to recover, on the real stack.")
     parser.add_argument("--workers", type=int, default=8)

@@ -47,11 +47,11 @@ MODEL = "smollm2"
 ENDPOINT = "/v1/completions"
 TENANT = "default"
 AT_ONCE = 10_000  # lines written or checked together
-LEASE_SECONDS = 600.0  # nobody dies here
+LEASE_SECONDS = 600.0  # longer than any run: no worker dies here
 
 
 class Double:
-    """The engine's double: answers every request at once, with its token ids as the text."""
+    """A stand-in for the engine: it answers each request at once, with its token ids as text."""
 
     alive = True
     pid = None
@@ -86,7 +86,7 @@ class Double:
 
 
 def answer(prompt: Iterable[int]) -> str:
-    """The double's answer to a prompt."""
+    """The text that the stand-in answers a prompt with."""
     return " ".join(map(str, prompt))
 
 

@@ -1,4 +1,4 @@
-"""Moves on the rows that many tests make, and what must hold of the rows after any of them."""
+"""Changes of the rows that many tests make, and what holds of the rows after each of them."""
 
 from collections.abc import Callable, Sequence
 

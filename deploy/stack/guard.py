@@ -10,7 +10,7 @@ user (PostgreSQL under root does), and reaches no grandchildren.
 import subprocess
 from contextlib import suppress
 
-# At the end of file `read` returns, and so it does for nothing else: nobody writes to the pipe.
+# `read` returns only at the end of the file, since nobody writes to the pipe.
 SCRIPT = 'read -r _; kill -s KILL -- "-$1" 2>/dev/null'
 
 

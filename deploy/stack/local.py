@@ -64,7 +64,7 @@ def program(name: str, package: str) -> str:
 
 @contextmanager
 def own_folder(folder: Path) -> Iterator[Path]:
-    """Make a stack's folder, and hold it against other stacks.
+    """Make a stack's folder and lock it, so that no other stack uses it meanwhile.
 
     Raises:
         FolderUnusable: it cannot be written, or another stack holds it.

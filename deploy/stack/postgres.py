@@ -58,7 +58,7 @@ class Postgres(Server):
     def prepare(self) -> None:
         """Make the cluster on the first start; later, end what a killed postmaster left behind."""
         self._kill_backends()
-        # It names a process that is gone, and another one may have its number by now.
+        # This file names a process that is gone; another process may have its number by now.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         if not (self.data / "PG_VERSION").exists():
             self._make_cluster()

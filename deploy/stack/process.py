@@ -229,7 +229,7 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
 
 
 def _has_ended(process: psutil.Process) -> bool:
-    # A zombie holds nothing any more; who its parent is by now decides when it goes.
+    # A zombie holds no port and no file any more; when it goes is up to its parent.
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -171,3 +171,10 @@ def client(service: Service) -> OpenAI:
 @pytest.fixture(scope="session")
 def http(service: Service) -> httpx.Client:
     return service.http()
+
+
+@pytest.fixture(scope="session")
+def input_id(client: OpenAI) -> str:
+    """The id of an input file of one line."""
+    line = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n'
+    return client.files.create(file=("in.jsonl", line), purpose="batch").id

@@ -1,12 +1,7 @@
 """Files, through the `openai` client and plain HTTP, against a running service."""
 
 import io
-import os
-import socket
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -168,74 +163,6 @@ def test_a_file_above_the_cap(serve_with: Callable[..., Any]) -> None:
     assert (caught.value.status_code, caught.value.code) == (413, "file_too_large")
     assert len(stored(service)) == 1
     assert not list((service.settings.storage.home / "objects" / ".staging").iterdir())
-
-
-def test_an_upload_that_breaks_off_leaves_nothing(http: httpx.Client, service: Any) -> None:
-    before = stored(service)
-    begin = (
-        b"--b\r\nContent-Disposition: form-data; name=purpose\r\n\r\nbatch\r\n"
-        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    )
-
-    class Broken(Exception):
-        pass
-
-    def body() -> Iterator[bytes]:
-        yield begin
-        for _ in range(40):
-            yield b"x" * 100_000
-        raise Broken
-
-    with pytest.raises(Broken):
-        http.post(
-            "/v1/files",
-            content=body(),
-            headers={"content-type": "multipart/form-data; boundary=b"},
-        )
-    staging = service.settings.storage.home / "objects" / ".staging"
-    wait_until(lambda: not list(staging.iterdir()))
-    assert stored(service) == before
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_download_that_breaks_off_closes_its_file(
-    client: OpenAI, http: httpx.Client, service: Any
-) -> None:
-    # More than the sockets between the two can hold.
-    made = upload(client, b"x" * 60_000_000)
-    path = service.settings.storage.home / "objects" / object_keys.upload(DEFAULT_TENANT, made.id)
-
-    def is_open() -> bool:
-        return any(
-            os.path.realpath(link) == str(path.resolve())
-            for link in Path("/proc/self/fd").iterdir()
-        )
-
-    with http.stream("GET", f"/v1/files/{made.id}/content") as answer:
-        pieces = answer.iter_raw()
-        next(pieces)
-        assert is_open()
-    wait_until(lambda: not is_open())
-
-
-def test_a_size_that_is_announced_is_refused_before_it_is_sent(
-    serve_with: Callable[..., Any],
-) -> None:
-    service = serve_with(max_file_bytes=1000)
-    host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(
-            b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n"
-            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
-        )
-        assert connection.recv(100).startswith(b"HTTP/1.1 413")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

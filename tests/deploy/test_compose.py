@@ -90,7 +90,8 @@ def test_the_settings_are_valid_once_the_secrets_are_filled_in(name: str) -> Non
     assert settings.api.keys_by_secret == {"s3cr3t": "default"}
     kept = settings.storage
     hosts = f"{kept.database_url} {kept.broker_url} {kept.s3_endpoint_url}"
-    assert set(re.findall(r"(?:@|http://)(\w+):", hosts)) <= SERVICES.keys()
+    named = set(re.findall(r"(?:@|http://)(\w+):", hosts))
+    assert named == {"postgres", "valkey", "seaweedfs"} <= SERVICES.keys()
 
 
 def test_the_processes_are_those_of_the_stack(stack: Stack) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import redis
 
 from stack.postgres import Postgres
 from stack.seaweed import Seaweed
@@ -104,7 +105,21 @@ def test_backends_of_a_killed_postmaster_do_not_stand_in_the_way(postgres: Postg
 
 
 @pytest.mark.parametrize("wrong", ["not-it", ""])
-def test_servers_ask_for_their_secret(postgres: Postgres, wrong: str) -> None:
+def test_postgres_asks_for_its_secret(postgres: Postgres, wrong: str) -> None:
     url = postgres.url.replace(postgres.secret, wrong)
     with pytest.raises(psycopg.OperationalError, match=r"password"):
         psycopg.connect(url)
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    server = Valkey(tmp_path).start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize("wrong", ["not-it", None])
+def test_valkey_asks_for_its_secret(valkey: Valkey, wrong: str | None) -> None:
+    stranger = redis.Redis(host="127.0.0.1", port=valkey.port, password=wrong)
+    with stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.arena import open_arena
-from integration.soak_run import SETTINGS, Load, Soak
+from integration.harness.arena import open_arena
+from integration.soak.phases import SETTINGS, Load, Soak
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(420)]
 
@@ -15,7 +15,7 @@ FAULTS = 8
 LOAD = Load(customers=2, sizes=(100, 200, 400), tokens=(4, 24))
 
 
-def test_faults_of_every_kind_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_faults_of_many_kinds_lose_and_double_nothing(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     with open_arena(tmp_path / "arena", workers=2, **SETTINGS) as arena:

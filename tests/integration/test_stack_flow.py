@@ -14,13 +14,13 @@ import psycopg
 import pytest
 from openai.types import Batch
 
-from integration import tiny
-from integration.arena import Arena, open_arena
-from integration.checker import Verdict, judge
-from integration.orders import Order, make_order
-from integration.soak_run import SETTINGS
-from integration.tenant import done
-from integration.witness import collect
+from integration.harness import tiny
+from integration.harness.arena import Arena, open_arena
+from integration.harness.checker import Verdict, judge
+from integration.harness.orders import Order, make_order
+from integration.harness.tenant import done
+from integration.harness.witness import collect
+from integration.soak.phases import SETTINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 

@@ -7,7 +7,7 @@ from simulation.processes import Parts
 from simulation.results import Results
 from simulation.rows import ENDED
 from simulation.scenario import ENDPOINT, Batch, Line
-from simulation.scheduler import Process
+from simulation.virtual.scheduler import Process
 from storage.database.tables import File
 from storage.errors import NothingToRetry, StateConflict, StorageError
 from storage.ids import new_id

@@ -7,13 +7,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 import worker.run.drain
-from simulation.database import Memory
-from simulation.echo import Echo, text_model
-from simulation.points import Points
 from simulation.scenario import MODEL, Scenario
-from simulation.scheduler import Process, Scheduler
-from simulation.store import Store
-from simulation.virtual import Event
+from simulation.virtual.database import Memory
+from simulation.virtual.echo import Echo, text_model
+from simulation.virtual.points import Points
+from simulation.virtual.scheduler import Process, Scheduler
+from simulation.virtual.stdlib import Event
+from simulation.virtual.store import Store
 from storage.errors import StorageError
 from storage.jobs.reconcile import due
 from storage.settings import Settings
@@ -82,8 +82,8 @@ class Look:
 class Worker:
     """One worker process: a thread that drains, one that plans and finalizes, and a reconciler.
 
-    They look at the rows when a wake-up comes, and every beat without one; only looks that would
-    find what the last one found are left out, since most of a run's time would go there.
+    Each looks at the rows when a wake-up comes, and otherwise once a beat. A look that cannot find
+    anything new is left out: it would take most of a run's time.
     """
 
     parts: Parts

@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 
-from simulation.echo import echo
 from simulation.rows import ENDED, Fail, Row, Rows
 from simulation.scenario import DAY, Line
-from simulation.scheduler import Scheduler
-from simulation.store import Store
+from simulation.virtual.echo import echo
+from simulation.virtual.scheduler import Scheduler
+from simulation.virtual.store import Store
 from worker.errors import BrokenPlan
 from worker.plan.plan_file import PlanFile
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulation.scheduler import Process, Scheduler
+from simulation.virtual.scheduler import Process, Scheduler
 
 Row = dict[str, Any]
 Fail = Callable[[str, str], None]

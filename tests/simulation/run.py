@@ -21,7 +21,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
-from simulation import mutants
+from simulation.mutants.catalog import MUTANTS
+from simulation.mutants.loading import apply
+from simulation.mutants.more import MORE
+from simulation.mutants.required import REQUIRED
 
 BLOCK = 20  # seeds that a process plays before it reports
 # What the product imports and no mutant changes: loaded once, ahead of the processes' forks.
@@ -62,7 +65,7 @@ class Report:
     @property
     def caught(self) -> list[Failure]:
         """The failures by an invariant that tells of the mutant."""
-        known = mutants.MUTANTS[self.task.mutant].caught_by if self.task.mutant else frozenset()
+        known = MUTANTS[self.task.mutant].caught_by if self.task.mutant else frozenset()
         return [failure for failure in self.failures if failure.invariant in known]
 
 
@@ -126,13 +129,13 @@ class Total:
 def play(task: Task) -> Report:
     """Play a task's seeds in this process."""
     if task.mutant is not None:
-        mutants.apply(mutants.MUTANTS[task.mutant])
-    world = importlib.import_module("simulation.world")
-    memory = importlib.import_module("simulation.database").Memory()
+        apply(MUTANTS[task.mutant])
+    player = importlib.import_module("simulation.play")
+    memory = importlib.import_module("simulation.virtual.database").Memory()
     report = Report(task)
     gc.disable()  # a run leaves little behind, and its pauses would cost a tenth
     for seed in range(task.start, task.end):
-        outcome = world.play(seed, memory)
+        outcome = player.play(seed, memory)
         report.played += 1
         report.jobs += outcome.jobs
         report.faults += outcome.struck
@@ -224,16 +227,16 @@ def _row(report: Report) -> str:
 def _names(wanted: str | None) -> list[str]:
     groups = {
         None: (),
-        "all": tuple(mutants.MUTANTS.values()),
-        "required": mutants.REQUIRED,
-        "more": mutants.MORE,
+        "all": tuple(MUTANTS.values()),
+        "required": REQUIRED,
+        "more": MORE,
     }
     if wanted in groups:
         return [mutant.name for mutant in groups[wanted]]
     names = (wanted or "").split(",")
-    unknown = [name for name in names if name not in mutants.MUTANTS]
+    unknown = [name for name in names if name not in MUTANTS]
     if unknown:
-        raise SystemExit(f"No such mutant: {unknown[0]}. There are: {', '.join(mutants.MUTANTS)}.")
+        raise SystemExit(f"No such mutant: {unknown[0]}. There are: {', '.join(MUTANTS)}.")
     return names
 
 

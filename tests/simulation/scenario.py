@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from simulation.echo import POISON
+from simulation.virtual.echo import POISON
 
 MODEL = "smollm2"
 ENDPOINT = "/v1/completions"

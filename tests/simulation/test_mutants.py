@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from simulation.mutants import MUTANTS, REQUIRED, Edit, MutantOutdated, mutate
+from simulation.mutants.catalog import MUTANTS
+from simulation.mutants.edits import Edit, MutantOutdated, mutate
+from simulation.mutants.required import REQUIRED
 
 RUN = (sys.executable, "-m", "simulation.run")
 TESTS = Path(__file__).parents[1]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from simulation.database import Memory
-from simulation.world import play
+from simulation.play import play
+from simulation.virtual.database import Memory
+from simulation.virtual.points import HOT
 
 # A process that is killed closes nothing, and here its memory goes on to be collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -51,6 +52,14 @@ def test_another_process_gives_the_same_trace(memory: Memory) -> None:
     *trace, summary = done.stdout.splitlines()
     assert trace == play(3, memory).lines(), done.stderr
     assert summary.startswith("1 seeds")
+
+
+def test_the_writes_that_faults_aim_at_are_writes_of_the_product(memory: Memory) -> None:
+    """They are known by name: one that is renamed would be hit no more than any other."""
+    traces = [play(seed, memory).trace for seed in range(10)]
+    events = [what for trace in traces for _, _, what in trace]
+    for name in (*HOT, "reclaim_embedded"):
+        assert any(event.startswith(name) for event in events), name
 
 
 def test_the_command_tells_what_failed() -> None:

@@ -1,110 +1,68 @@
 """A deterministic simulation of the service: production code, virtual time, seeded faults.
 
-One seed is one run. `play` draws a scenario and its faults from the seed, lets clients and workers
-work on it until every job has ended, and returns what went wrong, if anything did. The same seed
+One seed is one run. A world draws a scenario and its faults from the seed, lets clients and workers
+work on it until every job has ended, and notes what went wrong, if anything did. The same seed
 gives the same trace, line for line, on every machine.
 
 **Which code runs.** The product's own, unchanged, from SQL to worker: `storage` whole (statements,
 transactions, retries of lost commits, migrations for the schema); `worker`'s planner, drain loop,
 lease keeper, part writer, poison burial, finalizer with its merge, reconciler tick and garbage
-collection. Stand-ins are: the engine and the tokenizer (`echo`), the object store, which keeps
-the contract of `storage.objects.base` in memory (`store`), the broker (`processes.Bus`), and the
-loops that call the worker's functions, which the product runs in threads (`processes.Worker`). The
-REST layer and Celery are not here; tests/integration has them.
+collection. Stand-ins are: the engine and the tokenizer (`virtual.echo`), the object store,
+which keeps the contract of `storage.objects.base` in memory (`virtual.store`), the broker
+(`processes.Bus`), and the loops that call the worker's functions, which the product runs in threads
+(`processes.Worker`). The REST layer and Celery are not here; tests/integration has them.
 
-**Threads.** Each thread of each process is a greenlet (`scheduler`): a worker's drain, preparer
-and reconciler, the lease keepers that the product starts, and clients. `virtual` puts stand-ins for
-`time`, `threading`, `random`, `secrets` and the logs into the product's modules for the time of a
-run, so that sleeping and waiting park the greenlet, and nothing tells real time.
+**Threads.** Each thread of each process is a greenlet (`virtual.scheduler`): a worker's drain,
+preparer and reconciler, the lease keepers that the product starts, and clients. `virtual.stdlib`
+puts stand-ins for `time`, `threading`, `random`, `secrets` and the logs into the product's modules
+for the time of a run, so that sleeping and waiting park the greenlet, and nothing tells real time.
 
-**Where they switch.** Before and after every transaction (`database`) and every call of the store
-(`store`), and wherever they wait. Each such point takes a random virtual time, and the thread whose
-time comes first goes on: that is all there is to the choice of an interleaving. A transaction is
-atomic, as it is under SQLite's write lock; PostgreSQL's finer interleavings are not simulated.
+**Where they switch.** Before and after every transaction (`virtual.database`) and every call of the
+store (`virtual.store`), and wherever they wait. Each such point takes a random virtual time, and
+the thread whose time comes first goes on: that is all there is to the choice of an interleaving. A
+transaction is atomic, as it is under SQLite's write lock; PostgreSQL's finer interleavings are not
+simulated.
 
 **The clock.** SQLite's `julianday` is replaced on the connection by the scheduler's time, so the
 product's SQL reads virtual time. Python's clocks are too, but a process that was frozen unnoticed
 (a suspended virtual machine) has a monotonic clock that stood still: it believes in its leases.
 
-**Faults** (`faults`, `points`). At each point the process may be killed (its threads unwind, and
-nothing that they do has effects), frozen (often until just after somebody else has taken over its
-lease), be slow, or fail: before the point without effect, after it with the effect and the answer
-lost. A failed PUT may arrive a minute later. Engines die, wake-ups are lost and doubled, workers
-are told to leave, all workers are killed at once (and the leases reclaimed as at an embedded
-start), and everything may stand still for a day, with garbage collected in between. Around the
-writes that end something faults are more likely.
+**Faults** (`virtual.faults`, `virtual.points`). At each point the process may be killed (its
+threads unwind, and nothing that they do has effects), frozen (often until just after somebody else
+has taken over its lease), be slow, or fail: before the point without effect, after it with the
+effect and the answer lost. A failed PUT may arrive a minute later. Engines die, wake-ups are lost
+and doubled, workers are told to leave, all workers are killed at once (and the leases reclaimed as
+at an embedded start), and everything may stand still for a day, with garbage collected in between.
+Around the writes that end something faults are more likely.
 
 **The checker** judges rows after each transaction that wrote (`rows`), and objects as they change
-and when a chunk or a job ends (`results`). Its names are those of the protocol's invariants:
-
-- I1 the ranges of chunks that were not split partition the job's lines
-- I2 a leased chunk changes by its holder's hand alone, or once its lease has run out; attempts and
-  epochs only grow; a job's steps are ended by who holds the epoch
-- I3 a done, split or cancelled chunk never changes, nor does a committed part
-- I4 a done chunk's part is there, has the committed hash, and holds exactly the chunk's lines;
-  nothing is collected before its job has ended a day ago
-- I5 a terminal job's output and errors hold each line once, in order, answered with its own answer;
-  counts are the sums over chunks and parts
-- I6 a terminal job never changes, nor does a published file
-- I7 what was created is there
-- I8 once faults stop, every job becomes terminal
-- claim: nothing is claimed of a job that is stopped, paused or not running, or before its time
-- told: whoever says that it has committed a chunk has
-- crash: product code raised what nobody expects
+and when a chunk or a job ends (`results`). `outcome` lists the invariants.
 """
 
-import hashlib
 import random
-from dataclasses import dataclass
 from typing import Any
 
-from simulation import faults as fault_kinds
 from simulation import scenario as scenarios
 from simulation.clients import Client
-from simulation.database import Memory
-from simulation.points import Points
-from simulation.processes import BEAT_SECONDS, Bus, Look, Parts, Worker, settings, slow_polls
+from simulation.outcome import BEGIN, CRASH, Violation
+from simulation.processes import BEAT_SECONDS, Bus, Look, Parts, Worker, settings
 from simulation.results import Results
 from simulation.rows import ENDED, Rows
 from simulation.scenario import DAY
-from simulation.scheduler import Process, Scheduler
-from simulation.store import Store
-from simulation.virtual import installed
+from simulation.virtual import faults as fault_kinds
+from simulation.virtual.database import Memory
+from simulation.virtual.points import Points
+from simulation.virtual.scheduler import Process, Scheduler
+from simulation.virtual.store import Store
 from storage.errors import ObjectNotFound
 from storage.jobs.reconcile import reclaim_embedded
 from storage.registry.models import ensure_default
 from worker.errors import BrokenPlan, BrokenResult
 from worker.finish.garbage import collect_garbage
 
-BEGIN = 1_700_000_000.0
 PATIENCE = 1_800.0  # virtual seconds after the last fault within which every job must end
 LOOK_ANYWAY = 8 * BEAT_SECONDS
-CRASH = "crash"
 BROKEN = (BrokenPlan.code, BrokenResult.code, ObjectNotFound.code)
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """An invariant that did not hold, and how it showed."""
-
-    invariant: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A run's end. ``digest`` is a hash of the whole trace."""
-
-    seed: int
-    violation: Violation | None
-    digest: str
-    trace: list[tuple[float, str, str]]
-    jobs: int
-    struck: int
-
-    def lines(self) -> list[str]:
-        """The trace, for people."""
-        return [f"{at - BEGIN:11.3f}  {who:<22} {what}" for at, who, what in self.trace]
 
 
 class World:
@@ -316,20 +274,3 @@ class World:
         for process in [w.process for w in self.workers] + [c.process for c in self.clients]:
             unnoticed = self.points.dice(self.points.faults.blind)
             self.scheduler.freeze(process, 1.05 * DAY, unnoticed=unnoticed)
-
-
-def play(seed: int, database: Memory) -> Outcome:
-    """Play one seed; ``database`` is emptied first."""
-    world = World(seed, database)
-    with slow_polls(), installed(world.scheduler, seed, world.heard):
-        database.begin(world.points, world.rows.step)
-        try:
-            world.run()
-        except Exception as error:  # noqa: BLE001 - a client or a thread of the product raised it
-            world.violation = world.violation or Violation(CRASH, repr(error))
-        finally:
-            world.scheduler.close()
-            database.points = None
-    trace = world.scheduler.trace
-    digest = hashlib.sha256("\n".join(map(repr, trace)).encode()).hexdigest()
-    return Outcome(seed, world.violation, digest, trace, len(world.rows.jobs), world.points.struck)

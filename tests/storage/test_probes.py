@@ -4,6 +4,7 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +138,8 @@ def test_waiting_ends_in_time_or_when_told() -> None:
 
 def test_many_processes_may_bring_it_up_at_once(database_url: str) -> None:
     databases = [Database(database_url) for _ in range(4)]
-    threads = [
-        threading.Thread(target=bring_up, args=(d,), kwargs={"seconds": 20}) for d in databases
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda each: bring_up(each, seconds=20), databases)) == [True] * 4
     for database in databases:
         with database.read() as session:
             assert database.now(session) > 0

@@ -51,6 +51,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TIDEMILL_S3_SECRET_ACCESS_KEY", "hidden")
     settings = Settings.load()
     assert not settings.storage.embedded
+    assert settings.storage.broker_url == "redis://host/0"
+    secret = settings.storage.s3_secret_access_key
+    assert secret is not None
+    assert secret.get_secret_value() == "hidden"
     assert "hidden" not in repr(settings)
 
 

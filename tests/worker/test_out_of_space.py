@@ -147,6 +147,8 @@ def test_a_full_disk_under_everything_costs_no_line(
     bench.worker.stopping.clear()
     bench.sql("UPDATE chunk SET lease_exp = 0 WHERE state = 'leased'")
     bench.sql("UPDATE job SET lease_exp = 0")
+    if leave == 0:
+        assert refused == 6, "with no space at all not even a lease is written"
     job = bench.finish(job_id)
     assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 120, 0)
     assert [row["custom_id"] for row in bench.read(job.out_key)] == [f"row{i}" for i in range(120)]

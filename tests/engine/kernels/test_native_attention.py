@@ -213,6 +213,10 @@ def test_extreme_scores_stay_finite_and_right(dtype: torch.dtype) -> None:
     sequences.step([200, 70], attention)
     found, expected = sequences.step([1, 3], attention)
     assert found.isfinite().all()
+    right = (found - expected).abs().amax(-1) < 4 * TOLERANCE[dtype]
+    assert right.float().mean() >= 0.75, (
+        "rounding decides between two keys that are near each other"
+    )
     if dtype == torch.float32:
         assert_close(found, expected, dtype)
 

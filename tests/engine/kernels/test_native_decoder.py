@@ -113,6 +113,7 @@ class Pair:
             ours = self.native.launch(self.inputs, logits=True)
             greedy = self.native.launch(self.inputs, logits=False)
         assert greedy.logits is None
+        assert (ours.logits is None) == (theirs is None)
         if ours.logits is None or theirs is None:
             return torch.empty(0), torch.empty(0)
         assert np.array_equal(ours.argmax, ours.logits.argmax(-1).numpy())

@@ -85,13 +85,12 @@ def test_a_rotation_keeps_lengths_and_spreads_outliers(width: int) -> None:
     rotation = Rotation(width, REFERENCE)
     x = torch.randn(5, width, generator=torch.Generator().manual_seed(1))
     x[:, 3] = 500
-    rotated = rotation.rows(x)
+    rotated = rotation.rows(x.clone())  # it may work in place
     torch.testing.assert_close(rotated.norm(dim=1), x.norm(dim=1))
     torch.testing.assert_close(rotated @ rotated.T, x @ x.T, rtol=1e-4, atol=1)
-    assert rotated.abs().max() < 500
-    assert torch.equal(Rotation(width, REFERENCE).rows(x), rotated), (
-        "it is the same in every process"
-    )
+    assert rotated.abs().max() < 500 / 3
+    again = Rotation(width, REFERENCE).rows(x.clone())
+    assert torch.equal(again, rotated), "it is the same in every process"
 
 
 @pytest.mark.parametrize(("width", "count"), [(1536, 32), (80, 1), (96, 2), (64, 4), (24, 1)])

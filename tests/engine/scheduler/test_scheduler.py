@@ -213,6 +213,22 @@ def test_memory_pressure_preempts_the_least_computed_and_loses_nothing() -> None
     assert runner.computed < 3 * sum(s.num_tokens for s in group)
 
 
+@pytest.mark.parametrize("long_first", [True, False])
+def test_the_least_computed_makes_room_whatever_its_place(long_first: bool) -> None:
+    scheduler, runner = make(8, budget=64, reserve=0.0, caching=False)
+    # All eight blocks of 4 are taken, and the first sequence is the first to need another.
+    first, long, short = sequence([0] * 8, 8), sequence([1] * 13, 3), sequence([2] * 5, 3)
+    for each in (first, long, short) if long_first else (first, short, long):
+        scheduler.add(each)
+    step = scheduler.schedule()
+    assert step is not None
+    runner.execute(step)
+    for each in (first, long, short):
+        each.token_ids.append(2)
+    assert scheduler.schedule() is not None
+    assert (first.num_computed, long.num_computed, short.num_computed) == (9, 14, 0)
+
+
 def test_a_cancelled_sequence_gives_everything_back() -> None:
     scheduler, _ = make(16)
     running, waiting = sequence([1] * 8, 8, "x"), sequence([2] * 4, 4, "y")

@@ -148,9 +148,7 @@ def test_errors_are_readable(template: str, reason: str) -> None:
         "{{ cycler.__init__.__globals__.os }}",
         "{{ messages.append(1) }}",
         "{{ messages[0].update({'role': 'x'}) }}",
-        "{{ ''|attr('__class__') | string + 1 }}",
         "{% for i in range(999999999) %}x{% endfor %}",
-        "{{ '{0.__class__}'.format(1) + 1 }}",
         "{{ 'x' * 10 ** 14 }}",
     ],
 )
@@ -159,6 +157,17 @@ def test_templates_cannot_leave_the_sandbox(template: str) -> None:
     with pytest.raises(TokenizerError):
         render(template)
     assert json.dumps(MESSAGES) == before
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ ''|attr('__class__') }}", "{{ '{0.__class__}'.format(1) }}"]
+)
+def test_what_the_sandbox_hides_is_empty_or_an_error(template: str) -> None:
+    try:
+        shown = render(template)
+    except TokenizerError:
+        shown = ""
+    assert shown == ""
 
 
 def test_a_template_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import update
+from sqlmodel import col
+
 from storage.database.connection import Database
 from storage.database.states import ChunkState, JobState
 from storage.database.tables import Job
@@ -29,7 +32,10 @@ def test_nothing_to_do_is_zeros_for_every_model(database: Database) -> None:
 def test_work_is_counted_by_model_and_state(
     database: Database, running_job: Callable[..., Job], new_job: Callable[..., Job]
 ) -> None:
-    running_job(4, 6)
+    oldest = running_job(4, 6)
+    with database.write() as session:
+        an_age_ago = {"created_at": oldest.created_at - 1_000}
+        session.execute(update(Job).where(col(Job.id) == oldest.id).values(an_age_ago))
     running_job(3, model="other")
     new_job()
     assert _claim(database, lease_seconds=45) is not None
@@ -41,7 +47,7 @@ def test_work_is_counted_by_model_and_state(
     }
     assert backlog.jobs[JobState.RUNNING] == 2
     assert backlog.jobs[JobState.VALIDATING] == 1
-    assert 0.0 <= backlog.oldest_seconds < 60.0
+    assert 1_000.0 <= backlog.oldest_seconds < 1_060.0
 
 
 def test_done_chunks_paused_jobs_and_stale_leases(

@@ -216,7 +216,7 @@ def test_submit_status_list_cancel(tidemill: Run, tmp_path: Path, api_url: str) 
     unfinished = tidemill("fetch", batch_id, **reach)
     assert (unfinished.returncode, unfinished.stdout) == (1, "")
     assert f"tidemill watch {batch_id}" in unfinished.stderr
-    assert tidemill("cancel", batch_id, **reach).stdout.strip() in ("cancelling", "cancelled")
+    assert tidemill("cancel", batch_id, **reach).stdout == "cancelling\n"
 
 
 def test_an_unknown_batch_is_the_services_error(tidemill: Run, api_url: str) -> None:

@@ -3,6 +3,7 @@
 import socket
 
 import httpx
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
@@ -24,8 +25,16 @@ def test_a_scrape_sees_every_registry_and_the_process() -> None:
 
 
 def test_without_a_port_nothing_listens() -> None:
+    before = listening()
     with serve_metrics("127.0.0.1", None, [CollectorRegistry()]) as port:
         assert port is None
+        assert listening() == before
+
+
+def listening() -> int:
+    """Sockets of this process that wait for connections."""
+    found = psutil.Process().net_connections(kind="tcp")
+    return sum(each.status == psutil.CONN_LISTEN for each in found)
 
 
 def test_a_port_that_is_taken_is_said_clearly() -> None:

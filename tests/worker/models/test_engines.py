@@ -37,12 +37,18 @@ def test_a_model_that_does_not_start_rests_longer_each_time(
     monkeypatch.setattr(engines, "FIRST_PAUSE_SECONDS", 0.05)
     found: Engines = bench.worker.engines
     bench.lab.start_error = EngineMissing()
+    rests = []
     for _ in range(3):
         with pytest.raises(EngineUnavailable, match="torch is not installed"):
             found.get("smollm2", "words")
-    assert found.resting("smollm2")
+        assert found.resting("smollm2")
+        began = time.monotonic()
+        while found.resting("smollm2"):
+            time.sleep(0.001)
+        rests.append(time.monotonic() - began)
     assert isinstance(found.failure("smollm2"), EngineMissing)
-    time.sleep(0.25)
+    assert rests[1] > 1.3 * rests[0]
+    assert rests[2] > 1.3 * rests[1]
     assert not found.resting("smollm2")
     bench.lab.start_error = None
     found.get("smollm2", "words")

@@ -112,7 +112,9 @@ def test_where_bad_lines_are_skipped_only_those_of_the_unusable_model_are(
     lines = [line("a"), line("b", model="other"), line("c", model="other")]
     job = bench.finish(bench.create(lines, on_invalid="skip"))
     assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 1, 2)
-    for row in bench.read(job.err_key):
+    errors = bench.read(job.err_key)
+    assert _ids(errors) == ["b", "c"]
+    for row in errors:
         error = row["response"]["body"]["error"]
         assert (error["code"], error["param"]) == ("model_unavailable", "model")
         assert "/srv" not in error["message"]

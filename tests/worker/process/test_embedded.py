@@ -126,6 +126,10 @@ def _a_job_is_run(site: Site) -> None:
     views = site.wait(site.create(lines), _ended)
     job = views[-1].job
     assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 24, 0)
+    done = [view.progress.done for view in views]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, 24)
+    assert len(set(done)) > 2, "nothing was told between the first line and the last"
     output = site.read(job.out_key)
     assert [row["custom_id"] for row in output] == [line["custom_id"] for line in lines]
     responses = [ChatCompletion.model_validate(row["response"]["body"]) for row in output]

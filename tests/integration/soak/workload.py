@@ -16,11 +16,11 @@ import httpx
 import openai
 from openai.types import Batch
 
-from integration import tiny
-from integration.checker import Evidence, Verdict, judge
-from integration.orders import Order, make_order
-from integration.tenant import Tenant, done
-from integration.witness import Witness, collect
+from integration.harness import tiny
+from integration.harness.checker import Evidence, Verdict, judge
+from integration.harness.orders import Order, make_order
+from integration.harness.tenant import Tenant, done
+from integration.harness.witness import Witness, collect
 
 CANCEL_SHARE = 0.08
 PAUSE_SHARE = 0.12

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from simulation.scheduler import Scheduler, Task
+from simulation.virtual.scheduler import Scheduler, Task
 
 
 class Time:

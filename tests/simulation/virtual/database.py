@@ -14,7 +14,7 @@ from sqlalchemy import Engine, StaticPool, create_engine
 from sqlmodel import Session
 
 import storage.database.connection
-from simulation.points import Points
+from simulation.virtual.points import Points
 from storage.database.connection import Database
 from storage.errors import DatabaseUnavailable
 

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from integration import tiny
-from integration.checker import Evidence, ResultFile, judge
+from integration.harness import tiny
+from integration.harness.checker import Evidence, ResultFile, judge
 
 LINES = 8
 BAD = 5  # its line's number; the others are answered

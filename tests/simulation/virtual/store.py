@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
-from simulation.points import Points
-from simulation.scheduler import Scheduler
+from simulation.virtual.points import Points
+from simulation.virtual.scheduler import Scheduler
 from storage.errors import (
     ContentMismatch,
     ObjectChanged,

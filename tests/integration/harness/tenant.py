@@ -8,9 +8,9 @@ from uuid import uuid4
 from openai import OpenAI
 from openai.types import Batch
 
-from integration.checker import TERMINAL
-from integration.orders import Order
-from integration.witness import PATIENCE_SECONDS, TIMEOUT_SECONDS, Witness, persist
+from integration.harness.checker import TERMINAL
+from integration.harness.orders import Order
+from integration.harness.witness import PATIENCE_SECONDS, TIMEOUT_SECONDS, Witness, persist
 
 POLL_SECONDS = 0.5
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from integration import tiny
+from integration.harness import tiny
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 SHARED_WORDS = 12  # the beginning that all prompts of a job have in common

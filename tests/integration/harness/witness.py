@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import httpx
 import openai
 
-from integration.checker import Evidence, ResultFile
+from integration.harness.checker import Evidence, ResultFile
 
 T = TypeVar("T")
 FIRST_PAUSE_SECONDS = 0.1
@@ -43,7 +43,7 @@ def _transient(error: Exception) -> bool:
 
 
 class Witness:
-    """One tenant's eyes. ``url`` is the API's, ending in ``/v1``; ``key`` may be nobody's."""
+    """Reads the API as one tenant. ``url`` ends in ``/v1``; ``key`` may be one that nobody has."""
 
     def __init__(self, name: str, url: str, key: str) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Witness:
         self._http.close()
 
     def json(self, path: str) -> dict[str, Any]:
-        """What the API says there."""
+        """The JSON that the API serves at a path."""
         found: dict[str, Any] = self._get(path).json()
         return found
 
@@ -69,7 +69,7 @@ class Witness:
         return ResultFile(told["bytes"], answer.headers["ETag"].strip('"'), answer.content)
 
     def look(self, path: str) -> tuple[str, int]:
-        """The status that this tenant gets there."""
+        """What was asked for, and the status that this tenant gets for it."""
         return f"{self.name}: GET {path}", persist(lambda: self._tried(path)).status_code
 
     def lists(self, path: str, wanted: str) -> tuple[str, int]:

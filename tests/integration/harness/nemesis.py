@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from integration.faults import EVERYTHING, KINDS, Trouble, Victims, make
+from integration.harness.faults import EVERYTHING, KINDS, Trouble, Victims, make
 
 AT_ONCE = 2
 JOIN_SECONDS = 90.0

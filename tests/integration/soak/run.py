@@ -1,4 +1,4 @@
-"""``python tests/integration/soak.py --minutes 30``: the real stack under load and under faults.
+"""``make soak ARGS="--minutes 30"``: the real stack under load and under faults.
 
 Ends with 1 if any promise was broken; the stack's folder, with its logs, then stays. First it
 measures what wiping the broker costs: slices in calm and with a FLUSHALL a minute, in turn.
@@ -12,15 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from integration.harness.arena import open_arena
+from integration.soak.phases import SETTINGS, Soak
 
 
 def main() -> int:
     """Parse, run, print; the exit code."""
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy")]
-    from integration.arena import open_arena
-    from integration.soak_run import SETTINGS, Soak
-
     parser = argparse.ArgumentParser(description="The real stack under load and under faults.")
     parser.add_argument("--minutes", type=float, default=5.0, help="of load; default 5")
     parser.add_argument("--workers", type=int, default=2)

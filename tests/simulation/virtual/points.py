@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Callable
 
-from simulation.faults import Fault, Faults
-from simulation.scheduler import Scheduler
+from simulation.virtual.faults import Fault, Faults
+from simulation.virtual.scheduler import Scheduler
 
 # Around these, a death or a pause does the most harm.
 HOT = (
@@ -54,7 +54,7 @@ class Points:
             name = frame.f_globals.get("__name__", "")
             if (
                 name.startswith(("storage.", "worker.", "simulation."))
-                and name != "simulation.database"
+                and name != "simulation.virtual.database"
                 and frame.f_code.co_name not in _PASSED_OVER
             ):
                 return frame.f_code.co_qualname

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import redis
 
-from integration.arena import Arena
-from integration.nemesis import Nemesis
-from integration.report import Result
-from integration.workload import Book, Customer, judge_all
+from integration.harness.arena import Arena
+from integration.harness.nemesis import Nemesis
+from integration.soak.report import Result
+from integration.soak.workload import Book, Customer, judge_all
 
 FLUSH_SECONDS = 60.0
 SLICES = 4  # calm and flushed in turn

@@ -6,8 +6,8 @@ from typing import Any
 from engine.errors import EngineDied
 from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Output, Request
-from simulation.points import Points
-from simulation.scheduler import Scheduler
+from simulation.virtual.points import Points
+from simulation.virtual.scheduler import Scheduler
 from worker.models.tokenizers import TextModel
 
 POISON = 999  # a token that ends the engine

@@ -1,4 +1,4 @@
-"""The real stack with proxies before its object store and its database, the tiny model, tenants."""
+"""The real stack, with a proxy each in front of its object store and its database, and tenants."""
 
 import os
 import subprocess
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from integration import tiny
-from integration.faults import Victims
-from integration.proxy import Proxy
-from integration.tenant import Tenant
+from integration.harness import tiny
+from integration.harness.faults import Victims
+from integration.harness.proxy import Proxy
+from integration.harness.tenant import Tenant
 from stack.errors import StackError
 from stack.topology import Stack
 
@@ -21,7 +21,7 @@ KEYS = {"alpha": "key-of-alpha", "beta": "key-of-beta"}
 
 @dataclass(frozen=True)
 class Arena:
-    """A stack that is up, what stands between its parts, and its customers."""
+    """A stack that runs, the proxies between its parts, and its tenants."""
 
     stack: Stack
     s3: Proxy

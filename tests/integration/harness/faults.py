@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import psutil
 
-from integration.proxy import Answer, Blackhole, Cut, Fault, Proxy, Refuse, Slow
+from integration.harness.proxy import Answer, Blackhole, Cut, Fault, Proxy, Refuse, Slow
 from stack.errors import NotRunning
 from stack.process import Managed
 from stack.topology import Stack

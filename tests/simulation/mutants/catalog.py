@@ -1,0 +1,6 @@
+"""Every seeded bug by its name. `test_mutants` checks that each still fits the product's source."""
+
+from simulation.mutants.more import MORE
+from simulation.mutants.required import REQUIRED
+
+MUTANTS = {mutant.name: mutant for mutant in (*REQUIRED, *MORE)}
