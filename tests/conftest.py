@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import os
 import random
 import signal
 import sys
@@ -10,6 +11,10 @@ import pytest
 # A run that a script starts in the background inherits "ignore Ctrl-C", and so would every process
 # that a test starts and then interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Threads of OpenMP that spin while they wait take the processors that other tests need; torch reads
+# this when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 properties.use_profiles()
 

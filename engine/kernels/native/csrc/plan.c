@@ -187,7 +187,7 @@ int plan_step(plan *p, const step *s, const cache *c, const int32_t *picked, int
         p->common[i] = areas_in_common(&w, p->order[i - 1], p->order[i]);
     if (lone) add_tree(&w, 0, lone, 0);
     if (p->failed || !place_parts(p, s, c)) return -1;
-    qsort(p->segments, p->num_segments, sizeof(segment), longer);
+    if (p->num_segments) qsort(p->segments, p->num_segments, sizeof(segment), longer);
     return 0;
 }
 
