@@ -1,7 +1,32 @@
 """What holds for every test."""
 
+import os
+import random
 import signal
+import sys
+
+import properties
+import pytest
 
 # A run that a script starts in the background inherits "ignore Ctrl-C", and so would every process
 # that a test starts and then interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Threads of OpenMP that spin while they wait take the processors that other tests need; torch reads
+# this when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+properties.use_profiles()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if properties.settings.default.derandomize:
+        properties.ignore_loaded_modules()
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Random numbers that do not depend on the tests that ran before."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -190,7 +190,7 @@ int segments_build(segment_list *list, const step *s, const cache *c, const int3
         list->common[i] = tiles_in_common(&w, list->order[i - 1], list->order[i]);
     if (lone) add_tree(&w, 0, lone, 0);
     if (list->failed || !place_partials(list, s, c)) return -1;
-    qsort(list->segments, list->num_segments, sizeof(segment), longer);
+    if (list->num_segments) qsort(list->segments, list->num_segments, sizeof(segment), longer);
     return 0;
 }
 
