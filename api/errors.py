@@ -167,7 +167,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """
     error = errors[0]
     kind = str(error["type"])
-    loc = [str(part) for part in error["loc"]]
+    loc = [str(name) for name in error["loc"]]
     # A number here is a position in unreadable JSON text, not a parameter.
     if kind == "json_invalid" or loc in ([], ["body"]):
         return ApiError(400, _UNPARSEABLE, code="invalid_json")

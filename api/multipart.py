@@ -62,17 +62,17 @@ class _Collector:
 
     def callbacks(self) -> "MultipartCallbacks":
         return {
-            "on_part_begin": self._part_begin,
+            "on_part_begin": self._begin_field,
             "on_header_field": self._header_field,
             "on_header_value": self._header_data,
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_finished,
-            "on_part_data": self._part_data,
+            "on_part_data": self._take_data,
             "on_part_end": lambda: self.events.append(FieldEnd()),
             "on_end": self._end,
         }
 
-    def _part_begin(self) -> None:
+    def _begin_field(self) -> None:
         self._disposition = b""
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -98,7 +98,7 @@ class _Collector:
             FieldBegin(name, None if filename is None else filename.decode(errors="replace"))
         )
 
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
+    def _take_data(self, data: bytes, start: int, end: int) -> None:
         self.events.append(FieldData(data[start:end]))
 
     def _end(self) -> None:

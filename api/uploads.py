@@ -15,7 +15,7 @@ from api.schemas.files import FileForm
 from api.threads import in_thread
 from storage.objects import ObjectInfo, ObjectStore, ObjectWriter
 
-BLOCK_BYTES = 1024 * 1024
+READ_BYTES = 1024 * 1024
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FILENAME = 255
 
@@ -31,9 +31,9 @@ class Upload:
 
 
 class _Sink:
-    """Collects pieces and writes them to the store in blocks, each in a worker thread.
+    """Collects what comes and writes it to the store in pieces, each in a worker thread.
 
-    The caller waits for each block, so a slow store slows the client down and memory stays
+    The caller waits for each piece, so a slow store slows the client down and memory stays
     constant. A slow client occupies no thread.
     """
 
@@ -49,13 +49,13 @@ class _Sink:
         if self._received > self._limit:
             raise file_too_large(self._limit)
         self._buffer += data
-        if len(self._buffer) >= BLOCK_BYTES:
+        if len(self._buffer) >= READ_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
-        block = bytes(self._buffer)
+        piece = bytes(self._buffer)
         self._buffer.clear()
-        await to_thread.run_sync(self.writer.write, block)
+        await to_thread.run_sync(self.writer.write, piece)
 
 
 class _Fields:

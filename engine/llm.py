@@ -119,7 +119,7 @@ class LLM:
             )
         encoded = [self._encode(prompt) for prompt in batch]  # all of them, before any is queued
         ids = dict.fromkeys(range(len(batch)), "")
-        for index in self._plan(encoded, params):
+        for index in self._order(encoded, params):
             ids[index] = self._add(encoded[index], params[index])
         self._core.flush()
         done: dict[str, Completion] = {}
@@ -131,7 +131,7 @@ class LLM:
             raise
         return [done[request_id] for request_id in ids.values()]
 
-    def _plan(
+    def _order(
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
     ) -> list[int]:
         """The order in which prompts are queued: see `engine.prefix_order`."""

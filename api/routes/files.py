@@ -19,7 +19,7 @@ from api.ranges import parse_range
 from api.schemas.common import Page
 from api.schemas.files import FileDeleted, FileForm, FileObject
 from api.threads import in_thread
-from api.uploads import BLOCK_BYTES, Upload, store_upload
+from api.uploads import READ_BYTES, Upload, store_upload
 from storage.database.states import JobState
 from storage.database.tables import File, Job
 from storage.errors import NotFound, ObjectStoreError, StorageError
@@ -156,27 +156,27 @@ async def get_content(
     }
     if wanted:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{row.bytes}"
-    blocks = _read_blocks(context.store, row.object_key, start, end)
-    # The first block is read before the response begins, while an error can still be sent.
-    first = await anext(blocks, b"")
+    pieces = _read_pieces(context.store, row.object_key, start, end)
+    # The first piece is read before the response begins, while an error can still be sent.
+    first = await anext(pieces, b"")
     return StreamingResponse(
-        _chain(first, blocks), 206 if wanted else 200, headers, "application/octet-stream"
+        _chain(first, pieces), 206 if wanted else 200, headers, "application/octet-stream"
     )
 
 
-async def _read_blocks(
+async def _read_pieces(
     store: ObjectStore, key: str, start: int, end: int
 ) -> AsyncGenerator[bytes, None]:
     async with in_thread(store.reader(key, start=start, end=end)) as stream:
-        while block := await to_thread.run_sync(stream.read, BLOCK_BYTES):
-            yield block
+        while piece := await to_thread.run_sync(stream.read, READ_BYTES):
+            yield piece
 
 
 async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
     async with aclosing(rest):
         yield first
-        async for block in rest:
-            yield block
+        async for piece in rest:
+            yield piece
 
 
 def find_file(context: Context, tenant: str, file_id: str) -> File:

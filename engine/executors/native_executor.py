@@ -31,13 +31,13 @@ class NativeExecutor:
     def score(self, inputs: StepInputs) -> Tensor:
         """See `Executor`."""
         self.decoder.run_all(self._filled(inputs))
-        parts = []
+        scored = []
         for first in range(0, inputs.num_tokens, self.decoder.max_rows):
             count = min(self.decoder.max_rows, inputs.num_tokens - first)
             _, scores = self.decoder.head(count, first=first, logits=True)
             assert scores is not None
-            parts.append(scores.clone())
-        return torch.cat(parts)
+            scored.append(scores.clone())
+        return torch.cat(scored)
 
     def launch(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """See `Executor`."""

@@ -122,9 +122,9 @@ def _k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
     bits of bytes 0–3 and 4–7; of the last four the low nibbles in bytes 8–11 and the upper two
     bits on top of bytes 0–3 and 4–7.
     """
-    low, high, mixed = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
-    scales = np.concatenate([low & 63, (mixed & 15) | (low >> 6 << 4)], axis=1)
-    minima = np.concatenate([high & 63, (mixed >> 4) | (high >> 6 << 4)], axis=1)
+    low, high, both = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
+    scales = np.concatenate([low & 63, (both & 15) | (low >> 6 << 4)], axis=1)
+    minima = np.concatenate([high & 63, (both >> 4) | (high >> 6 << 4)], axis=1)
     unit = _as(blocks, 0, 4, "<f2").astype(np.float32)
     return (unit[:, :1] * scales)[..., None], (unit[:, 1:] * minima)[..., None]
 

@@ -86,10 +86,10 @@ class GGUFFile:
         try:
             self.version, tensor_count, metadata_count = header.preamble()
             self.metadata: Mapping[str, Any] = header.metadata(metadata_count)
-            parts = self.metadata.get("split.count", 0)
-            if parts > 1:
+            files = self.metadata.get("split.count", 0)
+            if files > 1:
                 raise CheckpointError(
-                    f"is one part of {parts}; merge them with llama.cpp's gguf-split first"
+                    f"is one part of {files}; merge them with llama.cpp's gguf-split first"
                 )
             alignment = int(self.metadata.get("general.alignment") or DEFAULT_ALIGNMENT)
             self.tensors: Mapping[str, GGUFTensor] = header.tensors(tensor_count, alignment)

@@ -25,7 +25,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Tensor:
     """A layer's weight or vector, without its ending, under both kinds of names."""
 
     hf: str
@@ -38,10 +38,10 @@ class _Part:
 def huggingface_targets(config: ModelConfig) -> dict[str, Target]:
     """Tensor names of a Hugging Face checkpoint → their targets."""
     targets = {
-        f"model.layers.{layer}.{part.hf}.{ending}": target
+        f"model.layers.{layer}.{tensor.hf}.{ending}": target
         for layer in range(config.num_layers)
-        for part in _parts(config)
-        for ending, target in _endings(part, layer, permuted=False)
+        for tensor in _tensors(config)
+        for ending, target in _endings(tensor, layer, permuted=False)
     }
     return targets | _outer(config, "model.embed_tokens", "model.norm", "lm_head")
 
@@ -50,10 +50,10 @@ def gguf_targets(config: ModelConfig) -> dict[str, Target]:
     """Tensor names of a GGUF file → their targets."""
     permuted = FAMILIES[config.family].permuted
     targets = {
-        f"blk.{layer}.{part.gguf}.{ending}": target
+        f"blk.{layer}.{tensor.gguf}.{ending}": target
         for layer in range(config.num_layers)
-        for part in _parts(config)
-        for ending, target in _endings(part, layer, permuted=permuted)
+        for tensor in _tensors(config)
+        for ending, target in _endings(tensor, layer, permuted=permuted)
     }
     return targets | _outer(config, "token_embd", "output_norm", "output")
 
@@ -69,20 +69,20 @@ def _outer(config: ModelConfig, embedding: str, norm: str, head: str) -> dict[st
     return targets
 
 
-def _endings(part: _Part, layer: int, *, permuted: bool) -> Iterator[tuple[str, Target]]:
-    heads = part.rotary_heads if permuted else 0
+def _endings(tensor: _Tensor, layer: int, *, permuted: bool) -> Iterator[tuple[str, Target]]:
+    heads = tensor.rotary_heads if permuted else 0
     own = replace(
-        part.target, parameter=f"layers.{layer}.{part.target.parameter}", permuted_heads=heads
+        tensor.target, parameter=f"layers.{layer}.{tensor.target.parameter}", permuted_heads=heads
     )
     if len(own.shape) == 1:
         yield "weight", own
         return
     yield "weight", replace(own, parameter=f"{own.parameter}.weight")
-    if part.bias:
+    if tensor.bias:
         yield "bias", replace(own, parameter=f"{own.parameter}.bias", shape=own.shape[:1])
 
 
-def _parts(config: ModelConfig) -> list[_Part]:
+def _tensors(config: ModelConfig) -> list[_Tensor]:
     hidden, inner = config.hidden_size, config.intermediate_size
     heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
     width, kv_width = heads * dim, kv_heads * dim
@@ -95,20 +95,20 @@ def _parts(config: ModelConfig) -> list[_Part]:
     gate = Target(gate_up, 0, (inner, hidden))
     up = Target(gate_up, inner, (inner, hidden))
     down = Target("feed_forward.down", 0, (hidden, inner))
-    parts = [
-        _Part("input_layernorm", "attn_norm", Target("attention_norm", 0, (hidden,))),
-        _Part("self_attn.q_proj", "attn_q", query, in_bias, heads),
-        _Part("self_attn.k_proj", "attn_k", key, in_bias, kv_heads),
-        _Part("self_attn.v_proj", "attn_v", value, in_bias),
-        _Part("self_attn.o_proj", "attn_output", output, out_bias),
-        _Part("post_attention_layernorm", "ffn_norm", Target("feed_forward_norm", 0, (hidden,))),
-        _Part("mlp.gate_proj", "ffn_gate", gate, mlp_bias),
-        _Part("mlp.up_proj", "ffn_up", up, mlp_bias),
-        _Part("mlp.down_proj", "ffn_down", down, mlp_bias),
+    tensors = [
+        _Tensor("input_layernorm", "attn_norm", Target("attention_norm", 0, (hidden,))),
+        _Tensor("self_attn.q_proj", "attn_q", query, in_bias, heads),
+        _Tensor("self_attn.k_proj", "attn_k", key, in_bias, kv_heads),
+        _Tensor("self_attn.v_proj", "attn_v", value, in_bias),
+        _Tensor("self_attn.o_proj", "attn_output", output, out_bias),
+        _Tensor("post_attention_layernorm", "ffn_norm", Target("feed_forward_norm", 0, (hidden,))),
+        _Tensor("mlp.gate_proj", "ffn_gate", gate, mlp_bias),
+        _Tensor("mlp.up_proj", "ffn_up", up, mlp_bias),
+        _Tensor("mlp.down_proj", "ffn_down", down, mlp_bias),
     ]
     if config.qk_norm:
-        parts += [
-            _Part("self_attn.q_norm", "attn_q_norm", Target("attention.query_norm", 0, (dim,))),
-            _Part("self_attn.k_norm", "attn_k_norm", Target("attention.key_norm", 0, (dim,))),
+        tensors += [
+            _Tensor("self_attn.q_norm", "attn_q_norm", Target("attention.query_norm", 0, (dim,))),
+            _Tensor("self_attn.k_norm", "attn_k_norm", Target("attention.key_norm", 0, (dim,))),
         ]
-    return parts
+    return tensors

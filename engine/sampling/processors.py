@@ -1,6 +1,6 @@
-"""What changes a row of logits before a token is drawn from it, as a list of small parts.
+"""What changes a row of logits before a token is drawn from it, as a list of small processors.
 
-Each part is for one sequence. `make_processors` says which ones a request needs, and in what order
+Each is for one sequence. `make_processors` says which ones a request needs, and in what order
 they are applied. A request that needs none costs nothing.
 """
 
@@ -138,7 +138,7 @@ class MinTokens:
 def make_processors(
     admission: Admission, end_token_ids: Sequence[int], device: torch.device
 ) -> list[LogitsProcessor]:
-    """The parts that a sequence's parameters ask for, in the order in which they are applied.
+    """The processors that a sequence's parameters ask for, in the order in which they are applied.
 
     Args:
         admission: the sequence; its output so far counts as seen.
@@ -146,21 +146,21 @@ def make_processors(
         device: where logits live.
     """
     params, output_ids = admission.params, admission.output_ids
-    parts: list[LogitsProcessor] = []
+    processors: list[LogitsProcessor] = []
     if params.logit_bias:
-        parts.append(LogitBias(params.logit_bias, device))
+        processors.append(LogitBias(params.logit_bias, device))
     if params.repetition_penalty != 1:
-        parts.append(
+        processors.append(
             RepetitionPenalty(params.repetition_penalty, admission.prompt, output_ids, device)
         )
     if params.presence_penalty or params.frequency_penalty:
-        parts.append(
+        processors.append(
             CountPenalty(params.presence_penalty, params.frequency_penalty, output_ids, device)
         )
     if len(output_ids) < params.min_tokens:
         ends = (*end_token_ids, *params.stop_token_ids)
-        parts.append(MinTokens(params.min_tokens - len(output_ids), ends, device))
-    return parts
+        processors.append(MinTokens(params.min_tokens - len(output_ids), ends, device))
+    return processors
 
 
 def _indices(token_ids: Iterable[int], device: torch.device) -> Tensor:

@@ -59,7 +59,7 @@ class Sampler:
         temperature = 0.0 if params.greedy else params.temperature
         self._draws[slot] = (temperature, params.top_p, params.min_p, 0.0, params.top_k)
         self._seeded[slot] = params.seed is not None
-        self._seeds[slot] = _mixed(params.seed or 0, admission.index)
+        self._seeds[slot] = _combined(params.seed or 0, admission.index)
         self._positions[slot] = len(admission.prompt) + len(outputs)
         self._logprobs[slot] = -1 if params.logprobs is None else params.logprobs
         processors = make_processors(admission, self._end_token_ids, self._device)
@@ -136,16 +136,16 @@ class Sampler:
 
 
 def _hash(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """64 well-mixed bits of each number (the finalizer of SplitMix64, Steele et al. 2014)."""
+    """64 well-spread bits of each number (the finalizer of SplitMix64, Steele et al. 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-def _mixed(seed: int, index: int) -> np.uint64:
+def _combined(seed: int, index: int) -> np.uint64:
     """A seed, which may be of any size and sign, and the output's index, in 64 bits."""
     words = np.array([seed % 2**64, (seed >> 64) % 2**64, index], dtype=np.uint64)
     first, second, third = _hash(words)
-    mixed: np.uint64 = _hash(np.array([first ^ (second << np.uint64(1)) ^ third]))[0]
-    return mixed
+    combined: np.uint64 = _hash(np.array([first ^ (second << np.uint64(1)) ^ third]))[0]
+    return combined

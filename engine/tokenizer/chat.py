@@ -165,18 +165,18 @@ def _plain_message(message: Mapping[str, Any]) -> dict[str, Any]:
         raise TokenizerError("A message is not an object with a role and content.")
     plain = dict(message)
     if isinstance(plain.get("content"), (list, tuple)):
-        plain["content"] = "\n".join(_part_text(part) for part in plain["content"])
+        plain["content"] = "\n".join(_text_of(piece) for piece in plain["content"])
     if isinstance(plain.get("tool_calls"), (list, tuple)):
         plain["tool_calls"] = [_plain_tool_call(call) for call in plain["tool_calls"]]
     return plain
 
 
-def _part_text(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+def _text_of(piece: Any) -> str:
+    if isinstance(piece, str):
+        return piece
+    if isinstance(piece, Mapping) and isinstance(piece.get("text"), str):
+        return str(piece["text"])
+    kind = piece.get("type") if isinstance(piece, Mapping) else type(piece).__name__
     raise TokenizerError(f"A message holds a content part of type {kind!r}; only text is taken.")
 
 

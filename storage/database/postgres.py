@@ -21,7 +21,7 @@ STATEMENT_SECONDS = 30.0
 LOCK_SECONDS = 10.0
 # A process that is paused in a transaction holds its locks until the server ends it.
 IDLE_SECONDS = 10.0
-ANSWER_MARGIN_SECONDS = 2.0
+RESPONSE_MARGIN_SECONDS = 2.0
 _CONNECT: Mapping[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -39,7 +39,7 @@ class LimitedConnection(psycopg.Connection[Any]):
         limit_seconds: how long; ``None`` is without limit.
     """
 
-    limit_seconds: float | None = STATEMENT_SECONDS + ANSWER_MARGIN_SECONDS
+    limit_seconds: float | None = STATEMENT_SECONDS + RESPONSE_MARGIN_SECONDS
 
     def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
         """As in psycopg, for at most ``limit_seconds``; after that the connection is closed."""

@@ -139,13 +139,13 @@ def accept_same(store: ReadableStore, key: str, sha256: str) -> ObjectInfo:
 def digest(stream: BinaryIO) -> str:
     """The SHA-256 of the rest of ``stream``, as a hex digest."""
     hasher = hashlib.sha256()
-    while block := stream.read(COPY_BYTES):
-        hasher.update(block)
+    while data := stream.read(COPY_BYTES):
+        hasher.update(data)
     return hasher.hexdigest()
 
 
 def copy(data: bytes | BinaryIO, writer: ObjectWriter) -> None:
     """Write all of ``data``."""
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
-    while block := stream.read(COPY_BYTES):
-        writer.write(block)
+    while data := stream.read(COPY_BYTES):
+        writer.write(data)

@@ -9,7 +9,7 @@ UPLOADS = "files/"  # the prefix of every upload
 
 def upload(tenant_id: str, file_id: str) -> str:
     """An uploaded file."""
-    return f"{UPLOADS}{_segment(tenant_id)}/{file_id}"
+    return f"{UPLOADS}{_escaped(tenant_id)}/{file_id}"
 
 
 def plan(job_id: str, epoch: int, a: int, b: int) -> str:
@@ -42,6 +42,6 @@ def results(job_id: str) -> str:
     return f"results/{job_id}/"
 
 
-def _segment(name: str) -> str:
+def _escaped(name: str) -> str:
     """A tenant's name as one harmless path segment."""
     return quote(name, safe="").replace(".", "%2E")

@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 from storage.errors import DamagedData, DecodedTooLarge
 
 MAGIC = b"\x1f\x8b"
-BLOCK_BYTES = 1 << 18
+READ_BYTES = 1 << 18
 MOST_TIMES = 500
 ANY_RATIO_BYTES = 64 << 20  # no ratio is checked before so much is decoded
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header and checksum
@@ -25,8 +25,8 @@ def decoded(stream: BinaryIO, *, max_bytes: int) -> BinaryIO:
     """
     head = stream.read(len(MAGIC))
     if head != MAGIC:
-        return cast(BinaryIO, io.BufferedReader(_Joined(head, stream), BLOCK_BYTES))
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(head, stream, max_bytes), BLOCK_BYTES))
+        return cast(BinaryIO, io.BufferedReader(_Joined(head, stream), READ_BYTES))
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(head, stream, max_bytes), READ_BYTES))
 
 
 class _Joined(io.RawIOBase):
@@ -64,7 +64,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
         while True:
             if not self._packed:
-                self._packed = self._stream.read(BLOCK_BYTES)
+                self._packed = self._stream.read(READ_BYTES)
                 self._read += len(self._packed)
             if not self._packed:
                 return self._end()

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from storage.errors import LineTooLong
 from storage.streams.lines import is_blank_bytes
 
-BLOCK_BYTES = 1 << 18
+READ_BYTES = 1 << 18
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -53,8 +53,8 @@ def _raw_lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
     """Lines without their LF; ``None`` for one of more than ``limit`` bytes."""
     pieces: list[bytes] = []  # the beginning of a line that is not at its end yet
     held = 0
-    while block := stream.read(BLOCK_BYTES):
-        *ended, rest = block.split(b"\n")
+    while data := stream.read(READ_BYTES):
+        *ended, rest = data.split(b"\n")
         for line in ended:
             if not pieces:
                 yield line

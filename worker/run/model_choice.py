@@ -44,15 +44,13 @@ class ModelChoice:
         waiting = [each for each in self._read() if not resting(each.name)]
         if not waiting:
             return None
-        most_urgent = waiting[0]
-        if any(
-            each.name == self.model and each.priority >= most_urgent.priority for each in waiting
-        ):
+        first = waiting[0]
+        if any(each.name == self.model and each.priority >= first.priority for each in waiting):
             return self.model
         if not switch:
             return None  # the loaded model's requests end first
-        self.model = most_urgent.name
-        return most_urgent.name
+        self.model = first.name
+        return first.name
 
     def refresh(self) -> None:
         """Read the database anew at the next choice."""

@@ -67,18 +67,18 @@ class PartReader:
         started: list[bytes] = []  # what was read of a line whose end is not read yet
         for start in range(0, size, self.buffer_bytes):
             with self.store.reader(key, start=start, end=start + self.buffer_bytes) as stream:
-                block = stream.read()
-            digest.update(block)
-            first, *others = block.split(b"\n")
+                data = stream.read()
+            digest.update(data)
+            first, *others = data.split(b"\n")
             started.append(first)
             for line in others:
-                yield _decode(b"".join(started))
+                yield _record(b"".join(started))
                 started = [line]
         if any(started):
-            yield _decode(b"".join(started))
+            yield _record(b"".join(started))
 
 
-def _decode(line: bytes) -> Record:
+def _record(line: bytes) -> Record:
     try:
         return _decoder.decode(line)
     except msgspec.DecodeError as error:

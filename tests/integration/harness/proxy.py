@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-BLOCK_BYTES = 64 * 1024
+READ_BYTES = 64 * 1024
 HEAD_BYTES = 64 * 1024
 DRAIN_SECONDS = 5.0
 JOIN_SECONDS = 10.0
@@ -179,7 +179,7 @@ class Proxy:
         *,
         answers: bool,
     ) -> None:
-        while block := await source.read(BLOCK_BYTES):
+        while block := await source.read(READ_BYTES):
             await self._passable()
             fault = self._fault
             if isinstance(fault, Slow):
@@ -241,5 +241,5 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, st
     writer.write_eof()
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
-            while await reader.read(BLOCK_BYTES):
+            while await reader.read(READ_BYTES):
                 pass

@@ -99,12 +99,12 @@ def test_an_endless_line_takes_bounded_memory() -> None:
 @example([b"a", b"\x1f", b"b"], 20, 8)
 def test_blocks_make_no_difference(parts: list[bytes], limit: int, block: int) -> None:
     data = b"\n".join(parts)
-    before = jsonl.BLOCK_BYTES
+    before = jsonl.READ_BYTES
     try:
-        jsonl.BLOCK_BYTES = block
+        jsonl.READ_BYTES = block
         found = plain(data, limit)
     finally:
-        jsonl.BLOCK_BYTES = before
+        jsonl.READ_BYTES = before
     assert found == reference(data, limit)
 
 
