@@ -31,7 +31,7 @@ METHODS: dict[type, str] = {
     EngineProcess: "alive cancel close flush pid poll start stats submit",
     Client: (
         "batch batches cancel close create_batch delete_file download file models pause resume "
-        "retry upload watch"
+        "retries retry upload url watch"
     ),
     Upload: "chunks filename from_path",
 }
