@@ -10,8 +10,8 @@
 
 #include "cache.h"
 
-#define KEYS 64     /* of a strip */
-#define STRIP 4     /* of a strip */
+#define KEYS 64     /* tokens of a strip */
+#define STRIP 4     /* tiles of a strip */
 #define MAX_ROWS 24 /* query rows of a call */
 #define ROOM 32     /* MAX_ROWS, rounded up to whole vectors */
 #define SHARED 6    /* rows that share registers */
