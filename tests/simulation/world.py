@@ -12,7 +12,7 @@ the contract of `storage.objects.base` in memory (`store`), the broker (`process
 loops that call the worker's functions, which the product runs in threads (`processes.Worker`). The
 REST layer and Celery are not here; tests/integration has them.
 
-**Threads.** Each thread of each process is a greenlet (`scheduler`): a worker's drain, preparer
+**Threads.** Each thread of each process is a greenlet (`scheduler`): a worker's chunk, job
 and reconciler, the lease keepers that the product starts, and clients. `virtual` puts stand-ins for
 `time`, `threading`, `random`, `secrets` and the logs into the product's modules for the time of a
 run, so that sleeping and waiting park the greenlet, and nothing tells real time.
