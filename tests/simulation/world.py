@@ -12,8 +12,8 @@ which keeps the contract of `storage.objects.base` in memory (`virtual.store`), 
 (`processes.Bus`), and the loops that call the worker's functions, which the product runs in threads
 (`processes.Worker`). The REST layer and Celery are not here; tests/integration has them.
 
-**Threads.** Each thread of each process is a greenlet (`virtual.scheduler`): a worker's drain,
-preparer and reconciler, the lease keepers that the product starts, and clients. `virtual.stdlib`
+**Threads.** Each thread of each process is a greenlet (`virtual.scheduler`): a worker's chunk, job
+and reconciler, the lease keepers that the product starts, and clients. `virtual.stdlib`
 puts stand-ins for `time`, `threading`, `random`, `secrets` and the logs into the product's modules
 for the time of a run, so that sleeping and waiting park the greenlet, and nothing tells real time.
 
