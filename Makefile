@@ -49,17 +49,40 @@ $(STAMP): | $(PINS)
 demo: $(STAMP) ## Run a bulk job on a real model, from start to end
 	@$(BIN)/python -m tidemill.demo $(ARGS)
 
+# Tests run in this many processes at once; WORKERS=0 runs them in pytest's own, e.g. for a debugger.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+
 .PHONY: test
 test: $(STAMP) ## Run the tests; ARGS="-k name" picks some
-	@$(BIN)/pytest -q $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+.PHONY: quick
+quick: $(STAMP) lint ## Style, types, floors and the fast tests: for after every edit
+	@echo "pytest";      $(PYTEST) -m "not slow and not servers" $(ARGS)
 
 .PHONY: check
-check: $(STAMP) ## Everything the project checks: style, types, floors, tests
+check: $(STAMP) lint ## Everything the project checks: style, types, floors, tests
+	@echo "pytest";      $(PYTEST)
+
+.PHONY: lint
+lint: $(STAMP)
 	@echo "ruff check";  $(BIN)/ruff check .
 	@echo "ruff format"; $(BIN)/ruff format --check .
 	@echo "mypy";        $(BIN)/mypy
 	@echo "lint-imports"; $(BIN)/lint-imports
-	@echo "pytest";      $(BIN)/pytest -q
+
+.PHONY: coverage
+coverage: $(STAMP) ## Run the tests and show which lines no test runs
+	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Run the property tests with new examples for as long as you like; ARGS="--minutes 20"
+	@$(BIN)/python tests/fuzz.py $(ARGS)
+
+.PHONY: sanitize
+sanitize: $(STAMP) ## Run the tests of the C kernels under sanitizers of memory and undefined behaviour
+	@$(BIN)/python tests/sanitize.py $(ARGS)
 
 .PHONY: stack
 stack: $(STAMP) ## Run all of it as processes: PostgreSQL, Valkey, S3, API, worker, reconciler
@@ -81,8 +104,10 @@ bench: $(STAMP) ## Measure the engine's throughput on this machine
 format: $(STAMP) ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/clang-format -i engine/kernels/native/csrc/*.[ch]
 
 .PHONY: clean
 clean: ## Remove .venv and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+		.coverage* htmlcov build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

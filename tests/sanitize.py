@@ -1,7 +1,7 @@
 """Run the tests of the C kernels on a build under the address and undefined-behaviour sanitizers.
 
-Arguments are pytest's, by default the folder of the kernels' tests. The first report of a sanitizer
-is printed and ends the run.
+Arguments go to pytest, such as ``-k attention``. The first report of a sanitizer is printed and
+ends the run.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.kernels.native import build
 
 ROOT = Path(__file__).parents[1]
+TESTS = "tests/engine/kernels"
 FLAGS = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined")
 
 
@@ -50,9 +51,8 @@ def main() -> int:
     # Built here, where the compiler itself does not run under the sanitizer.
     build._FLAGS = (*build._FLAGS, *FLAGS)
     print(f"Kernels under sanitizers: {build.build()}", flush=True)
-    arguments = sys.argv[1:] or ["tests/engine/kernels"]
     # A report goes to the process's standard error, which pytest would otherwise keep.
-    command = [sys.executable, "-m", "pytest", "-q", "--capture=sys", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "--capture=sys", TESTS, *sys.argv[1:]]
     return subprocess.run(command, cwd=ROOT, env=environment(runtime), check=False).returncode
 
 
