@@ -29,7 +29,7 @@ class RequestMetrics:
         )
 
     def add(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request was answered."""
+        """Count one request, whose response was sent."""
         # A client's made-up method must not make a new time series.
         known = method if method in METHODS else "other"
         self._requests.labels(known, route, str(status)).inc()

@@ -48,7 +48,7 @@ def look_at_clock(database: Database) -> Finding:
         StorageError: the database cannot be asked.
     """
     with database.read() as session:
-        database.now(session)  # connecting takes time; only the second answer is measured
+        database.now(session)  # connecting takes time; only the second read is measured
         before = time.time()
         theirs = database.now(session)
         ours = (before + time.time()) / 2

@@ -31,7 +31,7 @@ def create_batch(
     background: BackgroundTasks,
     idempotency_key: IdempotencyKey = None,
 ) -> Batch:
-    """Create a batch. It is durable when the answer is there.
+    """Create a batch. It is durable once the response is sent.
 
     With an ``Idempotency-Key``, the same request sent again gives the batch it made the first time,
     whatever became of the input since, and another request under the same key is refused.

@@ -30,7 +30,7 @@ NO_COUNTS = {
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Lines answered, lines that are errors, and tokens used; of one attempt at one chunk."""
+    """Of one attempt at a chunk: lines with an output, lines that are errors, and tokens used."""
 
     ok: int = 0
     err: int = 0
