@@ -44,7 +44,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of this session, migrated."""
     server = Postgres(tmp_path_factory.mktemp("postgres")).start()
     try:
-        url = Settings(**server.settings).resolved_database_url
+        url = Settings(**dict[str, Any](server.settings)).resolved_database_url
         database = Database(url)
         database.migrate()
         database.close()
@@ -58,7 +58,7 @@ def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A SeaweedFS server of this session, with one bucket."""
     server = Seaweed(tmp_path_factory.mktemp("seaweedfs")).start()
     try:
-        yield Settings(**server.settings, s3_part_bytes=PART_BYTES)
+        yield Settings(**dict[str, Any](server.settings), s3_part_bytes=PART_BYTES)
     finally:
         server.kill()
 
@@ -122,7 +122,7 @@ def new_file() -> Callable[..., NewFile]:
 
     def make(**changes: Any) -> NewFile:
         file_id = changes.pop("id", None) or new_id("file")
-        values = {
+        values: dict[str, Any] = {
             "tenant_id": "acme",
             "purpose": "batch",
             "filename": "in.jsonl",
@@ -141,7 +141,7 @@ def new_job(database: Database, new_file: Callable[..., NewFile]) -> Callable[..
     """Creates jobs; keyword arguments are `jobs.NewJob`'s fields."""
 
     def create(**changes: Any) -> Job:
-        values = {
+        values: dict[str, Any] = {
             "tenant_id": "acme",
             "endpoint": "/v1/chat/completions",
             "completion_window": "24h",
