@@ -20,7 +20,7 @@ properties.use_profiles()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if properties.settings.default.derandomize:
+    if properties.current().derandomize:
         properties.ignore_loaded_modules()
 
 

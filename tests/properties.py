@@ -31,6 +31,12 @@ def use_profiles() -> None:
     settings.load_profile("default")
 
 
+def current() -> settings:
+    """The profile that is loaded."""
+    assert settings.default is not None
+    return settings.default
+
+
 def ignore_loaded_modules() -> None:
     """Draw no constants out of the modules that happen to be loaded.
 

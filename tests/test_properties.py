@@ -5,6 +5,7 @@ import sys
 from ast import literal_eval
 from pathlib import Path
 
+import properties
 from hypothesis import settings
 
 DRAW = """
@@ -31,9 +32,9 @@ CONSTANTS = "NUMBERS = [{}]".format(", ".join(str(7_000_000 + i) for i in range(
 
 def test_a_plain_run_repeats_its_examples() -> None:
     assert settings.get_current_profile_name() == "default"
-    assert settings.default.derandomize
-    assert settings.default.database is None
-    assert settings.default.deadline is None
+    assert properties.current().derandomize
+    assert properties.current().database is None
+    assert properties.current().deadline is None
 
 
 def test_examples_do_not_depend_on_the_modules_that_are_loaded(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_settings_are_those_of_the_stack(name: str, stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_the_settings_are_valid_once_the_secrets_are_filled_in(name: str) -> None:
-    filled = {
+    filled: dict[str, Any] = {
         key.removeprefix("TIDEMILL_").lower(): VARIABLE.sub("s3cr3t", str(value))
         for key, value in OURS[name]["environment"].items()
     }

@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent / "csrc"
 _SOURCES = tuple(sorted(_FOLDER.glob("*.c")))
 _HEADERS = tuple(sorted(_FOLDER.glob("*.h")))
 _MACHINE = "native"
-_FLAGS = (
+_FLAGS: tuple[str, ...] = (
     "-std=gnu11",
     "-O3",
     "-ffp-contract=fast",
