@@ -1,5 +1,7 @@
 """Tiny models of transformers, and what a decoder must be to equal them."""
 
+from typing import Any
+
 import torch
 import transformers
 from torch import Tensor
@@ -9,7 +11,7 @@ from engine.kernels.batch import AttentionBatch
 from engine.models.decoder import Decoder
 
 CPU = torch.device("cpu")
-TINY = {
+TINY: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 64,
     "intermediate_size": 96,
