@@ -27,12 +27,14 @@ Model = transformers.PreTrainedModel
 
 
 def make(config: transformers.PreTrainedConfig) -> Model:
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    auto = transformers.AutoModelForCausalLM
+    model: Model = auto.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data = 1 + 0.2 * noise if "norm" in name else 0.2 * noise
-    return model.eval()
+    model.eval()
+    return model
 
 
 def logits(decoder: Decoder) -> Tensor:

@@ -135,6 +135,7 @@ class Workers:
     def _result(self, job: Job, kind: ResultKind) -> NewFile:
         key = object_keys.result(job.id, job.fin_epoch, kind)
         info = self.service.store.put(key, kind.encode())
+        assert info.sha256 is not None
         name = f"{job.id}_{kind}.jsonl"
         return NewFile(
             new_id("file"), "default", "batch_output", name, info.size, key, info.etag, info.sha256

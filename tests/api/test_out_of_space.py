@@ -37,7 +37,7 @@ def test_a_batch_on_a_full_disk(disk: Disk, serve_with: Callable[..., Any]) -> N
     client = service.openai()
     file = client.files.create(file=("in", b"{}"), purpose="batch")
     disk.fill(leave=500_000)
-    made = []
+    made: list[Any] = []
     with pytest.raises(openai.APIStatusError) as caught:
         made += _batches(client, file.id)
     assert caught.value.status_code == 507

@@ -1,6 +1,7 @@
 """The engine whole, on the embedded model: what a user of ``from engine import LLM`` sees."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from engine import LLM, Completion, SamplingParams
 from engine.config import EngineConfig
 from engine.core import EngineCore
 from engine.errors import InvalidConfig, InvalidRequest, ModelNotFound
+from engine.llm import Prompt
 from engine.output import FinishedRequest
 from engine.requests import Request
 from engine.tokenizer import Tokenizer
@@ -76,11 +78,13 @@ def test_no_setting_changes_a_greedy_answer(
 def test_prompts_may_be_texts_messages_or_token_ids(llm: LLM) -> None:
     text = "Water boils at"
     ids = llm.tokenizer.encode(text)
-    by_text, by_ids = llm.generate([text, ids], GREEDY, progress=False)
+    prompts: list[Prompt] = [text, ids]
+    by_text, by_ids = llm.generate(prompts, GREEDY, progress=False)
     assert by_text.outputs == by_ids.outputs
     assert by_text.prompt_token_ids == tuple(ids)
+    no_prompt: Any = 3.5
     with pytest.raises(InvalidRequest):
-        llm.generate([3.5], GREEDY, progress=False)  # type: ignore[list-item]
+        llm.generate([no_prompt], GREEDY, progress=False)
 
 
 def test_params_may_differ_by_prompt_and_must_be_as_many(llm: LLM) -> None:
@@ -169,7 +173,7 @@ def test_multi_byte_characters_survive_token_borders(llm: LLM) -> None:
 
 def test_what_cannot_run_is_a_typed_answer_and_the_rest_runs(llm: LLM) -> None:
     limit = llm.info.context_length
-    prompts = [[1000] * limit, [], [10**6], "Water boils at"]
+    prompts: list[Prompt] = [[1000] * limit, [], [10**6], "Water boils at"]
     long, empty, unknown, good = llm.generate(prompts, GREEDY, progress=False)
     assert (long.error_code, long.outputs) == ("context_length_exceeded", ())
     assert str(limit) in (long.error or "")
@@ -204,8 +208,9 @@ def test_what_was_submitted_before_generate_is_not_lost(llm: LLM) -> None:
 
 
 def test_a_bad_prompt_among_good_ones_queues_nothing(llm: LLM) -> None:
+    no_prompt: Any = 3.5
     with pytest.raises(InvalidRequest):
-        llm.generate(["good", 3.5], GREEDY, progress=False)  # type: ignore[list-item]
+        llm.generate(["good", no_prompt], GREEDY, progress=False)
     assert not llm.has_work
 
 

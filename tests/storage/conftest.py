@@ -122,7 +122,7 @@ def new_file() -> Callable[..., NewFile]:
 
     def make(**changes: Any) -> NewFile:
         file_id = changes.pop("id", None) or new_id("file")
-        values = {
+        values: dict[str, Any] = {
             "tenant_id": "acme",
             "purpose": "batch",
             "filename": "in.jsonl",
@@ -141,7 +141,7 @@ def new_job(database: Database, new_file: Callable[..., NewFile]) -> Callable[..
     """Creates jobs; keyword arguments are `jobs.NewJob`'s fields."""
 
     def create(**changes: Any) -> Job:
-        values = {
+        values: dict[str, Any] = {
             "tenant_id": "acme",
             "endpoint": "/v1/chat/completions",
             "completion_window": "24h",

@@ -1,9 +1,10 @@
 """What a process finds out when it starts."""
 
+import shutil
 import threading
 import time
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,12 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes every disk have so many free bytes."""
 
     def set_to(count: int) -> None:
-        monkeypatch.setattr(probes.shutil, "disk_usage", lambda path: Usage(1e12, 0, count))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1e12, 0, count))
 
     return set_to
 
 
-def _probe(database: Database, store: ObjectStore, home: Path) -> list[dict[str, Any]]:
+def _probe(database: Database, store: ObjectStore, home: Path) -> list[MutableMapping[str, Any]]:
     """What is logged; the store is looked at in a thread, which has ended by then."""
     with structlog.testing.capture_logs() as logs:
         probe_at_start(StorageSettings(home=home), Stores(database, store))
@@ -67,7 +68,7 @@ def test_a_disk_that_is_nearly_full_is_told_and_one_that_is_full_is_refused(
 def test_a_clock_that_differs_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     assert look_at_clock(database).ok
     real = time.time
-    monkeypatch.setattr(probes.time, "time", lambda: real() + 60)
+    monkeypatch.setattr(time, "time", lambda: real() + 60)
     finding = look_at_clock(database)
     assert finding.found.startswith("60.")
     assert "ahead of the database" in finding.found

@@ -64,8 +64,8 @@ def test_api_keys_name_their_tenant() -> None:
 
 
 def test_senseless_values_are_refused() -> None:
-    wrong: dict[str, Any]
-    for wrong in ({"port": 70_000}, {"lease_seconds": 1}):
+    senseless: list[dict[str, Any]] = [{"port": 70_000}, {"lease_seconds": 1}]
+    for wrong in senseless:
         with pytest.raises(ValidationError):
             Settings.load(**wrong)
 

@@ -1,5 +1,7 @@
 """Draws from rows of logits: C against torch, and both against the definition."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -133,8 +135,9 @@ def test_draws_of_a_row_do_not_depend_on_its_company() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="logits must be of shape"):
         draw(REFERENCE, torch.zeros(2, 5), np.zeros(3, dtype=DRAW))
+    no_draws: Any = np.zeros(2)
     with pytest.raises(ValueError, match="draws must be of"):
-        draw(REFERENCE, torch.zeros(2, 5), np.zeros(2))
+        draw(REFERENCE, torch.zeros(2, 5), no_draws)
 
 
 def drawn(logits: Tensor, **parameters: float) -> int:

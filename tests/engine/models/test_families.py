@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ def test_an_unreadable_config_is_a_checkpoint_error(tmp_path: Path, text: str | 
         load_config(ModelFiles("tiny", tmp_path, None))
 
 
-def write_gguf(path: Path, architecture: str, *, more: dict[str, object] | None = None) -> Path:
+def write_gguf(path: Path, architecture: str, *, more: Mapping[str, object] | None = None) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(512)
     writer.add_embedding_length(64)

@@ -60,6 +60,7 @@ def write_gguf(
         if architecture == gguf.MODEL_ARCH.LLAMA and module in heads:
             weights = permute(weights, heads[module])
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert target is not None
         writer.add_tensor(target, quantize(weights, own_type), raw_dtype=own_type)
     if frequency_factors is not None:
         writer.add_tensor("rope_freqs.weight", frequency_factors)

@@ -1,7 +1,7 @@
 """The decoder against transformers: the same weights must give the same logits."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,12 @@ class PagedDecoder:
         self.blocks: dict[str, list[int]] = {}
         self.lengths: dict[str, int] = {}
 
-    def step(self, work: dict[str, Sequence[int]]) -> dict[str, Tensor]:
+    def step(self, work: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """Run the next tokens of some sequences: logits [tokens, vocab] of each."""
         names = sorted(work, key=lambda name: len(work[name]) > 1)
-        slots, positions, contexts = [], [], []
+        slots: list[int] = []
+        positions: list[int] = []
+        contexts: list[int] = []
         for name in names:
             start = self.lengths.setdefault(name, 0)
             blocks = self.blocks.setdefault(name, [])
@@ -137,9 +139,11 @@ def randomize(model: transformers.PreTrainedModel, seed: int = 0) -> None:
 
 
 def make(config: transformers.PreTrainedConfig) -> transformers.PreTrainedModel:
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    auto = transformers.AutoModelForCausalLM
+    model: transformers.PreTrainedModel = auto.from_config(config, attn_implementation="eager")
     randomize(model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
@@ -221,7 +225,7 @@ def test_a_block_written_in_a_step_may_be_read_by_another_sequence_of_it(tmp_pat
 
 def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
     oracle = make(FAMILIES["smollm"])
-    oracle.to(torch.bfloat16).save_pretrained(tmp_path)
+    oracle.bfloat16().save_pretrained(tmp_path)
     tokens = random_tokens(32, seed=5)
     narrow = PagedDecoder(load(tmp_path, torch.bfloat16), torch.bfloat16).step({"a": tokens})["a"]
     wide = PagedDecoder(load(tmp_path, torch.float32)).step({"a": tokens})["a"]
@@ -255,9 +259,11 @@ def test_a_step_of_decodes_never_waits_for_the_device(tmp_path: Path) -> None:
 
 def smollm2_oracle(path: Path) -> transformers.PreTrainedModel:
     """transformers' own reading of the GGUF file."""
-    return transformers.AutoModelForCausalLM.from_pretrained(
+    model: transformers.PreTrainedModel = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32
-    ).eval()
+    )
+    model.eval()
+    return model
 
 
 @pytest.mark.slow

@@ -30,9 +30,14 @@ def admit(
     sampler.admit(slot, Admission(params, index, prompt, outputs))
 
 
-def one(params: SamplingParams, logits: torch.Tensor, **kwargs: tuple[int, ...]) -> SampledToken:
+def one(
+    params: SamplingParams,
+    logits: torch.Tensor,
+    prompt: tuple[int, ...] = (0,),
+    outputs: tuple[int, ...] = (),
+) -> SampledToken:
     sampler = make()
-    admit(sampler, 0, params, **kwargs)
+    admit(sampler, 0, params, prompt, outputs)
     return sampler.sample(logits.clone().unsqueeze(0), [0])[0]
 
 
@@ -217,7 +222,7 @@ def test_a_seeded_request_draws_the_same_in_any_company_and_after_a_preemption(
         admit(other, slot, SamplingParams())
     slots = list(range(company + 1))
     admit(other, company, params)
-    drawn = []
+    drawn: list[int] = []
     for step in range(6):
         if step == 3:
             admit(other, company, params, outputs=tuple(drawn))

@@ -62,7 +62,7 @@ def drive(
     scheduler: Scheduler, runner: FakeRunner, arrivals: list[list[Sequence]], limit: int = 5_000
 ) -> list[Sequence]:
     """Run to the end; the next token of a sequence is made from its length and its prompt."""
-    finished = []
+    finished: list[Sequence] = []
     for step_number in range(limit):
         if step_number < len(arrivals):
             for sequence in arrivals[step_number]:

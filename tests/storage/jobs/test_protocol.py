@@ -31,6 +31,8 @@ from storage.jobs.reconcile import reclaim_embedded, reconcile
 from storage.registry import files
 from walks import LEASE, Walk, commit, finalize, given, new_file, part_of, plan_of
 
+GiveBack = Callable[[Database, str, int], None]
+GIVE_BACKS: list[GiveBack] = [chunks.release_chunk, crashes.crash_chunk]
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=3)
 
 
@@ -139,8 +141,8 @@ class Protocol(Walk):
         mine = self.held(chunk) or (before is not None and before.part_key == part_of(chunk))
         assert attempt(lambda: commit(self.database, chunk, errors)) == mine
 
-    @rule(chunk=leases, end=st.sampled_from([chunks.release_chunk, crashes.crash_chunk]))
-    def give_back(self, chunk: Chunk, end: Callable[[Database, str, int], None]) -> None:
+    @rule(chunk=leases, end=st.sampled_from(GIVE_BACKS))
+    def give_back(self, chunk: Chunk, end: GiveBack) -> None:
         mine = self.held(chunk)
         assert attempt(lambda: end(self.database, chunk.id, chunk.attempt)) == mine
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -118,7 +119,7 @@ def test_of_many_conditional_writers_one_wins(store: ObjectStore) -> None:
             return
         won.append(name)
 
-    run_all([lambda name=b"%d" % number: write(name) for number in range(6)])
+    run_all([partial(write, b"%d" % number) for number in range(6)])
     assert len(won) == 1
     assert read(store, KEY) == won[0]
 

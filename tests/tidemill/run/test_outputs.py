@@ -36,11 +36,19 @@ def failed(custom_id: str | None, line: int) -> bytes:
 
 def finished(client: Client, output: bytes, errors: bytes) -> Batch:
     """A finished batch whose result files are really there."""
-    ids = [
-        client.upload(Upload("r.jsonl", lambda content=content: [content])).id if content else None
-        for content in (output, errors)
-    ]
-    return Batch("batch_x", "completed", "/v1/chat/completions", "file-x", 0, "24h", None, *ids)
+
+    def uploaded(content: bytes) -> str | None:
+        return client.upload(Upload("r.jsonl", lambda: [content])).id if content else None
+
+    return Batch(
+        "batch_x",
+        "completed",
+        "/v1/chat/completions",
+        "file-x",
+        0,
+        output_file_id=uploaded(output),
+        error_file_id=uploaded(errors),
+    )
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:

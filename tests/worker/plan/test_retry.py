@@ -27,7 +27,13 @@ def _retry(bench: Any, earlier: Job, **options: Any) -> Job:
         options=options or earlier.options,
         retry_of=earlier.id,
     )
-    return bench.finish(jobs.create_job(bench.worker.database, new).job.id)
+    finished: Job = bench.finish(jobs.create_job(bench.worker.database, new).job.id)
+    return finished
+
+
+def _error_code(job: Job) -> Any:
+    assert job.errors is not None
+    return job.errors[0]["code"]
 
 
 def _ids(rows: Rows) -> list[str | None]:
@@ -103,17 +109,17 @@ def test_a_retry_can_be_retried(bench: Any, line: Line) -> None:
 def test_an_error_file_that_is_gone_fails_the_retry(bench: Any, line: Line) -> None:
     first = bench.finish(bench.create(_mixed(line), on_invalid="skip"))
     bench.worker.store.delete(first.err_key)
-    assert _retry(bench, first).errors[0]["code"] == "retry_source_gone"
+    assert _error_code(_retry(bench, first)) == "retry_source_gone"
     files.soft_delete(bench.worker.database, "default", first.err_file_id)
     failed = _retry(bench, first)
-    assert (failed.state, failed.errors[0]["code"]) == (JobState.FAILED, "retry_source_gone")
+    assert (failed.state, _error_code(failed)) == (JobState.FAILED, "retry_source_gone")
 
 
 def test_an_error_file_of_another_input_is_refused(bench: Any, line: Line) -> None:
     first = bench.finish(bench.create(_mixed(line), on_invalid="skip"))
     other = bench.finish(bench.create([line("x", temperature=9)], on_invalid="skip"))
     bench.sql(f"UPDATE job SET err_file_id = '{first.err_file_id}' WHERE id = '{other.id}'")
-    assert _retry(bench, other).errors[0]["code"] == "retry_source_gone"
+    assert _error_code(_retry(bench, other)) == "retry_source_gone"
 
 
 def test_the_error_file_is_read_no_further_than_the_input(line: Line) -> None:

@@ -55,9 +55,14 @@ def test_all_are_renewed_in_one_transaction_and_a_lost_one_takes_none_with_it(
     rows = bench.chunks(job_id)
     bench.sql("UPDATE chunk SET lease_exp = 1")
     bench.sql(f"UPDATE chunk SET attempt = 2 WHERE id = '{rows[0].id}'")
-    writes = []
+    writes: list[int] = []
     write = bench.worker.database.write
-    monkeypatch.setattr(bench.worker.database, "write", lambda: writes.append(1) or write())
+
+    def counted() -> Any:
+        writes.append(1)
+        return write()
+
+    monkeypatch.setattr(bench.worker.database, "write", counted)
     time.sleep(0.02)
     leases.keep()
     assert len(writes) == 1
