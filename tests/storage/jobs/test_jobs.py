@@ -8,7 +8,7 @@ import pytest
 
 from storage.database.connection import Database
 from storage.database.states import JobState, StopReason
-from storage.database.tables import Job
+from storage.database.tables import Chunk, Job
 from storage.errors import (
     IdempotencyMismatch,
     NotFound,
@@ -149,7 +149,7 @@ def test_progress_sums_committed_and_running_chunks(
     assert jobs.list_jobs(database, "acme").items[0].progress.done == 4
 
 
-def claim(database: Database) -> chunks.Chunk:
+def claim(database: Database) -> Chunk:
     chunk = chunks.claim_chunk(database, "w", ["smollm2"], lease_seconds=45, max_crashes=3)
     assert chunk is not None
     return chunk
