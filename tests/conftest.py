@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+from pathlib import Path
 
 import properties
 import pytest
@@ -17,6 +18,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 properties.use_profiles()
+
+
+SLOW = frozenset(
+    line
+    for line in Path(__file__).with_name("slow.txt").read_text().splitlines()
+    if not line.startswith("#")
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` picks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # `llm` is an engine with a real model.
+        names = {getattr(item, "originalname", item.name), getattr(item.parent, "name", "")}
+        if names & SLOW or "llm" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -3,6 +3,7 @@
 The checks themselves are tested on small trees with one fault each.
 """
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,6 +77,16 @@ def test_no_folder_is_full() -> None:
     files = source_files(ROOT, EVERYTHING)
     found = [f"{folder}: {count}" for folder, count in full_folders(files, MOST_FILES)]
     expect_none(found, f"folders of more than {MOST_FILES} source files")
+
+
+def test_every_slow_test_that_is_listed_exists() -> None:
+    text = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    lines = (ROOT / "tests/slow.txt").read_text().splitlines()
+    names = [line for line in lines if not line.startswith("#")]
+    expect_none(
+        [name for name in names if not re.search(rf"^(def {name}\(|{name} = )", text, re.M)],
+        "names in tests/slow.txt that no test has",
+    )
 
 
 def test_the_graph_is_of_the_whole_product(graph: dict[str, set[str]]) -> None:

@@ -246,7 +246,10 @@ def read_gguf(path: Path) -> ModelConfig:
 
 
 def test_gguf_metadata(tmp_path: Path) -> None:
-    more = {"qwen3.attention.key_length": 32, "qwen3.rope.freq_base": 1e6}
+    more: dict[str, object] = {
+        "qwen3.attention.key_length": 32,
+        "qwen3.rope.freq_base": 1e6,
+    }
     config = read_gguf(write_gguf(tmp_path / "tiny.gguf", "qwen3", more=more))
     assert (config.family, config.vocab_size, config.head_dim) == ("qwen3", 50, 32)
     assert (config.num_heads, config.num_kv_heads) == (4, 4)
