@@ -12,7 +12,7 @@ def hadamard(x: Tensor, count: int, stride: int, scale: float) -> Tensor:
     runs = x.float().reshape(x.shape[0], -1, count, stride)
     half = 1
     while half < count:
-        pairs = runs.unflatten(2, (-1, 2, half))  # type: ignore[no-untyped-call]
+        pairs = runs.unflatten(2, (-1, 2, half))
         low, high = pairs[:, :, :, 0], pairs[:, :, :, 1]
         runs = torch.stack((low + high, low - high), 3).flatten(2, 4)
         half *= 2

@@ -52,7 +52,7 @@ def test_an_urgent_job_of_another_model_does_not_wait_until_this_one_is_dry(
     make_bench: Any, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A look at the rows is otherwise up to a second old, and the first model done by then.
-    monkeypatch.setattr("worker.run.model_choice.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("worker.run.model_choice.MAX_AGE_SECONDS", 0.0)
     bench = _bench(make_bench, chunk_lines=8)
     bench.jobs = [_job(bench, line, "smollm2", 0, lines=80)]
 
