@@ -1,17 +1,15 @@
 """Tokenizers from folders and GGUF files, with transformers as the oracle for their ids."""
 
 import json
-import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gguf
 import pytest
 import tokenizers
-from tokenizers import decoders, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from engine.catalog import ModelFiles, resolve
@@ -20,49 +18,11 @@ from engine.gguf import GGUFFile
 from engine.tokenizer import Tokenizer, load_tokenizer
 
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
-TEXTS = [
-    "Hello, world!",
-    "",
-    " ",
-    "   ",
-    "\n\n\n",
-    "  two  spaces   between\twords\t\t\n  and lines\r\n\r\n",
-    "don't I'LL we've they'd 'tis",
-    "naïve café, “quotes”, Straße, Ελληνικά, русский, עברית, العربية, हिन्दी",
-    "日本語のテキスト、한국어 텍스트, 中文文本。",
-    "👩‍👩‍👧‍👦 🏳️‍🌈 😀 e\u0301 \u00a0 \u2003 \u200b \ufeff",
-    "12345 3.14159 1,000,000 2024-02-30 0x1F ١٢٣ ⅷ ²",
-    "def f(x: int) -> int:\n\treturn x**2  # squared\n\n\nclass A:\n    pass\n",
-    "<|im_start|>user\nhi<|im_end|> <|endoftext|><|im_start|>",
-    "HTTPServer_v2.internalName == 'camelCase'; // comment /* x */",
-    "\x00\x01\x7f\x80 control",
-    "a" * 500,
-    "supercalifragilisticexpialidocious antidisestablishmentarianism",
-]
-CORPUS = [text for text in TEXTS if not text.startswith("<|")] + [
-    " ".join(dir(module)) + (module.__doc__ or "") for module in (json, random, subprocess, str)
-]
 
 
 @pytest.fixture(scope="module")
 def smollm2() -> Tokenizer:
     return load_tokenizer(resolve("smollm2"))
-
-
-@pytest.fixture(scope="module")
-def trained() -> tokenizers.Tokenizer:
-    """A small byte-level BPE with a few special tokens."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        special_tokens=["<|endoftext|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return tokenizer
 
 
 def byte_level_metadata(trained: tokenizers.Tokenizer, pre: str) -> dict[str, Any]:
@@ -80,12 +40,12 @@ def byte_level_metadata(trained: tokenizers.Tokenizer, pre: str) -> dict[str, An
     }
 
 
-def sentencepiece_metadata() -> dict[str, Any]:
+def sentencepiece_metadata(corpus: list[str]) -> dict[str, Any]:
     """A vocabulary as SentencePiece's BPE makes it: scores fall with the order of merges."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.BpeTrainer(vocab_size=600, show_progress=False)
-    tokenizer.train_from_iterator([text for text in CORPUS if text.isascii()], trainer)
+    tokenizer.train_from_iterator([text for text in corpus if text.isascii()], trainer)
     model = json.loads(tokenizer.to_str())["model"]
     merged = ["".join(pair) for pair in model["merges"]]
     letters = [token for token in model["vocab"] if token not in set(merged)]
@@ -127,7 +87,9 @@ def transformers_tokenizer(files: ModelFiles) -> Any:
     return AutoTokenizer.from_pretrained(str(files.folder), gguf_file=files.gguf.name)
 
 
-def test_smollm2_ids_equal_transformers(smollm2: Tokenizer) -> None:
+def test_smollm2_ids_equal_transformers(
+    smollm2: Tokenizer, texts: list[str], corpus: list[str]
+) -> None:
     oracle = transformers_tokenizer(resolve("smollm2"))
     # transformers does not know "smollm" and cuts as GPT-2 does; the model's own tokenizer.json
     # cuts digits apart first, which shows where several spaces come before a digit.
@@ -137,7 +99,7 @@ def test_smollm2_ids_equal_transformers(smollm2: Tokenizer) -> None:
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    for text in [*TEXTS, *CORPUS]:
+    for text in [*texts, *corpus]:
         ids = smollm2.encode(text)
         assert ids == oracle.encode(text)
         assert smollm2.decode(ids) == oracle.decode(ids, skip_special_tokens=True)
@@ -149,12 +111,12 @@ def test_smollm2_ids_equal_transformers(smollm2: Tokenizer) -> None:
 
 @pytest.mark.parametrize("pre", ["gpt-2", "default", "llama-bpe", "qwen2", "tekken"])
 def test_byte_level_ids_equal_transformers(
-    trained: tokenizers.Tokenizer, tmp_path: Path, pre: str
+    trained: tokenizers.Tokenizer, tmp_path: Path, pre: str, texts: list[str]
 ) -> None:
     metadata = byte_level_metadata(trained, pre) | {"tokenizer.ggml.add_bos_token": False}
     files = write_gguf(tmp_path / "model.gguf", metadata)
     ours, oracle = load_tokenizer(files), transformers_tokenizer(files)
-    for text in [*TEXTS, "a<think>b<|im_end|>"]:
+    for text in [*texts, "a<think>b<|im_end|>"]:
         if pre == "qwen2" and "\u0301" in text:
             continue  # Qwen's own tokenizer composes characters first; this oracle does not
         assert ours.encode(text) == oracle.encode(text)
@@ -165,10 +127,12 @@ def test_qwen2_composes_characters(trained: tokenizers.Tokenizer, tmp_path: Path
     assert qwen.encode("cafe\u0301") == qwen.encode("café")
 
 
-def test_sentencepiece_ids_equal_transformers(tmp_path: Path) -> None:
-    files = write_gguf(tmp_path / "model.gguf", sentencepiece_metadata())
+def test_sentencepiece_ids_equal_transformers(
+    tmp_path: Path, texts: list[str], corpus: list[str]
+) -> None:
+    files = write_gguf(tmp_path / "model.gguf", sentencepiece_metadata(corpus))
     ours, oracle = load_tokenizer(files), transformers_tokenizer(files)
-    for text in TEXTS:
+    for text in texts:
         if text.startswith(" "):
             continue  # llama.cpp puts a space before it all the same, transformers does not
         ids = ours.encode(text)
@@ -177,9 +141,11 @@ def test_sentencepiece_ids_equal_transformers(tmp_path: Path) -> None:
         assert ours.decode(ids) == oracle.decode(ids, skip_special_tokens=True) == text
 
 
-def test_sentencepiece_spaces_and_bytes_survive(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(write_gguf(tmp_path / "m.gguf", sentencepiece_metadata()))
-    for text in TEXTS:
+def test_sentencepiece_spaces_and_bytes_survive(
+    tmp_path: Path, texts: list[str], corpus: list[str]
+) -> None:
+    tokenizer = load_tokenizer(write_gguf(tmp_path / "m.gguf", sentencepiece_metadata(corpus)))
+    for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert not tokenizer.byte_level
     assert tokenizer.token_bytes(3 + 0xE4) == b"\xe4"
@@ -188,8 +154,8 @@ def test_sentencepiece_spaces_and_bytes_survive(tmp_path: Path) -> None:
     assert tokenizer.token_bytes(word).startswith(b" ")
 
 
-def test_no_space_prefix_where_the_file_says_so(tmp_path: Path) -> None:
-    metadata = sentencepiece_metadata() | {"tokenizer.ggml.add_space_prefix": False}
+def test_no_space_prefix_where_the_file_says_so(tmp_path: Path, corpus: list[str]) -> None:
+    metadata = sentencepiece_metadata(corpus) | {"tokenizer.ggml.add_space_prefix": False}
     tokenizer = load_tokenizer(write_gguf(tmp_path / "m.gguf", metadata))
     ids = tokenizer.encode("the", add_special_tokens=False)
     assert b"".join(map(tokenizer.token_bytes, ids)) == b"the"
@@ -246,13 +212,13 @@ def test_gguf_without_a_tokenizer(tmp_path: Path) -> None:
         load_tokenizer(write_gguf(tmp_path / "m.gguf", {}))
 
 
-def test_batch_equals_one_by_one(smollm2: Tokenizer) -> None:
-    assert smollm2.encode_batch(TEXTS) == [smollm2.encode(text) for text in TEXTS]
+def test_batch_equals_one_by_one(smollm2: Tokenizer, texts: list[str]) -> None:
+    assert smollm2.encode_batch(texts) == [smollm2.encode(text) for text in texts]
     assert smollm2.encode_batch([]) == []
 
 
-def test_token_bytes_make_up_the_text(smollm2: Tokenizer) -> None:
-    for text in TEXTS:
+def test_token_bytes_make_up_the_text(smollm2: Tokenizer, texts: list[str]) -> None:
+    for text in texts:
         ids = smollm2.encode(text)
         assert b"".join(map(smollm2.token_bytes, ids)) == text.encode()
     assert smollm2.token_bytes(10**6) == b""
@@ -263,113 +229,6 @@ def test_token_bytes_make_up_the_text(smollm2: Tokenizer) -> None:
 def test_text_that_is_no_unicode_is_refused(smollm2: Tokenizer) -> None:
     with pytest.raises(TokenizerError, match="surrogates"):
         smollm2.encode("a\ud800b")
-
-
-@pytest.fixture
-def folder(trained: tokenizers.Tokenizer, tmp_path: Path) -> Path:
-    trained.enable_truncation(4)
-    trained.enable_padding(length=4)
-    trained.save(str(tmp_path / "tokenizer.json"))
-    trained.no_truncation()
-    trained.no_padding()
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"bos_token": {"content": "<|endoftext|>"}, "eos_token": "<|im_end|>"})
-    )
-    return tmp_path
-
-
-def test_folder_gives_the_ids_of_its_tokenizer_json(
-    folder: Path, trained: tokenizers.Tokenizer
-) -> None:
-    tokenizer = load_tokenizer(resolve(str(folder)))
-    for text in TEXTS:  # the stored truncation and padding to four tokens do not apply
-        assert tokenizer.encode(text) == trained.encode(text).ids
-        assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=False) == text
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1)
-    assert tokenizer.special_ids == {0, 1}
-    assert tokenizer.byte_level
-
-
-def test_named_tokens_become_special(folder: Path) -> None:
-    config = {"eos_token": "Ġthe", "pad_token": "<|not in the vocabulary|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    tokenizer = load_tokenizer(resolve(str(folder)))
-    assert tokenizer.eos_token_id in tokenizer.special_ids
-    assert tokenizer.vocab_size == 700
-
-
-def test_marks_of_tokenizer_json_stay(folder: Path) -> None:
-    path = folder / "tokenizer.json"
-    description = json.loads(path.read_text())
-    description["added_tokens"][1] |= {"rstrip": True, "special": False}
-    path.write_text(json.dumps(description))
-    tokenizer = load_tokenizer(resolve(str(folder)))
-    assert tokenizer.encode("<|im_end|>  \n") == [1]  # rstrip: it takes the spaces after it
-    assert tokenizer.special_ids == {0, 1}
-
-
-def test_special_tokens_map_is_read_beside_the_configuration(folder: Path) -> None:
-    (folder / "tokenizer_config.json").unlink()
-    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
-    assert load_tokenizer(resolve(str(folder))).eos_token_id == 1
-
-
-def write_jinja(folder: Path) -> None:
-    (folder / "chat_template.jinja").write_text("file {{ messages[0].content }}")
-
-
-def write_string(folder: Path) -> None:
-    write_config(folder, "file {{ messages[0].content }}")
-
-
-def write_list(folder: Path) -> None:
-    write_config(
-        folder,
-        [
-            {"name": "default", "template": "file {{ messages[0].content }}"},
-            {"name": "tool_use", "template": "tools {{ tools | length }}"},
-        ],
-    )
-
-
-def write_several_files(folder: Path) -> None:
-    write_string(folder)
-    write_jinja(folder)
-    (folder / "additional_chat_templates").mkdir()
-    (folder / "additional_chat_templates" / "rag.jinja").write_text("rag")
-
-
-def write_config(folder: Path, template: Any) -> None:
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
-
-
-@pytest.mark.parametrize("write", [write_jinja, write_string, write_list, write_several_files])
-def test_chat_template_of_a_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    write(folder)
-    tokenizer = load_tokenizer(resolve(str(folder)))
-    assert tokenizer.has_chat_template
-    assert tokenizer.render_chat([{"role": "user", "content": "x"}]) == "file x"
-    if write is write_list:
-        assert tokenizer.render_chat([], tools=[{}, {}]) == "tools 2"
-    if write is write_several_files:
-        assert tokenizer.render_chat([], template="rag") == "rag"
-
-
-def test_folders_that_cannot_be_read(folder: Path) -> None:
-    write_config(folder, [1, 2])
-    with pytest.raises(TokenizerError, match="chat_template"):
-        load_tokenizer(resolve(str(folder)))
-    (folder / "tokenizer_config.json").write_text("{")
-    with pytest.raises(TokenizerError, match="not valid JSON"):
-        load_tokenizer(resolve(str(folder)))
-    (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
-        load_tokenizer(resolve(str(folder)))
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
-        load_tokenizer(resolve(str(folder)))
 
 
 def test_encode_chat_is_the_rendered_prompt_without_added_tokens(
