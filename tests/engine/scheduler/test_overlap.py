@@ -5,6 +5,7 @@ The engine's own loop and scheduler run; the device and its model are made up (`
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -33,7 +34,7 @@ class Case:
     spare_blocks: int = 0
     max_num_seqs: int = 8
     budget: int = 16
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def requests(self) -> list[Request]:
@@ -84,7 +85,7 @@ def cases(draw: st.DrawFn, *, faults: bool = False) -> Case:
 def start(case: Case, max_in_flight: int, lookahead: int = 1) -> tuple[EngineCore, Device]:
     size = placement(WHOLE + case.spare_blocks, case.max_num_seqs, case.budget)
     device = Device(size, max_in_flight, lookahead=lookahead, faults=case.faults)
-    return make_core(EngineConfig(**case.settings), device), device  # type: ignore[arg-type]
+    return make_core(EngineConfig(**case.settings), device), device
 
 
 def drive(core: EngineCore, case: Case, limit: int = 5_000) -> dict[str, Completion]:
@@ -152,11 +153,11 @@ def test_several_tokens_a_step_end_where_one_at_a_time_would(case: Case, lookahe
     verify(core, case, drive(core, case))
 
 
-def hungry(number: int, **settings: object) -> Case:
+def hungry(number: int, **settings: Any) -> Case:
     """Requests of 36 tokens, of which few fit the pool at once."""
     params = SamplingParams(max_tokens=24, ignore_eos=True)
     requests = [Request(str(i), (1,) * 8 + (i % 3,) * 4, params) for i in range(number)]
-    defaults: dict[str, object] = {"block_size": BLOCK, "output_reserve": 0.0}
+    defaults: dict[str, Any] = {"block_size": BLOCK, "output_reserve": 0.0}
     return Case([requests], spare_blocks=8, budget=64, settings=defaults | settings)
 
 
