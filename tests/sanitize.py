@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.kernels.native import build
 
 ROOT = Path(__file__).parents[1]
-# Without those that build kernels themselves, for other processors: a compiler is too slow under it.
+# Without those that build kernels for other processors: a compiler is too slow under it.
 TESTS = ("tests/engine/kernels", "--ignore=tests/engine/kernels/test_native_processors.py")
 FLAGS = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined")
 
