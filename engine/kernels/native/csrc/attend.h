@@ -10,23 +10,23 @@
 
 #include "cache.h"
 
-#define KEYS 64     /* tokens of a strip */
-#define STRIP 4     /* tiles of a strip */
-#define MAX_ROWS 24 /* query rows of a call */
-#define ROOM 32     /* MAX_ROWS, rounded up to whole vectors */
-#define SHARED 6    /* rows that share registers */
+#define KEYS 64        /* tokens of a strip */
+#define STRIP 4        /* tiles of a strip */
+#define MAX_ROWS 24    /* query rows of a call */
+#define ROOM 32        /* MAX_ROWS, rounded up to whole vectors */
+#define SHARED 6       /* rows that share registers */
 #define HIDDEN -1e30f  /* the score of a key that a row does not see */
 #define NOTHING -1e20f /* the maximum score of a row that has seen no key */
 
 typedef struct {
-    float top[ROOM], total[MAX_ROWS][LANES];  /* maximum score; sums of the weights relative to it */
-    float peak[ROOM], shrink[ROOM];           /* the strip's maximum; factor for earlier results */
-    float unit[ROOM];                         /* int8: what a stored weight of 1 stands for */
+    float top[ROOM], total[MAX_ROWS][LANES]; /* maximum score; sums of the weights relative to it */
+    float peak[ROOM], shrink[ROOM];          /* the strip's maximum; factor for earlier results */
+    float unit[ROOM];                        /* int8: what a stored weight of 1 stands for */
     float scores[MAX_ROWS][KEYS];
-    uint8_t weights[MAX_ROWS][4 * KEYS];      /* in the element type of the values */
-    const uint8_t *query[MAX_ROWS];           /* encoded; scaled by log2(e) times attention's scale */
-    float *out[MAX_ROWS];                     /* [width]: weighted sum of values, not divided by `total` */
-    int64_t low[MAX_ROWS], high[MAX_ROWS];    /* each row sees keys [low, high) */
+    uint8_t weights[MAX_ROWS][4 * KEYS]; /* in the element type of the values */
+    const uint8_t *query[MAX_ROWS];      /* encoded; scaled by log2(e) times attention's scale */
+    float *out[MAX_ROWS]; /* [width]: weighted sum of values, not divided by `total` */
+    int64_t low[MAX_ROWS], high[MAX_ROWS]; /* each row sees keys [low, high) */
 } __attribute__((aligned(64))) attending;
 
 /* Encode a query as the cache's element type. Of int8: values, their scale, KEY_ZERO times their sum. */

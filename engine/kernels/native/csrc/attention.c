@@ -6,30 +6,35 @@
 typedef void scorer(attending *, int, uint8_t *const *, int64_t);
 typedef void accumulator(attending *, int, uint8_t *const *, int, int64_t, int64_t);
 #define ALONE static __attribute__((noinline)) void
-#define SCORER(kind, R)                                                             \
+/* clang-format off: a formatter takes these macros for expressions */
+#define SCORER(kind, R)                                                               \
     ALONE scores_##kind##_##R(attending *a, int r, uint8_t *const *tile, int64_t w) { \
-        scores_##kind(R, a, r, tile, w);                                            \
+        scores_##kind(R, a, r, tile, w);                                              \
     }
-#define ACCUMULATOR(kind, R, N)                                                      \
-    ALONE accumulate_##kind##_##R##_##N(attending *a, int r, uint8_t *const *tile,   \
-                                        int count, int64_t w, int64_t v) {           \
-        accumulate_##kind(R, N, a, r, tile, count, w, v);                            \
+#define ACCUMULATOR(kind, R, N)                                                               \
+    ALONE accumulate_##kind##_##R##_##N(attending *a, int r, uint8_t *const *tile, int count, \
+                                        int64_t w, int64_t v) {                               \
+        accumulate_##kind(R, N, a, r, tile, count, w, v);                                     \
     }
-#define SCORERS(kind)                                                                \
-    SCORER(kind, 1) SCORER(kind, 2) SCORER(kind, 3)                                  \
-    SCORER(kind, 4) SCORER(kind, 5) SCORER(kind, 6)                                  \
-    static scorer *const kind##_scorers[SHARED] = {                                  \
-        scores_##kind##_1, scores_##kind##_2, scores_##kind##_3,                     \
-        scores_##kind##_4, scores_##kind##_5, scores_##kind##_6};
-#define ACCUMULATORS(kind, N)                                                        \
-    ACCUMULATOR(kind, 1, N) ACCUMULATOR(kind, 2, N) ACCUMULATOR(kind, 3, N)          \
-    ACCUMULATOR(kind, 4, N) ACCUMULATOR(kind, 5, N) ACCUMULATOR(kind, 6, N)
-#define NAMES(kind, N)                                                               \
+#define SCORERS(kind)                                                   \
+    SCORER(kind, 1)                                                     \
+    SCORER(kind, 2) SCORER(kind, 3) SCORER(kind, 4) SCORER(kind, 5)     \
+        SCORER(kind, 6) static scorer *const kind##_scorers[SHARED] = { \
+            scores_##kind##_1, scores_##kind##_2, scores_##kind##_3,    \
+            scores_##kind##_4, scores_##kind##_5, scores_##kind##_6};
+#define ACCUMULATORS(kind, N)                                               \
+    ACCUMULATOR(kind, 1, N)                                                 \
+    ACCUMULATOR(kind, 2, N) ACCUMULATOR(kind, 3, N) ACCUMULATOR(kind, 4, N) \
+        ACCUMULATOR(kind, 5, N) ACCUMULATOR(kind, 6, N)
+#define NAMES(kind, N)                                                                \
     {accumulate_##kind##_1_##N, accumulate_##kind##_2_##N, accumulate_##kind##_3_##N, \
      accumulate_##kind##_4_##N, accumulate_##kind##_5_##N, accumulate_##kind##_6_##N}
-#define BY_ROWS(kind)                                                                \
-    SCORERS(kind) ACCUMULATORS(kind, 4) ACCUMULATORS(kind, 1)                        \
-    static accumulator *const kind##_accumulators[2][SHARED] = {NAMES(kind, 1), NAMES(kind, 4)};
+#define BY_ROWS(kind)                                                                      \
+    SCORERS(kind)                                                                          \
+    ACCUMULATORS(kind, 4)                                                                  \
+        ACCUMULATORS(kind, 1) static accumulator *const kind##_accumulators[2][SHARED] = { \
+            NAMES(kind, 1), NAMES(kind, 4)};
+/* clang-format on */
 BY_ROWS(f32)
 BY_ROWS(bf16)
 BY_ROWS(int8)
@@ -51,9 +56,10 @@ INLINE void prefetch(const cache *c, const following *f, int64_t from, int64_t t
 }
 
 /* Attention of `rows` rows of `a` over the tiles of segment `s`; `next` is the segment after it, or NULL. */
-INLINE void attend(const int kind, scorer *const *scorers, accumulator *const accumulators[2][SHARED],
-                   attending *a, int rows, const cache *c, const segment *s, int64_t head,
-                   const segment *next, int64_t next_head) {
+INLINE void attend(const int kind, scorer *const *scorers,
+                   accumulator *const accumulators[2][SHARED], attending *a, int rows,
+                   const cache *c, const segment *s, int64_t head, const segment *next,
+                   int64_t next_head) {
     int64_t width = c->width, whole = width / LANES / 4 * 4;
     int64_t end = 0;
     for (int r = 0; r < rows; r++) {
@@ -69,7 +75,8 @@ INLINE void attend(const int kind, scorer *const *scorers, accumulator *const ac
             tile[j] = tile_at(c, s->table, at + (j < count ? j : count - 1), head);
         following f = {s->table, at + STRIP, least(at + 2 * STRIP, s->last), head};
         if (f.first >= f.last && next)
-            f = (following){next->table, next->first, least(next->first + STRIP, next->last), next_head};
+            f = (following){next->table, next->first, least(next->first + STRIP, next->last),
+                            next_head};
         prefetch(c, &f, 0, 1);
         for (int r = 0; r < rows; r += SHARED)
             scorers[least(rows - r, SHARED) - 1](a, r, tile, width);
@@ -86,10 +93,10 @@ INLINE void attend(const int kind, scorer *const *scorers, accumulator *const ac
 }
 
 /* Attention of `count` of a segment's members, with some query heads of one key head. */
-static void attend_members(const segment_list *list, const step *s, const cache *c, const uint8_t *queries,
-                           const segment *seg, int64_t member, int64_t count, int64_t first_head,
-                           int64_t num_heads, int64_t kv_head, const segment *next,
-                           int64_t next_head, attending *a) {
+static void attend_members(const segment_list *list, const step *s, const cache *c,
+                           const uint8_t *queries, const segment *seg, int64_t member,
+                           int64_t count, int64_t first_head, int64_t num_heads, int64_t kv_head,
+                           const segment *next, int64_t next_head, attending *a) {
     int rows = 0;
     for (int64_t m = member; m < member + count; m++) {
         int64_t token = list->members[m], high = s->positions[token] + 1;
@@ -116,8 +123,8 @@ static void attend_members(const segment_list *list, const step *s, const cache 
         }
 }
 
-void attend_step(const segment_list *list, const step *s, const cache *c, const uint8_t *queries, team *all,
-                 int stage) {
+void attend_step(const segment_list *list, const step *s, const cache *c, const uint8_t *queries,
+                 team *all, int stage) {
     int64_t group = c->heads / c->kv_heads;
     attending a;
     int64_t units = list->num_segments * c->kv_heads;
@@ -128,9 +135,9 @@ void attend_step(const segment_list *list, const step *s, const cache *c, const 
         int64_t kv_head = unit % c->kv_heads, tokens = group < MAX_ROWS ? MAX_ROWS / group : 1;
         for (int64_t i = 0; i < seg->count; i += tokens)
             for (int64_t h = 0; h < group; h += MAX_ROWS)
-                attend_members(list, s, c, queries, seg, seg->member + i, least(tokens, seg->count - i),
-                               kv_head * group + h, least(group - h, MAX_ROWS), kv_head,
-                               after, next % c->kv_heads, &a);
+                attend_members(list, s, c, queries, seg, seg->member + i,
+                               least(tokens, seg->count - i), kv_head * group + h,
+                               least(group - h, MAX_ROWS), kv_head, after, next % c->kv_heads, &a);
     }
 }
 

@@ -35,8 +35,10 @@ typedef struct {
     int64_t num_segments, room;
     int32_t *members; /* tokens, segment by segment; each has a partial result at the same index */
     int64_t num_members, member_room;
-    int32_t *partials, *partial_start; /* token t: partials[partial_start[t] .. partial_start[t + 1]) */
-    int32_t *order, *common; /* sequences with one token, by block table; tiles shared with the one before */
+    int32_t *partials,
+        *partial_start; /* token t: partials[partial_start[t] .. partial_start[t + 1]) */
+    int32_t *order,
+        *common; /* sequences with one token, by block table; tiles shared with the one before */
     int64_t order_room, token_room, partials_room;
     float *out, *top, *total; /* partial results: [member][head][width], and twice [member][head] */
     int64_t result_room;
@@ -50,12 +52,12 @@ void segments_free(segment_list *list);
  *
  * picked [count]: if not NULL, only the last token of each of these sequences needs attention.
  * share: whether sequences share segments. */
-int segments_build(segment_list *list, const step *s, const cache *c, const int32_t *picked, int64_t count,
-              int64_t share, int64_t threads);
+int segments_build(segment_list *list, const step *s, const cache *c, const int32_t *picked,
+                   int64_t count, int64_t share, int64_t threads);
 
 /* Compute the partial results. Called by all threads of a region. */
-void attend_step(const segment_list *list, const step *s, const cache *c, const uint8_t *queries, team *all,
-                 int stage);
+void attend_step(const segment_list *list, const step *s, const cache *c, const uint8_t *queries,
+                 team *all, int stage);
 
 /* Join one token's partial results to its output [heads * width]. */
 void merge(const segment_list *list, const cache *c, int64_t token, float *out);

@@ -17,7 +17,7 @@
 #define KEY_ZERO 128 /* keys are stored as unsigned bytes: k = scale (q - 128) */
 
 typedef struct {
-    int64_t kind; /* of its elements: KIND_F32, KIND_BF16 or KIND_INT8 */
+    int64_t kind;                          /* of its elements: KIND_F32, KIND_BF16 or KIND_INT8 */
     int64_t heads, kv_heads, width, tiles; /* tiles: in a block */
     int64_t tile_bytes, block_bytes, query_bytes; /* block_bytes: between blocks */
     uint8_t *memory;                              /* where this layer begins in the first block */
@@ -50,8 +50,7 @@ INLINE void store_bf16(const cache *c, uint8_t *tile, int64_t at, const float *k
 /* Round `width` floats to whole numbers from -127 to 127. Returns the scale: what 1 stands for. */
 INLINE float quantize(const float *x, int64_t width, vf *q) {
     float scale = abs_max(x, width) / 127, inverse = scale > 0 ? 1 / scale : 0;
-    for (int64_t d = 0; d < width; d += LANES)
-        q[d / LANES] = rounded(load_f32(x + d) * inverse);
+    for (int64_t d = 0; d < width; d += LANES) q[d / LANES] = rounded(load_f32(x + d) * inverse);
     return scale;
 }
 

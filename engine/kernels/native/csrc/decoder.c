@@ -31,7 +31,8 @@ INLINE void apply_rope(float *x, const float *cosines, const float *sines, int64
 /* Norm, if there is one, and rotary embedding of one head. */
 INLINE void place(float *x, const float *norm, const shape *m, const cache *c, int64_t position) {
     if (norm) rms_norm(x, norm, x, c->width, m->eps);
-    apply_rope(x, m->cosines + position * c->width / 2, m->sines + position * c->width / 2, c->width);
+    apply_rope(x, m->cosines + position * c->width / 2, m->sines + position * c->width / 2,
+               c->width);
 }
 
 INLINE const int32_t *table_of(const step *s, int64_t t) {
@@ -68,8 +69,8 @@ INLINE void done(const buffers *b, int pass, int64_t me, double *since) {
 
 /* One layer. picked [count]: in the last layer, the tokens whose scores are wanted. Only their rows are
  * computed after keys and values are stored; they move to `last`. NULL in every other layer. */
-void decoder_layer(const shape *m, const layer *l, const step *s, const segment_list *list, const buffers *b,
-                   const int64_t *picked, int64_t count, int64_t threads) {
+void decoder_layer(const shape *m, const layer *l, const step *s, const segment_list *list,
+                   const buffers *b, const int64_t *picked, int64_t count, int64_t threads) {
     int64_t tokens = s->tokens, hidden = m->hidden, left = picked ? count : tokens;
     float *residual = picked ? b->last : b->residual;
     team all = {threads, {0}};
@@ -83,7 +84,7 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const segment_
         float row[MAX_HIDDEN];
         int64_t me = omp_get_thread_num();
         FOR_SHARE(t, tokens, me)
-            normalized(b->residual + t * hidden, l->attention_norm, &b->hidden, t, m->eps, row);
+        normalized(b->residual + t * hidden, l->attention_norm, &b->hidden, t, m->eps, row);
         done(b, NORM, me, &since);
         multiply(&qkv, &all, QKV, me);
         done(b, QKV, me, &since);
@@ -93,7 +94,8 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const segment_
         done(b, ATTENTION, me, &since);
         FOR_SHARE(i, left, me) {
             int64_t t = picked ? picked[i] : i;
-            if (picked) memcpy(b->last + i * hidden, b->residual + t * hidden, hidden * sizeof *row);
+            if (picked)
+                memcpy(b->last + i * hidden, b->residual + t * hidden, hidden * sizeof *row);
             merge(list, &l->kv, t, row);
             encode(&b->attn_output, i, row);
         }
@@ -101,7 +103,7 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const segment_
         multiply(&output, &all, OUTPUT, me);
         done(b, OUTPUT, me, &since);
         FOR_SHARE(t, left, me)
-            normalized(residual + t * hidden, l->feed_forward_norm, &b->hidden, t, m->eps, row);
+        normalized(residual + t * hidden, l->feed_forward_norm, &b->hidden, t, m->eps, row);
         done(b, NORM_2, me, &since);
         multiply(&gate_up, &all, GATE_UP, me);
         done(b, GATE_UP, me, &since);
@@ -116,7 +118,8 @@ void decoder_layer(const shape *m, const layer *l, const step *s, const segment_
 }
 
 /* residual = the tokens' rows of the embedding, a table of floats or bf16. */
-void decoder_embed(const shape *m, const void *table, int64_t kind, const step *s, const buffers *b) {
+void decoder_embed(const shape *m, const void *table, int64_t kind, const step *s,
+                   const buffers *b) {
     for (int64_t t = 0; t < s->tokens; t++) {
         float *to = b->residual + t * m->hidden;
         const uint8_t *from = table;
@@ -133,8 +136,9 @@ void decoder_embed(const shape *m, const void *table, int64_t kind, const step *
  *
  * argmaxes [threads * count]: memory to work in. chosen [count]. logits [count, outputs], or NULL if
  * nobody reads them. */
-void decoder_head(const shape *m, const float *norm, const weight *head, const buffers *b, int64_t first,
-                  int64_t count, argmax *argmaxes, int64_t *chosen, float *logits, int64_t threads) {
+void decoder_head(const shape *m, const float *norm, const weight *head, const buffers *b,
+                  int64_t first, int64_t count, argmax *argmaxes, int64_t *chosen, float *logits,
+                  int64_t threads) {
     team all = {threads, {0}};
     product scores = {&b->final, head, count, END_ARGMAX, logits, head->outputs, argmaxes};
     double since = omp_get_wtime();
@@ -144,7 +148,7 @@ void decoder_head(const shape *m, const float *norm, const weight *head, const b
         float row[MAX_HIDDEN];
         int64_t me = omp_get_thread_num();
         FOR_SHARE(i, count, me)
-            normalized(b->last + (first + i) * m->hidden, norm, &b->final, i, m->eps, row);
+        normalized(b->last + (first + i) * m->hidden, norm, &b->final, i, m->eps, row);
         together();
         multiply(&scores, &all, HEAD, me);
         done(b, HEAD, me, &since);
@@ -162,7 +166,7 @@ void decoder_head(const shape *m, const float *norm, const weight *head, const b
 
 /* Sizes of the structs that a caller fills, to compare with its own declarations. */
 void struct_sizes(int64_t *sizes) {
-    const int64_t own[] = {sizeof(rows), sizeof(weight), sizeof(cache), sizeof(step),
-                           sizeof(shape), sizeof(layer), sizeof(buffers), sizeof(argmax)};
+    const int64_t own[] = {sizeof(rows),  sizeof(weight), sizeof(cache),   sizeof(step),
+                           sizeof(shape), sizeof(layer),  sizeof(buffers), sizeof(argmax)};
     memcpy(sizes, own, sizeof own);
 }

@@ -8,8 +8,8 @@
 
 typedef struct {
     int64_t hidden, inner, hadamard; /* hadamard: the `count` of rows.h's transform, 1 for none */
-    const float *cosines, *sines; /* [positions, width / 2] */
-    float eps, scale;             /* scale: of the scores */
+    const float *cosines, *sines;    /* [positions, width / 2] */
+    float eps, scale;                /* scale: of the scores */
 } shape;
 
 typedef struct {
@@ -25,12 +25,12 @@ enum { NORM, QKV, CACHE, ATTENTION, MERGE, OUTPUT, NORM_2, GATE_UP, HADAMARD, DO
 /* Memory that a step is computed in, for as many tokens as a step may have. */
 typedef struct {
     float *residual; /* [tokens, hidden] */
-    float *last;     /* the residual of the tokens whose scores are wanted, from the last layer on */
-    float *wide;     /* [tokens, outputs of qkv], then [tokens, inner] */
+    float *last; /* the residual of the tokens whose scores are wanted, from the last layer on */
+    float *wide; /* [tokens, outputs of qkv], then [tokens, inner] */
     uint8_t *queries;
     rows hidden, attn_output, inner; /* inputs of qkv and gate_up; of output; of down */
-    rows final;                /* input of the head, for as many tokens as one call of it takes */
-    double *seconds;           /* [PASSES]: spent so far, as the first thread measures */
+    rows final;      /* input of the head, for as many tokens as one call of it takes */
+    double *seconds; /* [PASSES]: spent so far, as the first thread measures */
 } buffers;
 
 #endif

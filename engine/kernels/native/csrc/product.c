@@ -22,8 +22,7 @@ INLINE void leave(const place *out, int i, int64_t channel, const float *bias, v
 }
 
 #define EACH_SUM UNROLL for (int i = 0; i < n; i++) UNROLL for (int j = 0; j < 4; j++)
-#define LEAVE_ALL(y) \
-    EACH_SUM leave(&out, i, panel * PANEL + LANES * j, p->w->bias, y)
+#define LEAVE_ALL(y) EACH_SUM leave(&out, i, panel *PANEL + LANES * j, p->w->bias, y)
 
 INLINE void micro_f32(const int n, const product *p, int64_t t, int64_t panel, place out) {
     int64_t inputs = p->w->inputs;
@@ -42,8 +41,7 @@ INLINE void micro_bf16(const int n, const product *p, int64_t t, int64_t panel, 
     const uint16_t *x = (const uint16_t *)p->x->values + t * inputs;
     vf acc[ROWS][4];
     EACH_SUM acc[i][j] = splat(0);
-    for (int64_t k = 0; k < inputs; k += 2, w += 2 * PANEL)
-        UNROLL for (int i = 0; i < n; i++) {
+    for (int64_t k = 0; k < inputs; k += 2, w += 2 * PANEL) UNROLL for (int i = 0; i < n; i++) {
             vi pair = broadcast(x + i * inputs + k);
             UNROLL for (int j = 0; j < 4; j++)
                 acc[i][j] = dot_halves(acc[i][j], load_i32(w + 2 * LANES * j), pair);

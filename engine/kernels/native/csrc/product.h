@@ -18,10 +18,10 @@
 typedef struct {
     int64_t kind, inputs, outputs, group, bits;
     const void *panels;
-    const float *scales; /* INT8 [outputs]; GROUPED [panel][half][group][32]; padded to panels */
-    const float *lows;   /* GROUPED, as `scales`: what a stored 0 stands for */
+    const float *scales;   /* INT8 [outputs]; GROUPED [panel][half][group][32]; padded to panels */
+    const float *lows;     /* GROUPED, as `scales`: what a stored 0 stands for */
     const int32_t *starts; /* INT8 [outputs]: -128 times the sum of each channel's values */
-    const float *bias;   /* [outputs], padded, or NULL */
+    const float *bias;     /* [outputs], padded, or NULL */
 } weight;
 
 /* What becomes of y = x weight^T + bias. */
@@ -41,8 +41,8 @@ typedef struct {
     const rows *x;
     const weight *w;
     int64_t tokens, end;
-    float *out;     /* [tokens, outputs], of END_GATE [tokens, outputs / 2] */
-    int64_t stride; /* floats between rows of `out` */
+    float *out;       /* [tokens, outputs], of END_GATE [tokens, outputs / 2] */
+    int64_t stride;   /* floats between rows of `out` */
     argmax *argmaxes; /* END_ARGMAX: [threads, tokens] */
 } product;
 

@@ -24,8 +24,8 @@ typedef struct {
 
 /* Memory to work in, for one thread's row. */
 typedef struct {
-    float *weights;                /* [vocab], padded with zeros to whole runs */
-    candidate *boundary;           /* [vocab] */
+    float *weights;      /* [vocab], padded with zeros to whole runs */
+    candidate *boundary; /* [vocab] */
     int32_t counts[BUCKETS];
     double masses[BUCKETS];
 } room;
@@ -126,7 +126,8 @@ static int walk(room *r, int64_t vocab, int64_t most_tokens, double most_mass, c
     if (b < 0) return 0;
     int64_t found = 0;
     for (int64_t i = 0; i < vocab; i += LANES)
-        for (uint32_t bits = bits_of((load_i32(r->weights + i) >> 16) == b); bits; bits &= bits - 1) {
+        for (uint32_t bits = bits_of((load_i32(r->weights + i) >> 16) == b); bits;
+             bits &= bits - 1) {
             int64_t j = i + __builtin_ctz(bits);
             r->boundary[found++] = (candidate){r->weights[j], j};
         }

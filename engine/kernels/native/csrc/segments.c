@@ -4,8 +4,8 @@
 
 #include "attention.h"
 
-#define MIN_SAVED 16    /* tiles: sharing that saves reading fewer costs more in merging */
-#define MIN_PIECE 8     /* tiles: shorter pieces cost more in merging than the threads gain */
+#define MIN_SAVED 16 /* tiles: sharing that saves reading fewer costs more in merging */
+#define MIN_PIECE 8  /* tiles: shorter pieces cost more in merging than the threads gain */
 #define UNITS_A_THREAD 4
 
 /* Make room for at least `want` items in `*memory`. Returns whether there is memory. */
@@ -51,7 +51,8 @@ static void add(building *w, int64_t sequence, int64_t first, int64_t last, cons
     piece = piece < MIN_PIECE ? MIN_PIECE : piece;
     int64_t pieces = tiles > piece + piece / 2 ? ceiling(tiles, piece) : 1;
     if (!grow(&list->segments, &list->room, list->num_segments + pieces, sizeof(segment)) ||
-        !grow(&list->members, &list->member_room, list->num_members + pieces * count, sizeof(int32_t))) {
+        !grow(&list->members, &list->member_room, list->num_members + pieces * count,
+              sizeof(int32_t))) {
         list->failed = 1;
         return;
     }
@@ -157,15 +158,16 @@ static int place_partials(segment_list *list, const step *s, const cache *c) {
     memset(list->partial_start, 0, (s->tokens + 1) * sizeof(int32_t));
     for (int64_t m = 0; m < list->num_members; m++) list->partial_start[list->members[m] + 1]++;
     for (int64_t t = 0; t < s->tokens; t++) list->partial_start[t + 1] += list->partial_start[t];
-    for (int64_t m = list->num_members - 1; m >= 0; m--) /* backwards: each token's end moves to its start */
+    for (int64_t m = list->num_members - 1; m >= 0;
+         m--) /* backwards: each token's end moves to its start */
         list->partials[--list->partial_start[list->members[m] + 1]] = m;
     for (int64_t t = 0; t < s->tokens; t++) list->partial_start[t] = list->partial_start[t + 1];
     list->partial_start[s->tokens] = list->num_members;
     return 1;
 }
 
-int segments_build(segment_list *list, const step *s, const cache *c, const int32_t *picked, int64_t count,
-              int64_t share, int64_t threads) {
+int segments_build(segment_list *list, const step *s, const cache *c, const int32_t *picked,
+                   int64_t count, int64_t share, int64_t threads) {
     building w = {list, s, c, picked != NULL, 0};
     int64_t lone = 0, work = 0, units = ceiling(UNITS_A_THREAD * threads, c->kv_heads);
     int64_t sequences = picked ? count : s->sequences, orders = list->order_room;

@@ -4,8 +4,8 @@
 #include "product.h"
 
 /* out = x weight^T + bias. x [tokens, inputs] is encoded into `room` first. */
-void linear(const float *x, const rows *room, const weight *w, int64_t tokens, int64_t end, float *out,
-            int64_t threads) {
+void linear(const float *x, const rows *room, const weight *w, int64_t tokens, int64_t end,
+            float *out, int64_t threads) {
     team all = {threads, {0}};
     int64_t stride = end == END_GATE ? w->outputs / 2 : w->outputs;
     product p = {room, w, tokens, end, out, stride, NULL};
@@ -21,8 +21,8 @@ void linear(const float *x, const rows *room, const weight *w, int64_t tokens, i
 /* Store a step's keys and values [tokens, kv_heads, width], then compute attention of its queries
  * [tokens, heads, width], which are scaled by log2(e) times attention's scale. Keys and values that are
  * not finite become 0, also in the arguments. `encoded`: memory for the encoded queries. */
-void attention(const step *s, const cache *c, const segment_list *list, const float *queries, float *keys,
-               float *values, uint8_t *encoded, float *out, int64_t threads) {
+void attention(const step *s, const cache *c, const segment_list *list, const float *queries,
+               float *keys, float *values, uint8_t *encoded, float *out, int64_t threads) {
     team all = {threads, {0}};
 #pragma omp parallel num_threads((int)threads)
     {

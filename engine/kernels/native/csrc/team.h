@@ -29,9 +29,9 @@ INLINE int64_t share(int64_t count, int64_t threads, int64_t thread) {
 }
 
 /* A loop over this thread's share. A region may have fewer threads than were asked for. */
-#define FOR_SHARE(i, count, me)                                               \
-    for (int64_t i = share(count, omp_get_num_threads(), me),                 \
-                 i##_end = share(count, omp_get_num_threads(), (me) + 1);     \
+#define FOR_SHARE(i, count, me)                                           \
+    for (int64_t i = share(count, omp_get_num_threads(), me),             \
+                 i##_end = share(count, omp_get_num_threads(), (me) + 1); \
          i < i##_end; i++)
 
 #endif

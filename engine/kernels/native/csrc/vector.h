@@ -38,10 +38,10 @@ INLINE vf larger(vf a, vf b) { return pick(a > b, a, b); }
 INLINE vf smaller(vf a, vf b) { return pick(a < b, a, b); }
 
 /* Combine halves by `op` until one lane is left. */
-#define REDUCE(x, op)                                     \
-    float half[8], quarter[4];                            \
-    for (int i = 0; i < 8; i++) half[i] = op(x[i], x[i + 8]); \
-    for (int i = 0; i < 4; i++) quarter[i] = op(half[i], half[i + 4]); \
+#define REDUCE(x, op)                                                     \
+    float half[8], quarter[4];                                            \
+    for (int i = 0; i < 8; i++) half[i] = op(x[i], x[i + 8]);             \
+    for (int i = 0; i < 4; i++) quarter[i] = op(half[i], half[i + 4]);    \
     float a = op(quarter[0], quarter[2]), b = op(quarter[1], quarter[3]); \
     return op(a, b);
 
