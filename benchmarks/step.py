@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import get_args
 
 import torch
+from marks import Marks
 from torch.profiler import ProfilerActivity, profile
 
 from engine import SamplingParams
@@ -36,7 +37,6 @@ from engine.kernels.native.cache import TILE, tile_bytes
 from engine.models.families import load_config
 from engine.requests import Request
 from engine.scheduler.step import Admission, Step, Work
-from marks import Marks
 
 FILL = 60  # of every byte of a cache: small numbers in bfloat16, in int8 and as scales
 FIRST_TOKEN = 100
