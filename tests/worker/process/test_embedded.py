@@ -98,7 +98,7 @@ def test_leases_in_a_shared_database_are_left_to_their_owners(
 @pytest.mark.slow
 def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> None:
     # One test, since loading the model takes longer than all the rest of it.
-    site = Site(Settings.load(home=tmp_path, chunk_lines=8, dtype="float32"))
+    site = Site(Settings.load(home=tmp_path, chunk_lines=8, dtype="float32", renew_seconds=0.1))
     worker = EmbeddedWorker(site.settings, site.stores)
     worker.start()
     try:
@@ -122,7 +122,11 @@ def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> No
 def _a_job_is_run(site: Site) -> None:
     questions = ["What is the capital of France?", "Say hello.", "Name a colour."]
     lines = [_chat(f"row{i}", questions[i % 3]) for i in range(12)]
-    lines += [_chat(f"own{i}", f"What comes after {i}?", logprobs=True) for i in range(12)]
+    # They end one after the other, so that there is progress to be told between.
+    lines += [
+        _chat(f"own{i}", f"What comes after {i}?", 16 * (i + 1), ignore_eos=True, logprobs=True)
+        for i in range(12)
+    ]
     views = site.wait(site.create(lines), _ended)
     job = views[-1].job
     assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 24, 0)
