@@ -49,8 +49,9 @@ $(STAMP): | $(PINS)
 demo: $(STAMP) ## Run a bulk job on a real model, from start to end
 	@$(BIN)/python -m tidemill.demo $(ARGS)
 
-# Tests run in this many processes at once; WORKERS=0 runs them in pytest's own, e.g. for a debugger.
-WORKERS ?= 2
+# Tests run in this many processes at once, one more than two processors, since many tests wait for
+# other processes; WORKERS=0 runs them in pytest's own, e.g. for a debugger.
+WORKERS ?= 3
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: test

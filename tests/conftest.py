@@ -34,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = {getattr(item, "originalname", item.name), getattr(item.parent, "name", "")}
         if names & SLOW or "llm" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+    # Long ones first: what is left to share at the end is short.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
