@@ -4,9 +4,9 @@ import os
 import random
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-import properties
 import pytest
 
 # A run that a script starts in the background inherits "ignore Ctrl-C", and so would every process
@@ -17,7 +17,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-properties.use_profiles()
+# A machine that only runs the tests of the engine, with torch and pytest, may lack it.
+PROPERTY_TESTS = find_spec("hypothesis") is not None
+if PROPERTY_TESTS:
+    import properties
+
+    properties.use_profiles()
 
 
 SLOW = frozenset(
@@ -39,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if properties.current().derandomize:
+    if PROPERTY_TESTS and properties.current().derandomize:
         properties.ignore_loaded_modules()
 
 
