@@ -80,10 +80,10 @@ class _CeleryHost:
     def end(self, **_: Any) -> None:
         self._threads.join(self.worker.settings.worker.drain_seconds)
         self.worker.stopping.set()
-        self.worker.engines.interrupt()
+        self._threads.interrupt_engines()
         self._threads.join(timeout=6)
         self._reconciler.join(timeout=1)
-        self.worker.engines.close()
+        self._threads.close_engines()
         self._stores.close()
 
 

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from celery import Celery
 
@@ -18,6 +18,7 @@ from storage.wakeups import Wakeups, celery_app
 from worker.errors import Stopping
 from worker.lease import Lease, LeaseKeeper, Renewal
 from worker.metrics import WorkerMetrics
+from worker.models.devices import engine_devices
 from worker.models.engines import Engines, check_engine_settings
 from worker.models.tokenizers import TextModel, load_text_model
 
@@ -69,6 +70,24 @@ class WorkerContext:
             wakeups=Wakeups(app or celery_app(settings.storage)),
             engines=Engines(settings.engine, metrics=metrics),
             metrics=metrics,
+        )
+
+    def by_device(self) -> tuple["WorkerContext", ...]:
+        """One context for each device of the engine's settings, or this one where there is one.
+
+        They share all but the engine, the drain loop and the owner's name.
+        """
+        devices = engine_devices(self.settings.engine.device)
+        if len(devices) == 1:
+            return (self,)
+        return tuple(
+            replace(
+                self,
+                owner=f"{self.owner}/{index}",
+                draining=threading.Lock(),
+                engines=self.engines.another(device),
+            )
+            for index, device in enumerate(devices)
         )
 
     @property

@@ -123,6 +123,11 @@ class Engines:
         self._failures: dict[str, Failure] = {}
         self._closed = False
 
+    def another(self, device: str) -> "Engines":
+        """Engines like these on one device, kept apart from these."""
+        settings = self._settings.model_copy(update={"device": device})
+        return Engines(settings, self._make, self._metrics)
+
     def failure(self, model: str) -> EngineError | None:
         """Why the model's engine did not start at the last try, if it did not."""
         found = self._failures.get(model)

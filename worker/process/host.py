@@ -68,7 +68,7 @@ class WorkerHost:
     @property
     def failures(self) -> dict[str, EngineError]:
         """Models whose engine does not start, and why; their jobs wait until it does."""
-        return self._worker.engines.failures
+        return self._threads.failures
 
     def start(self) -> None:
         """Begin to work.
@@ -103,11 +103,11 @@ class WorkerHost:
         if drain_seconds and not self._threads.join(max(0.0, give_back_at - time.monotonic())):
             log.info("drain_over", seconds=drain_seconds)
         worker.stopping.set()
-        worker.engines.interrupt()
+        self._threads.interrupt_engines()
         ended = self._threads.join(THREADS_SECONDS)
         if self._reconciler is not None:
             self._reconciler.join(RECONCILER_SECONDS)
-        worker.engines.close()
+        self._threads.close_engines()
         # A thread that is left behind waits for a server that hangs; its leases will run out.
         log.info("worker_stopped" if ended else "worker_left_behind", owner=worker.owner)
         return ended

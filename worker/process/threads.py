@@ -1,4 +1,4 @@
-"""A worker's threads: one runs chunks on the engine, the others plan and finalize jobs.
+"""A worker's threads: one an engine runs chunks, the others plan and finalize jobs.
 
 Each looks for work in the database after a wake-up, and every few seconds without one. So if the
 broker is away or loses a message, work starts some seconds later.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 
 import structlog
 
+from engine.errors import EngineError
 from storage.errors import StorageError
 from storage.jobs.reconcile import due
 from worker.context import WorkerContext
@@ -52,9 +53,11 @@ class WorkerThreads:
             threading.Thread(target=self._watch_jobs, args=(i,), name=f"jobs-{i}", daemon=True)
             for i in range(job_threads)
         ]
-        if models is None or models:
+        self._runners = worker.by_device() if models is None or models else ()
+        for index, runner in enumerate(self._runners):
+            name = f"chunks-{index}" if len(self._runners) > 1 else "chunks"
             self._threads.append(
-                threading.Thread(target=self._watch_chunks, name="chunks", daemon=True)
+                threading.Thread(target=self._watch_chunks, args=(runner,), name=name, daemon=True)
             )
 
     def start(self) -> None:
@@ -75,8 +78,27 @@ class WorkerThreads:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _watch_chunks(self) -> None:
-        self._repeat(self._run_chunks)
+    def interrupt_engines(self) -> None:
+        """End engines that are still starting, and start no other."""
+        for runner in self._runners:
+            runner.engines.interrupt()
+
+    def close_engines(self) -> None:
+        """End every engine."""
+        for runner in self._runners:
+            runner.engines.close()
+
+    @property
+    def failures(self) -> dict[str, EngineError]:
+        """Models whose engine does not start on a device, and why."""
+        return {
+            model: error
+            for runner in self._runners
+            for model, error in runner.engines.failures.items()
+        }
+
+    def _watch_chunks(self, runner: WorkerContext) -> None:
+        self._repeat(lambda: self._run_chunks(runner))
 
     def _watch_jobs(self, number: int) -> None:
         # Every other thread finalizes before it plans, so that many jobs to plan delay no results.
@@ -97,8 +119,8 @@ class WorkerThreads:
             # Whatever it is, go on: without this thread the worker would be idle for ever.
             log.exception("work_failed")
 
-    def _run_chunks(self) -> None:
-        if drain(self._worker, self._models) and not self._worker.stopping.is_set():
+    def _run_chunks(self, runner: WorkerContext) -> None:
+        if drain(runner, self._models) and not self._worker.stopping.is_set():
             # The last chunk of a job may be done: do not wait for the reconciler.
             tick(self._worker)
             self._wakeup.notify()

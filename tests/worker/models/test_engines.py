@@ -96,7 +96,7 @@ def test_every_engine_setting_reaches_the_engine() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("quantization", "int3", "TIDEMILL_QUANTIZATION: .*none, int8 or int4"),
+        ("quantization", "int3", "TIDEMILL_QUANTIZATION: .*none, int8, fp8 or int4"),
         ("kv_cache_dtype", "int4", "TIDEMILL_KV_CACHE_DTYPE: "),
         ("batching", "magic", "TIDEMILL_BATCHING: .*continuous, dynamic or static"),
         ("dtype", "float8", "TIDEMILL_DTYPE: "),
