@@ -8,8 +8,9 @@ from engine.errors import InvalidConfig
 GROUP_SIZES = (32, 64, 128)
 BatchingPolicy = Literal["continuous", "dynamic", "static"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-Quantization = Literal["auto", "none", "int8", "int4"]
-CacheDtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
+Quantization = Literal["auto", "none", "int8", "fp8", "int4"]
+CacheDtype = Literal["auto", "bfloat16", "float16", "float32", "int8", "fp8"]
+STAND_IN = "stand-in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +19,21 @@ class EngineConfig:
 
     Attributes:
         model: a built-in name (``smollm2``), a Hugging Face folder, or a GGUF file.
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``. ``stand-in``
+            runs on a CPU as a GPU would, slowly: for tests.
         dtype: ``auto`` or ``bfloat16``, ``float16``, ``float32``. Auto is bfloat16 on CUDA and on
             CPUs with bf16 instructions, else float32.
         quantization: ``int8`` rounds weights and activations of every projection to 8 bits
-            (W8A8, in a rotated basis), ``int4`` keeps weights in 4 bits (W4A8), both on CPUs only;
-            ``none`` computes in ``dtype``. ``auto`` is int8 on a CPU whose kernels can be built and
-            where no dtype is asked for, else none.
+            (W8A8, in a rotated basis), ``fp8`` to float8_e4m3fn (W8A8, on GPUs), ``int4`` keeps
+            weights in 4 bits (W4A8 on CPUs, W4A16 on GPUs); ``none`` computes in ``dtype``.
+            ``auto`` is int8 on a CPU whose kernels can be built and where no dtype is asked for,
+            else none.
         group_size: inputs that share a scale in int4, -1 for all of a channel; ``None`` keeps the
             groups of a GGUF file that has some (Q4_0, Q4_1, Q8_0: without a loss), else 32.
         symmetric: int4 steps lie evenly around zero, where the engine rounds weights itself.
         block_size: tokens in one block of the KV cache.
-        kv_cache_dtype: of keys and values. ``auto`` is int8 with quantized weights, else ``dtype``.
+        kv_cache_dtype: of keys and values; ``fp8`` is float8_e4m3fn. ``auto`` is int8 with
+            quantized weights on a CPU, else ``dtype``.
         kv_cache_bytes: memory for the KV cache; ``None`` picks a share of what is free.
         max_num_seqs: most sequences running at once; ``None`` picks one for the device.
         max_batch_tokens: token budget of one step; ``None`` picks one for the device.
@@ -43,6 +47,9 @@ class EngineConfig:
             it a prompt is computed whole in one step.
         output_reserve: share of a request's remaining ``max_tokens`` that admission keeps free,
             though no more than twice what answers took of late.
+        overlap: on a GPU, schedule a step while the one ahead of it runs.
+        graphs: on a GPU, record what is launched again and again, and replay it.
+        cascade: on a GPU, read keys that many sequences of a step share once for all of them.
         threads: CPU threads; ``None`` is all this process may use.
         seed: seeds the draws of requests that carry no seed of their own; ``None`` is random.
     """
@@ -65,6 +72,9 @@ class EngineConfig:
     prefix_caching: bool = True
     chunked_prefill: bool = True
     output_reserve: float = 0.5
+    overlap: bool = True
+    graphs: bool = True
+    cascade: bool = True
     threads: int | None = None
     seed: int | None = None
 

@@ -12,7 +12,8 @@ from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest, PromptTooLong
 from engine.executors.executor import Pending
 from engine.executors.placement import Placement
-from engine.executors.runner import Runner, Sampled, StepRunner
+from engine.executors.runner import Sampled, StepRunner
+from engine.executors.start import start_runner
 from engine.info import EngineInfo
 from engine.models.families import load_config
 from engine.output import FinishedRequest, OutputBuilder, RequestOutputs
@@ -53,7 +54,7 @@ def load(config: EngineConfig) -> LoadedModel:
     files = resolve(config.model)
     model = load_config(files)
     tokenizer = load_tokenizer(files)
-    runner = Runner(config, model, files)
+    runner = start_runner(config, model, files)
     return LoadedModel(files.name, model, tokenizer, runner, perf_counter() - began)
 
 

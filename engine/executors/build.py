@@ -18,11 +18,12 @@ from engine.executors.native_executor import NativeExecutor
 from engine.executors.placement import Placement, place
 from engine.executors.torch_executor import TorchExecutor
 from engine.kernels.draws import Draws, Tokens
+from engine.kernels.fused.backend import DeviceBackend
 from engine.kernels.native.backend import NativeBackend
 from engine.kernels.native.cache import NativeCache
 from engine.models.decoder import Decoder
 from engine.models.loading import Preparation, load_model
-from engine.quantize.weights import Int4Weights, Int8Weights
+from engine.quantize.weights import Float8Weights, Int4Weights, Int8Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,23 @@ class Built:
     drawing: Callable[[Tensor, Draws], Tokens]
 
 
-def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
+def build(
+    config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice | None = None
+) -> Built:
     """Choose for this machine, load the weights, and take memory for the cache.
+
+    Args:
+        config: the engine's settings.
+        model: the model.
+        files: its weights.
+        choice: what was chosen for this machine before.
 
     Raises:
         InvalidConfig, CheckpointError, OutOfCache: see there.
     """
-    choice = choose(config, model)
+    choice = choice or choose(config, model)
     torch.set_num_threads(choice.threads)
-    decoder = _load(config, model, files, choice)
+    decoder = load_decoder(config, model, files, choice)
     placement = place(config, model, choice)
     # A prompt that is not cut into chunks is one step.
     whole = 0 if config.chunked_prefill else placement.max_model_len
@@ -78,10 +87,21 @@ def _executor(
     return TorchExecutor(decoder, cache)
 
 
-def _load(config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice) -> Decoder:
+def load_decoder(
+    config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice
+) -> Decoder:
+    """Load the weights as they were chosen.
+
+    Raises:
+        CheckpointError: see `engine.models.loading.load_model`.
+    """
     prepare: Preparation | None = None
     if choice.quantization == "int8":
-        prepare = Int8Weights(model, choice.backend)
+        prepare = Int8Weights(
+            model, choice.backend, transform=not isinstance(choice.backend, DeviceBackend)
+        )
+    elif choice.quantization == "fp8":
+        prepare = Float8Weights()
     elif choice.quantization == "int4":
         size = config.group_size or DEFAULT_GROUP
         group = None if size == WHOLE_CHANNEL else size

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.config import EngineConfig, ModelConfig, Quantization
+from engine.config import STAND_IN, EngineConfig, ModelConfig, Quantization
 from engine.errors import InvalidConfig
 from engine.executors.machine import cpu_count, has_bfloat16
 from engine.kernels.backend import Backend, Service
 from engine.kernels.native.backend import NativeBackend
 from engine.kernels.reference.backend import ReferenceBackend
+from engine.kernels.reference.stand_in import StandInBackend
+from engine.kernels.triton.backend import TritonBackend
 
 DEFAULT_GROUP = 32  # inputs that share a scale in int4
 WHOLE_CHANNEL = -1  # as a group size
+
+_CACHE_DTYPES = {"fp8": torch.float8_e4m3fn}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,11 @@ def choose(config: EngineConfig, model: ModelConfig) -> Choice:
         reasons.append(f"{device.type}, as torch {sees} CUDA device")
     if config.dtype == "auto":
         reasons.append(_why_dtype(dtype, device))
-    chosen = choose_kernels(config, model, device, dtype, backends(threads))
+    offered: tuple[Backend, ...] = (StandInBackend(),)
+    if config.device != STAND_IN:
+        on_gpu = device.type == "cuda"
+        offered = backends(threads, torch.cuda.get_device_capability(device) if on_gpu else None)
+    chosen = choose_kernels(config, model, device, dtype, offered)
     reasons += chosen.reasons
     if config.threads is None:
         reasons.append(f"{threads} threads, all that this process may use")
@@ -69,13 +77,14 @@ def choose(config: EngineConfig, model: ModelConfig) -> Choice:
     )
 
 
-def backends(threads: int) -> tuple[Backend, ...]:
+def backends(threads: int, capability: tuple[int, int] | None = None) -> tuple[Backend, ...]:
     """Every backend, the fastest first; the last one runs anything.
 
     Args:
         threads: CPU threads.
+        capability: of the GPU; ``None`` where there is none.
     """
-    return NativeBackend(threads), ReferenceBackend()
+    return NativeBackend(threads), TritonBackend(capability), ReferenceBackend()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +175,11 @@ def _pick_cache_dtype(
     config: EngineConfig, dtype: torch.dtype, service: Service, *, quantized: bool
 ) -> torch.dtype:
     if config.kv_cache_dtype == "auto":
-        return torch.int8 if quantized and torch.int8 in service.cache_dtypes else dtype
-    named: torch.dtype = getattr(torch, config.kv_cache_dtype)
+        pays = quantized and service.int8_cache_pays and torch.int8 in service.cache_dtypes
+        return torch.int8 if pays else dtype
+    named: torch.dtype = _CACHE_DTYPES.get(config.kv_cache_dtype) or getattr(
+        torch, config.kv_cache_dtype
+    )
     if named not in service.cache_dtypes:
         known = ", ".join(str(each).removeprefix("torch.") for each in service.cache_dtypes)
         raise InvalidConfig(f"A cache of {config.kv_cache_dtype} is not served here; {known} is.")
@@ -182,6 +194,8 @@ def pick_device(config: EngineConfig) -> torch.device:
     """
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.device == STAND_IN:
+        return torch.device("cpu")
     try:
         device = torch.device(config.device)
     except RuntimeError as error:

@@ -30,8 +30,12 @@ class BlockTables:
         for work in step.works:
             if work.new_blocks or work.admission is not None:
                 held = 0 if work.admission is not None else self._lengths[work.slot]
-                self._lengths[work.slot] = end = held + len(work.new_blocks)
-                self.rows[work.slot, held:end] = work.new_blocks
+                self.append(work.slot, held, work.new_blocks)
+
+    def append(self, slot: int, held: int, blocks: tuple[int, ...]) -> None:
+        """Write blocks behind the ``held`` first ones of a slot."""
+        self._lengths[slot] = end = held + len(blocks)
+        self.rows[slot, held:end] = blocks
 
 
 class StepInputs:

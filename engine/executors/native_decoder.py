@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import OutOfCache
+from engine.kernels.fused.weights import Float8Weight
 from engine.kernels.native.cache import NativeCache, query_bytes
 from engine.kernels.native.library import library
 from engine.kernels.native.linear import EncodedRows
@@ -182,6 +183,7 @@ class NativeDecoder:
             # The reference's head is float32 on a CPU, which changes no value; here only its scores
             # have to be.
             weight = weight.to(self._embedding.dtype)
+        assert not isinstance(weight, Float8Weight), "no CPU is offered these"
         packed = pack(weight, linear.bias, gated=gated)
         self._held.append(packed)
         return packed

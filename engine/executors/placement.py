@@ -41,36 +41,72 @@ class Placement:
         return self.choice.device
 
 
-def place(config: EngineConfig, model: ModelConfig, choice: Choice) -> Placement:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bounds of a step, whatever the cache can hold.
+
+    Attributes:
+        max_num_seqs, max_batch_tokens: sequences, and tokens under the scheduler's budget.
+        context: longest context, in tokens.
+        max_tokens: most tokens of any step: a prompt that is not cut into chunks is one step.
+    """
+
+    max_num_seqs: int
+    max_batch_tokens: int
+    context: int
+    max_tokens: int
+
+    @classmethod
+    def of(cls, config: EngineConfig, model: ModelConfig, *, on_gpu: bool) -> "Bounds":
+        """Fill in what the configuration leaves open."""
+        max_num_seqs = config.max_num_seqs or (1024 if on_gpu else 128)
+        asked = config.max_batch_tokens or (8192 if on_gpu else 1024)
+        max_batch_tokens = max(asked, max_num_seqs)
+        context = min(config.max_model_len or model.max_position, model.max_position)
+        whole = 0 if config.chunked_prefill else context
+        return cls(max_num_seqs, max_batch_tokens, context, max(max_batch_tokens, whole))
+
+
+def place(
+    config: EngineConfig,
+    model: ModelConfig,
+    choice: Choice,
+    budget: tuple[int, str] | None = None,
+) -> Placement:
     """Fill in every bound that the configuration leaves open, with the weights loaded.
+
+    Args:
+        config: the engine's settings.
+        model: the model.
+        choice: what it is computed with.
+        budget: bytes for the cache where the configuration names none, and why; ``None`` takes a
+            share of what is free.
 
     Raises:
         OutOfCache: the KV cache cannot hold even one block.
     """
     on_gpu = choice.device.type == "cuda"
-    max_num_seqs = config.max_num_seqs or (1024 if on_gpu else 128)
-    max_batch_tokens = config.max_batch_tokens or (8192 if on_gpu else 1024)
-    context = min(config.max_model_len or model.max_position, model.max_position)
+    bounds = Bounds.of(config, model, on_gpu=on_gpu or budget is not None)
     block_bytes = choice.backend.block_bytes(model, config.block_size, choice.cache_dtype)
     reasons = choice.reasons
     if config.kv_cache_bytes:
-        budget = config.kv_cache_bytes
+        available = config.kv_cache_bytes
     else:
-        budget, reason = _cache_budget(choice.device)
+        available, reason = budget or _cache_budget(choice.device)
         reasons = (*reasons, reason)
-    most = max_num_seqs * -(-context // config.block_size)
-    num_blocks = min(budget // block_bytes, most)
+    most = bounds.max_num_seqs * -(-bounds.context // config.block_size)
+    num_blocks = min(available // block_bytes, most)
     if num_blocks < 1:
         raise OutOfCache(
-            f"The KV cache may take {budget:,} bytes, but one block of {config.block_size} tokens "
-            f"takes {block_bytes:,}: raise kv_cache_bytes."
+            f"The KV cache may take {available:,} bytes, but one block of {config.block_size} "
+            f"tokens takes {block_bytes:,}: raise kv_cache_bytes."
         )
     return Placement(
         choice=choice,
-        max_num_seqs=max_num_seqs,
-        max_batch_tokens=max(max_batch_tokens, max_num_seqs),
+        max_num_seqs=bounds.max_num_seqs,
+        max_batch_tokens=bounds.max_batch_tokens,
         # One whole context must fit, or a lone request could never be finished.
-        max_model_len=min(context, num_blocks * config.block_size),
+        max_model_len=min(bounds.context, num_blocks * config.block_size),
         num_blocks=num_blocks,
         warm_blocks=num_blocks if on_gpu or config.kv_cache_bytes else _WARM_BYTES // block_bytes,
         reasons=reasons,

@@ -6,9 +6,8 @@ from typing import Protocol
 
 import torch
 
-from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
-from engine.executors.build import build
+from engine.executors.build import Built
 from engine.executors.executor import Pending, Scores
 from engine.executors.placement import Placement
 from engine.sampling.sampler import Sampler
@@ -43,19 +42,19 @@ class StepRunner(Protocol):
 class Runner:
     """A model on one device. Tokens are sampled when a step is collected, so none overlap.
 
+    Args:
+        config: the engine's settings.
+        model: the model.
+        built: the model on its device.
+
     Attributes:
         placement: what was chosen for the device.
         executor: computes the steps.
-
-    Raises:
-        InvalidConfig, CheckpointError, OutOfCache: from choosing the device, loading the weights
-            and taking memory for the cache.
     """
 
     max_in_flight = 0
 
-    def __init__(self, config: EngineConfig, model: ModelConfig, files: ModelFiles) -> None:
-        built = build(config, model, files)
+    def __init__(self, config: EngineConfig, model: ModelConfig, built: Built) -> None:
         self.placement = built.placement
         self.executor = built.executor
         more = (built.inputs.another() for _ in range(self.max_in_flight))

@@ -23,6 +23,8 @@ class Service:
     Attributes:
         quantizations: of the weights.
         cache_dtypes: of keys and values.
+        int8_cache_pays: whether int8 keys and values, where they are served, are to be taken with
+            quantized weights.
         preferred: the quantization to take where neither it nor a dtype is asked for.
         reason: why, as "as it is the fastest"; empty where ``preferred`` is ``none``.
     """
@@ -31,6 +33,7 @@ class Service:
     cache_dtypes: tuple[torch.dtype, ...]
     preferred: Quantization = "none"
     reason: str = ""
+    int8_cache_pays: bool = True
 
 
 class Backend(Protocol):

@@ -11,6 +11,7 @@ from engine.kernels.activation import silu_and_mul
 from engine.kernels.attention import paged_attention, store_kv
 from engine.kernels.backend import Backend
 from engine.kernels.batch import AttentionBatch
+from engine.kernels.fused.weights import Float8Weight
 from engine.kernels.grouped import GroupedWeight, grouped_linear
 from engine.kernels.hadamard import hadamard
 from engine.kernels.int8 import Int8Weight, int8_linear, quantize_rows
@@ -18,7 +19,7 @@ from engine.kernels.linear import linear, pack_weight
 from engine.kernels.norm import add_rms_norm_, rms_norm
 from engine.kernels.rope import RotaryRows, RotaryTable, apply_rope, rotary_frequencies
 
-QuantizedWeight = Int8Weight | GroupedWeight
+QuantizedWeight = Int8Weight | Float8Weight | GroupedWeight
 
 
 def _parameter(*shape: int) -> nn.Parameter:
@@ -69,7 +70,7 @@ class Linear(nn.Module):
                 return self._biased(grouped_linear(backend, x, weight)).to(x.dtype)
             case Tensor():
                 return linear(backend, x, weight, self.bias)
-        raise AssertionError("the weight was taken")
+        raise AssertionError("the weight was taken, or is for fused passes alone")
 
     def _biased(self, product: Tensor) -> Tensor:
         return product if self.bias is None else product + self.bias.float()

@@ -119,7 +119,7 @@ class _Filling:
             if groups is not None:
                 linear.replace(groups)
             elif prepare is not None:
-                whole = torch.cat(list(self._read(parameter)))
+                whole = torch.cat(list(self._read(parameter))).to(self._device)
                 linear.replace(prepare.projection(self._decoder, path, whole))
             elif not tied:
                 self._copy(parameter)
@@ -152,7 +152,9 @@ class _Filling:
                 return None
             stored.append((found, target))
         values, scales, lows = (
-            torch.cat([_in_order(each(groups), target) for groups, target in stored])
+            torch.cat([_in_order(each(groups), target) for groups, target in stored]).to(
+                self._device
+            )
             for each in (attrgetter("values"), attrgetter("scales"), attrgetter("lows"))
         )
         return GroupedWeight(values, scales, lows, max(groups.bits for groups, _ in stored))

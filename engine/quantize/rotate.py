@@ -40,17 +40,25 @@ class Rotation:
 
     def rows(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """(x · weight) Rᵀ: float32 [N, width], each row rotated; may be ``x`` itself, changed."""
-        by = self._signs if weight is None else self._signs * weight.float()
-        return rotate_rows(self._backend, x.contiguous(), by, self._matrix)
+        by, matrix = self._signs.to(x.device), self._matrix.to(x.device)
+        if weight is not None:
+            by = by * weight.float()
+        return rotate_rows(self._backend, x.contiguous(), by, matrix)
 
 
 class RotatedWeights:
-    """Folds a rotation into a decoder while it is loaded; see `engine.models.loading`."""
+    """Folds a rotation into a decoder while it is loaded; see `engine.models.loading`.
 
-    def __init__(self, config: ModelConfig, backend: Backend) -> None:
+    Args:
+        config: the model.
+        backend: rotates the weights.
+        transform: whether inner activations go through Hadamard transforms too.
+    """
+
+    def __init__(self, config: ModelConfig, backend: Backend, *, transform: bool = True) -> None:
         self._backend = backend
         self._rotation = Rotation(config.hidden_size, backend)
-        self._count = hadamard_count(config.intermediate_size)
+        self._count = hadamard_count(config.intermediate_size) if transform else 1
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Tensor:
         """A projection's weight, float32 [outputs, inputs], in the new basis."""
@@ -69,8 +77,9 @@ class RotatedWeights:
             case "down":
                 assert isinstance(parent, FeedForward)
                 parent.hadamard_count = self._count
-                transformed = hadamard(self._backend, weight, self._count, unit=False) / self._count
-                return rotate(transformed.T.contiguous()).T.contiguous()
+                if self._count > 1:
+                    weight = hadamard(self._backend, weight, self._count, unit=False) / self._count
+                return rotate(weight.T.contiguous()).T.contiguous()
         raise AssertionError(f"an unknown projection: {path}")
 
     def rest(self, decoder: Decoder) -> None:

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.kernels.backend import Backend
+from engine.kernels.fused.weights import Float8Weight, quantize_float8
 from engine.kernels.grouped import GroupedWeight, quantize_groups
 from engine.kernels.int8 import Int8Weight, quantize_weight
 from engine.models.decoder import Decoder
@@ -11,11 +12,17 @@ from engine.quantize.rotate import RotatedWeights
 
 
 class Int8Weights:
-    """8 bits, each output channel with a scale, in a rotated basis."""
+    """8 bits, each output channel with a scale, in a rotated basis.
 
-    def __init__(self, config: ModelConfig, backend: Backend) -> None:
+    Args:
+        config: the model.
+        backend: rounds the weights.
+        transform: see `RotatedWeights`.
+    """
+
+    def __init__(self, config: ModelConfig, backend: Backend, *, transform: bool = True) -> None:
         self._backend = backend
-        self._rotated = RotatedWeights(config, backend)
+        self._rotated = RotatedWeights(config, backend, transform=transform)
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Int8Weight:
         """See `engine.models.loading.Preparation`."""
@@ -24,6 +31,17 @@ class Int8Weights:
     def rest(self, decoder: Decoder) -> None:
         """See `engine.models.loading.Preparation`."""
         self._rotated.rest(decoder)
+
+
+class Float8Weights:
+    """float8_e4m3fn, each output channel with a scale."""
+
+    def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Float8Weight:
+        """See `engine.models.loading.Preparation`."""
+        return quantize_float8(weight)
+
+    def rest(self, decoder: Decoder) -> None:
+        """Nothing else changes."""
 
 
 class Int4Weights:

@@ -63,6 +63,11 @@ class StandIn:
         """See `Device.free_memory`."""
         return self._memory
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that were submitted and have not run."""
+        return len(self._queue)
+
     def run(self, submitted: int) -> None:
         """Run the oldest pieces of work, until so many were run since the beginning."""
         while self._done < submitted:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels.fused.sharing import Ints, Sharing
 from engine.kernels.fused.segment_tiles import Segments, divide_segments, pick_rows
+from engine.kernels.fused.sharing import Ints, Sharing
 from engine.kernels.fused.tasks import TILE_FIELDS, AttentionTasks
 
 Array = NDArray[np.int32]

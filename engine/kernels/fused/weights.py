@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from engine.kernels.grouped import GroupedWeight
@@ -23,6 +24,17 @@ class Float8Weight:
     def dequantize(self) -> Tensor:
         """float32 [outputs, inputs]."""
         return self.values.float() * self.scales[:, None]
+
+
+def quantize_float8(weight: Tensor) -> Float8Weight:
+    """Round a weight [outputs, inputs] of any float dtype, each output channel to its own scale.
+
+    The largest magnitude of a channel becomes 448, float8_e4m3fn's own; zero channels have scale 1.
+    """
+    wide = weight.detach().float()
+    scales = wide.abs().amax(1) / 448
+    scales = torch.where(scales > 0, scales, 1.0)
+    return Float8Weight((wide / scales[:, None]).to(torch.float8_e4m3fn), scales)
 
 
 @dataclass(frozen=True, slots=True)

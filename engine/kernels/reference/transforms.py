@@ -24,7 +24,7 @@ def rotate_rows(x: Tensor, by: Tensor, matrix: Tensor) -> Tensor:
     """See `engine.kernels.hadamard.rotate_rows`."""
     odd = matrix.shape[0]
     power = x.shape[1] // odd
-    lines = (x * by).view(-1, power) @ _orthogonal(power).T
+    lines = (x * by).view(-1, power) @ _orthogonal(power).T.to(x.device)
     return torch.matmul(matrix, lines.view(-1, odd, power)).view(x.shape)
 
 

@@ -12,6 +12,7 @@ from engine.executors.placement import place
 from engine.kernels.backend import Service
 from engine.kernels.native.backend import NativeBackend
 from engine.kernels.reference.backend import ReferenceBackend
+from engine.kernels.triton.backend import TritonBackend
 from native import needs_kernels
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -92,6 +93,61 @@ def test_what_nobody_serves_is_refused(quantization: Quantization) -> None:
     config = EngineConfig(quantization=quantization)
     with pytest.raises(InvalidConfig, match="not served on cuda by PyTorch's kernels: use none"):
         choose_kernels(config, MODEL, CUDA, torch.bfloat16, backends(1))
+
+
+@pytest.mark.parametrize(
+    ("capability", "obstacle"),
+    [
+        (None, "need a GPU of compute capability 8.0"),
+        ((7, 5), "need a GPU of compute capability 8.0"),
+        ((8, 0), None),
+        ((9, 0), None),
+    ],
+)
+def test_triton_runs_on_new_enough_gpus(
+    capability: tuple[int, int] | None, obstacle: str | None
+) -> None:
+    found = TritonBackend(capability).obstacle(MODEL, 16, torch.bfloat16)
+    assert obstacle in found if obstacle and found else found is None
+
+
+@pytest.mark.parametrize(
+    ("change", "obstacle"),
+    [
+        ({"head_dim": 512}, "heads of 512 are wider than 256"),
+        ({"head_dim": 256}, None),
+    ],
+)
+def test_triton_says_what_it_cannot_run(change: dict[str, int], obstacle: str | None) -> None:
+    backend = TritonBackend((9, 0))
+    assert backend.obstacle(replace(MODEL, **change), 16, torch.bfloat16) == obstacle
+    assert backend.obstacle(MODEL, 24, torch.bfloat16) == "blocks of 24 tokens are no power of two"
+
+
+@pytest.mark.parametrize(("capability", "served"), [((8, 0), False), ((8, 9), True)])
+def test_float8_needs_a_gpu_that_multiplies_it(capability: tuple[int, int], served: bool) -> None:
+    service = TritonBackend(capability).service(CUDA, torch.bfloat16)
+    assert ("fp8" in service.quantizations) == served
+    assert (torch.float8_e4m3fn in service.cache_dtypes) == served
+    assert {"none", "int8", "int4"} <= set(service.quantizations)
+    assert torch.int8 in service.cache_dtypes
+
+
+def test_a_gpus_cache_has_8_bits_only_where_they_are_asked_for() -> None:
+    offered = [TritonBackend((9, 0))]
+    for asked, expected in (("auto", torch.bfloat16), ("fp8", torch.float8_e4m3fn)):
+        config = EngineConfig(quantization="int8", kv_cache_dtype=asked)  # type: ignore[arg-type]
+        chosen = choose_kernels(config, MODEL, CUDA, torch.bfloat16, offered)
+        assert chosen.cache_dtype == expected
+    plain = offered[0].block_bytes(MODEL, 16, torch.bfloat16)
+    narrow = offered[0].block_bytes(MODEL, 16, torch.int8)
+    scales = 2 * MODEL.num_layers * 16 * MODEL.num_kv_heads * 4
+    assert narrow == plain // 2 + scales
+
+
+def test_the_stand_in_takes_the_place_of_every_device() -> None:
+    choice = choose(EngineConfig(device="stand-in", dtype="float32"), MODEL)
+    assert (choice.device, choice.backend.name) == (CPU, "stand-in")
 
 
 def test_a_cache_that_is_not_served_is_refused() -> None:

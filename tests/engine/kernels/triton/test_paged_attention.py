@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from paging import DEVICE, Line, Scene, make_scene, naive_attention
 
 pytest.importorskip("triton")

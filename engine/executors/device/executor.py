@@ -1,0 +1,159 @@
+"""Runs a step's passes on a device: as they are, as one graph, or in recorded pieces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.executors.device.decoder import DeviceDecoder
+from engine.executors.device.recorded import Recorded
+from engine.kernels.fused.device import Device, Work
+from engine.kernels.fused.tasks import AttentionTasks
+from engine.kernels.fused.tensors import LayerCache, StepTensors
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStep:
+    """A step as it lies on the device.
+
+    Attributes:
+        tensors: its arrays.
+        tasks: how its attention is divided.
+        sampled_rows: int32 [N]; which tokens' scores are wanted.
+    """
+
+    tensors: StepTensors
+    tasks: AttentionTasks
+    sampled_rows: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """T, padding included."""
+        return self.tensors.token_ids.shape[0]
+
+    @property
+    def num_sampled(self) -> int:
+        """N, padding included."""
+        return self.sampled_rows.shape[0]
+
+
+class DeviceExecutor:
+    """A decoder with its cache.
+
+    Args:
+        device: runs it.
+        decoder: the model.
+        caches: of every layer.
+        last_tokens: int32 [max_num_seqs] on the device; the token that each slot sampled last.
+        recorded: keeps the graphs.
+        max_recorded_tokens: most tokens of a step with prompts whose pieces are recorded. A larger
+            one takes the device longer than the host needs to launch it.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        decoder: DeviceDecoder,
+        caches: Sequence[LayerCache],
+        last_tokens: Tensor,
+        recorded: Recorded,
+        max_recorded_tokens: int,
+    ) -> None:
+        self.device = device
+        self.decoder = decoder
+        self._caches = caches
+        self._last_tokens = last_tokens
+        self._recorded = recorded
+        self.max_recorded_tokens = max_recorded_tokens
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a step."""
+        return len(self.decoder.buffers.residual)
+
+    def decode(self, step: DeviceStep, draw: Work | None) -> Tensor:
+        """Run a step of decodes, as one graph where it may be.
+
+        Args:
+            step: its S = T sequences have one token each, and N = S are sampled.
+            draw: launches that sample from the logits, if they are the same in every step of this
+                shape; they join the graph then.
+
+        Returns:
+            The logits, float32 [N, vocab]; overwritten by the next step.
+        """
+        buffers = self.decoder.buffers.rows(step.num_tokens, step.num_sampled)
+
+        def whole() -> None:
+            _run(self._pieces(step))
+            if draw is not None:
+                draw()
+
+        self._recorded.run(("decode", step.tasks.launches, step.num_tokens, draw is None), whole)
+        return buffers.logits
+
+    def prefill(self, step: DeviceStep) -> Tensor:
+        """Run any step, with what lies between two layers' attention recorded if it is small.
+
+        Returns:
+            As `decode`.
+        """
+        buffers = self.decoder.buffers.rows(step.num_tokens, step.num_sampled)
+        pieces = self._pieces(step)
+        if step.num_tokens > self.max_recorded_tokens:
+            self.device.submit(lambda: _run(pieces))
+            return buffers.logits
+        for index, piece in enumerate(pieces):
+            if index % 2 == 0:
+                self._recorded.run(("between", index, step.num_tokens), piece)
+            else:
+                self.device.submit(piece)
+        return buffers.logits
+
+    def score(self, step: DeviceStep) -> Tensor:
+        """Run a step, and wait for the logits of all its tokens: float32 [T, vocab], a new tensor.
+
+        For measuring a model; nothing is sampled.
+        """
+        pieces = self._pieces(step)[:-1]
+        scores: list[Tensor] = []
+        most = len(self.decoder.buffers.logits)
+        count = step.num_tokens
+
+        def heads() -> None:
+            for first in range(0, count, most):
+                rows = torch.arange(first, min(first + most, count), device=step_device)
+                buffers = self.decoder.buffers.rows(count, len(rows))
+                self.decoder.head(buffers, rows.int())
+                scores.append(buffers.logits.clone())
+
+        step_device = self.device.torch_device
+        self.device.submit(lambda: _run([*pieces, heads]))
+        self.device.mark().wait()
+        return torch.cat(scores)
+
+    def _pieces(self, step: DeviceStep) -> list[Work]:
+        """The step's launches in order: what lies before and between attention at even places,
+        attention and at last the head at odd ones."""
+        decoder, caches = self.decoder, self._caches
+        buffers = decoder.buffers.rows(step.num_tokens, step.num_sampled)
+        tensors, tasks, rows = step.tensors, step.tasks, step.sampled_rows
+
+        def attend(index: int) -> Work:
+            return lambda: decoder.attend(index, buffers, tensors, tasks, caches[index])
+
+        def proceed(index: int) -> Work:
+            following = caches[index + 1] if index + 1 < len(caches) else None
+            return lambda: decoder.proceed(index, buffers, tensors, following)
+
+        pieces: list[Work] = [lambda: decoder.begin(buffers, tensors, self._last_tokens, caches[0])]
+        for index in range(decoder.num_layers):
+            pieces += [attend(index), proceed(index)]
+        pieces.append(lambda: decoder.head(buffers, rows))
+        return pieces
+
+
+def _run(pieces: Sequence[Work]) -> None:
+    for piece in pieces:
+        piece()

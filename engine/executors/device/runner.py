@@ -1,0 +1,248 @@
+"""Steps on a device, one in flight while the next one is scheduled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.executors.device.executor import DeviceExecutor, DeviceStep
+from engine.executors.device.packed import Ints, PackedInputs, StepShape
+from engine.executors.device.sizes import padded_sequences, padded_tokens
+from engine.executors.device.tables import DeviceTables
+from engine.executors.executor import Pending
+from engine.executors.inputs import StepInputs
+from engine.executors.placement import Placement
+from engine.executors.runner import Sampled
+from engine.kernels.fused.device import Mark
+from engine.kernels.fused.tensors import StepTensors
+from engine.sampling.device_sampler import DeviceSampler
+from engine.scheduler.step import Step
+
+NO_SLOT = -1  # of a padded row
+
+
+class DeviceRunner:
+    """See `StepRunner`. Tokens are sampled on the device, and stay there for the next step.
+
+    Args:
+        placement: what was chosen.
+        executor: the model on its device.
+        sampler: draws tokens there.
+        tables: the block tables, there and here.
+        overlap: whether a step may be launched before the one ahead of it is collected.
+
+    Attributes:
+        placement: see `StepRunner`.
+        executor: computes the steps.
+        max_in_flight: see `StepRunner`.
+    """
+
+    def __init__(
+        self,
+        placement: Placement,
+        executor: DeviceExecutor,
+        sampler: DeviceSampler,
+        tables: DeviceTables,
+        *,
+        overlap: bool = True,
+    ) -> None:
+        self.placement = placement
+        self.executor = executor
+        self.max_in_flight = 1 if overlap else 0
+        self._sampler = sampler
+        self._tables = tables
+        self._most = StepShape(executor.max_tokens, placement.max_num_seqs, placement.max_num_seqs)
+        self._inputs = StepInputs(tables, executor.max_tokens)
+        self._task_maker = executor.decoder.task_maker
+        self._packed = PackedInputs(executor.device, self._most, self._task_maker.sizes)
+        self._version = Version()
+        device = executor.device
+        rows = (placement.max_num_seqs,)
+        self._tokens = torch.zeros(rows, dtype=torch.int32, device=device.torch_device)
+        self._fetched = [device.pinned(rows, torch.int32) for _ in range(2)]
+        self._marks: list[Mark] = [device.mark() for _ in range(2)]
+        self._side = 0
+
+    def on_layer(self, call: Callable[[], None]) -> None:
+        """See `StepRunner.on_layer`. No step is long, and none waits for what is called."""
+
+    @torch.inference_mode()
+    def launch(self, step: Step) -> Pending[Sampled]:
+        """See `StepRunner.launch`."""
+        side = self._side = 1 - self._side
+        # Done long ago, unless the step before the last was given up: then its copies may go on.
+        self._marks[side].wait()
+        for work in step.works:
+            if work.admission is not None:
+                self._sampler.admit(work.slot, work.admission)
+                self._version.changed()
+        self._inputs.fill(step)
+        self._tables.send(side)
+        self._sampler.upload(side)
+        return self._run(side)
+
+    @torch.inference_mode()
+    def score(self, step: Step) -> Tensor:
+        """Run a step, and wait for the logits of all its tokens: float32 [T, vocab], a new tensor.
+
+        For measuring a model. Nothing may be in flight, and nothing is sampled.
+        """
+        side = self._side
+        self._marks[side].wait()
+        self._inputs.fill(step)
+        self._tables.send(side)
+        shape = StepShape(self._inputs.num_tokens, self._inputs.num_sequences, 1)
+        fill_packed(self._packed.arrays(side, shape), self._inputs, decodes=False)
+        return self.executor.score(self._on_device(side, shape, whole=False))
+
+    def _run(self, side: int) -> "PendingStep":
+        inputs = self._inputs
+        slots = inputs.sampled_slots
+        whole = inputs.num_tokens == inputs.num_sequences == len(slots)
+        shape = self._padded(whole)
+        fill_packed(self._packed.arrays(side, shape), inputs, decodes=whole)
+        launched = self._on_device(side, shape, whole=whole)
+        tensors, tokens = self._packed.tensors(shape), self._tokens[: shape.sampled]
+        plain = self._sampler.plain(slots)
+        logits = self.executor.decoder.buffers.logits[: shape.sampled]
+
+        def draw() -> None:
+            self._sampler.draw(
+                logits,
+                tensors["sampled_slots"],
+                tensors["sampled_positions"],
+                tokens,
+                plain=plain,
+                host_slots=slots,
+            )
+
+        if whole:
+            self.executor.decode(launched, draw if plain else None)
+        else:
+            self.executor.prefill(launched)
+        device = self.executor.device
+        if not (whole and plain):
+            device.submit(draw)
+        device.copy(tokens, self._fetched[side][: shape.sampled])
+        mark = self._marks[side] = device.mark()
+        return PendingStep(self._sampler, mark, self._fetched[side], slots, side)
+
+    def _padded(self, whole: bool) -> StepShape:
+        inputs, most = self._inputs, self._most
+        sequences = padded_sequences(inputs.num_sequences, most.sequences)
+        sampled = padded_sequences(len(inputs.sampled), most.sampled)
+        if whole:
+            return StepShape(sequences, sequences, sequences)
+        tokens = inputs.num_tokens
+        if tokens <= self.executor.max_recorded_tokens:
+            tokens = padded_tokens(tokens, most.tokens)
+        return StepShape(tokens, sequences, sampled)
+
+    def _on_device(self, side: int, shape: StepShape, *, whole: bool) -> DeviceStep:
+        """Divide the attention of a step that is laid out, and send all of it."""
+        inputs, arrays = self._inputs, self._packed.arrays(side, shape)
+        starts = inputs.query_start[: inputs.num_sequences + 1]
+        counts = np.diff(starts)
+        sequences = shape.sequences if whole else inputs.num_sequences
+        tasks = self._task_maker.make(
+            arrays,
+            arrays["query_start"][: sequences + 1],
+            arrays["contexts"][:sequences],
+            arrays["slots"][:sequences],
+            inputs.tables.rows,
+            num_decodes=sequences if whole else int((counts == 1).sum()),
+            version=self._version.of(inputs),
+        )
+        self._packed.send(side, shape)
+        tensors = self._packed.tensors(shape)
+        tasks = tasks.on({name: tensors[name] for name in self._task_maker.sizes})
+        indices = StepTensors(
+            token_ids=tensors["token_ids"],
+            positions=tensors["positions"],
+            cache_slots=tensors["cache_slots"],
+            query_start=tensors["query_start"],
+            contexts=tensors["contexts"],
+            slots=tensors["slots"],
+            block_tables=self._tables.on_device,
+        )
+        return DeviceStep(indices, tasks, tensors["sampled_rows"])
+
+
+class Version:
+    """Tells steps of the same decodes, whose full blocks are the same, from others."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._slots: Ints = np.zeros(0, dtype=np.int32)
+
+    def of(self, inputs: StepInputs) -> int | None:
+        """Equal for steps with equal sequences in equal order; ``None`` where there are prompts."""
+        if inputs.num_tokens > inputs.num_sequences:
+            return None
+        slots = inputs.slots[: inputs.num_sequences]
+        if not np.array_equal(slots, self._slots):
+            self._slots = slots.copy()
+            self.changed()
+        return self._number
+
+    def changed(self) -> None:
+        """A slot is another sequence's from now on, or a sequence has other blocks."""
+        self._number += 1
+
+
+def fill_packed(arrays: dict[str, Ints], inputs: StepInputs, *, decodes: bool) -> None:
+    """Lay a step out for the device, with its padding.
+
+    Padded tokens write nothing and padded sequences see nothing; in a step of decodes each padded
+    sequence has a padded token.
+
+    Args:
+        arrays: as `PackedInputs.arrays` gives them; written.
+        inputs: the step.
+        decodes: whether every sequence has one token, and every padded one gets one too.
+    """
+    tokens, sequences = inputs.num_tokens, inputs.num_sequences
+    owners, positions = inputs.owners[:tokens], inputs.positions[:tokens]
+    slots = inputs.slots[:sequences]
+    owned = slots[owners]
+    known = inputs.token_ids[:tokens]
+    _padded(arrays["token_ids"], np.where(known < 0, -1 - owned, known), 0)
+    _padded(arrays["positions"], positions, 0)
+    size = inputs.block_size
+    blocks = inputs.tables.rows[owned, positions // size]
+    _padded(arrays["cache_slots"], blocks * size + positions % size, -1)
+    _padded(arrays["contexts"], inputs.contexts[:sequences], 0)
+    _padded(arrays["slots"], slots, 0)
+    starts = arrays["query_start"]
+    _padded(starts, inputs.query_start[: sequences + 1], tokens)
+    if decodes:
+        starts[sequences:] = np.arange(sequences, len(starts))
+    picked = inputs.sampled
+    _padded(arrays["sampled_rows"], inputs.query_start[1:][picked] - 1, 0)
+    _padded(arrays["sampled_slots"], slots[picked], NO_SLOT)
+    _padded(arrays["sampled_positions"], inputs.contexts[picked], 0)
+
+
+def _padded(array: Ints, values: Ints, padding: int) -> None:
+    array[: len(values)] = values
+    array[len(values) :] = padding
+
+
+@dataclass(frozen=True, slots=True)
+class PendingStep:
+    """A step whose tokens are on their way to the host."""
+
+    sampler: DeviceSampler
+    mark: Mark
+    fetched: Tensor
+    slots: list[int]
+    side: int
+
+    def collect(self) -> Sampled:
+        """See `Pending.collect`."""
+        self.mark.wait()
+        tokens = self.fetched[: len(self.slots)].tolist()
+        sampled = self.sampler.collect(tokens, self.slots, self.side)
+        return {slot: (token,) for slot, token in zip(self.slots, sampled, strict=True)}

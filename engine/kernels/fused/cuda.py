@@ -1,0 +1,92 @@
+"""A CUDA device with one stream, on which everything runs in order."""
+
+import gc
+
+import torch
+from torch import Tensor
+
+from engine.kernels.fused.device import Graph, Work
+
+
+class CudaDevice:
+    """See `engine.kernels.fused.device.Device`.
+
+    Args:
+        torch_device: as ``cuda`` or ``cuda:1``.
+    """
+
+    def __init__(self, torch_device: torch.device) -> None:
+        self.torch_device = torch_device
+        self._stream = torch.cuda.Stream(torch_device)
+        self._stream.wait_stream(torch.cuda.default_stream(torch_device))
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def submit(self, work: Work) -> None:
+        """See `Device.submit`. Kernels are launched at once and run when their turn comes."""
+        with torch.cuda.stream(self._stream):
+            work()
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """See `Device.pinned`."""
+        return torch.zeros(shape, dtype=dtype, pin_memory=True)
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """See `Device.copy`."""
+        with torch.cuda.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+
+    def mark(self) -> "CudaMark":
+        """See `Device.mark`."""
+        event = torch.cuda.Event()
+        event.record(self._stream)
+        return CudaMark(event)
+
+    def record(self, work: Work) -> Graph:
+        """See `Device.record`. Nothing runs; graphs share one pool of memory."""
+        graph = torch.cuda.CUDAGraph()
+        self._stream.synchronize()
+        # A tensor that is collected during the capture would free memory in the middle of it.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            with torch.cuda.stream(self._stream):
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    work()
+                finally:
+                    graph.capture_end()
+        finally:
+            if collecting:
+                gc.enable()
+        return CudaGraph(self, graph)
+
+    def free_memory(self) -> int:
+        """See `Device.free_memory`. Waits for all work; returns what torch keeps unused."""
+        torch.cuda.synchronize(self.torch_device)
+        gc.collect()
+        torch.cuda.empty_cache()
+        free, _total = torch.cuda.mem_get_info(self.torch_device)
+        return free
+
+
+class CudaMark:
+    """See `engine.kernels.fused.device.Mark`."""
+
+    def __init__(self, event: torch.cuda.Event) -> None:
+        self._event = event
+
+    def wait(self) -> None:
+        """See `Mark.wait`."""
+        self._event.synchronize()
+
+
+class CudaGraph:
+    """See `engine.kernels.fused.device.Graph`."""
+
+    def __init__(self, device: CudaDevice, graph: torch.cuda.CUDAGraph) -> None:
+        self._device = device
+        self._graph = graph
+
+    def replay(self) -> None:
+        """See `Graph.replay`."""
+        self._device.submit(self._graph.replay)

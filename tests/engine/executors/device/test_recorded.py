@@ -1,0 +1,57 @@
+"""Work that comes again is recorded once and replayed; the device's queue keeps its order."""
+
+from engine.executors.device.recorded import Recorded
+from engine.executors.device.tables import DeviceTables
+from engine.kernels.fused.stand_in import StandIn
+
+
+def test_the_first_run_is_plain_the_second_recorded_the_others_replayed() -> None:
+    device, done = StandIn(), []
+    recorded = Recorded(device)
+    for number in range(4):
+        recorded.run("key", lambda number=number: done.append(number))  # type: ignore[misc]
+    recorded.run("other", lambda: done.append(9))
+    device.mark().wait()
+    assert done == [0, 1, 1, 1, 9], "a graph does what it was recorded from"
+    assert (device.recorded, device.replayed, len(recorded)) == (1, 3, 1)
+
+
+def test_nothing_is_recorded_where_that_is_off_or_there_are_enough() -> None:
+    device, done = StandIn(), []
+    off, few = Recorded(device, enabled=False), Recorded(device, most=1)
+    for key in ("a", "a", "a"):
+        off.run(key, lambda: done.append("off"))
+    for key in ("a", "a", "b", "b"):
+        few.run(key, lambda: done.append("few"))
+    device.mark().wait()
+    assert done == ["off"] * 3 + ["few"] * 4
+    assert (device.recorded, device.replayed) == (1, 1)
+
+
+def test_a_mark_waits_for_what_is_before_it_and_no_more() -> None:
+    device, done = StandIn(), []
+    device.submit(lambda: done.append(1))
+    first = device.mark()
+    device.submit(lambda: done.append(2))
+    assert done == []
+    first.wait()
+    assert done == [1]
+    first.wait()
+    assert (done, device.waiting) == ([1], 1)
+
+
+def test_tables_on_the_device_follow_those_on_the_host() -> None:
+    device = StandIn()
+    tables = DeviceTables(device, 3, 5000, block_size=4)
+    tables.append(1, 0, (7, 8))
+    tables.send(0)
+    tables.append(1, 2, (9,))
+    tables.append(0, 0, tuple(range(4500)))  # more than there is room for at first
+    tables.send(1)
+    tables.send(0)
+    tables.append(1, 0, (4, 4, 4))  # another sequence takes the slot
+    tables.send(0)
+    device.mark().wait()
+    assert tables.on_device[1, :3].tolist() == [4, 4, 4]
+    assert tables.on_device[0, :4500].tolist() == list(range(4500))
+    assert (tables.on_device.numpy() == tables.rows).all()
