@@ -19,7 +19,7 @@ CANDIDATES = 2048
 IN_PROMPT = 1 << 30
 """Bit of a token's count that says that the prompt has it; the lower bits count the output's."""
 REPORT_VALUES, REPORT_IDS = 1, 1 + ALTERNATIVES
-"""Where a row of a report has the alternatives' log-probabilities and ids; the chosen one's is 0."""
+"""Where a row of a report has the alternatives; the drawn token's log-probability is before."""
 REPORT_WIDTH = 1 + 2 * ALTERNATIVES
 
 
@@ -129,7 +129,7 @@ class Workspace:
 
     @cached_property
     def bounds(self) -> Tensor:
-        """float32 [rows, 3]: the row's maximum, its sum of exponentials, the bound below its cut."""
+        """float32 [rows, 3]: a row's maximum, its sum of exponentials, a bound below its cut."""
         return self._room(torch.float32, 3)
 
     @cached_property

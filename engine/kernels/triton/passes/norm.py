@@ -25,9 +25,7 @@ def embed(token_ids, last_tokens, table, residual, WIDTH: tl.constexpr, BLOCK: t
 
 
 @triton.jit
-def add_norm(
-    update, residual, weight, eps, out, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr
-):
+def add_norm(update, residual, weight, eps, out, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """residual += update; out = its root-mean-square norm · weight, rounded. Grid: (T,).
 
     Args:

@@ -64,34 +64,34 @@ def bound(
     """
     row = tl.program_id(0)
     slot = tl.load(slots + row)
-    if slot >= 0:
-        if whole(table, slot, FILTERED) != 0:
-            inverse = real(table, slot, INVERSE_TEMPERATURE)
-            i = tl.arange(0, BLOCK)
-            tops = tl.load(best + row * CHUNKS + i, mask=i < CHUNKS, other=float("-inf"))
-            tops = tl.maximum(tops, -LARGEST)
-            top = tl.max(tops, 0)
-            shares = tl.load(sums + row * CHUNKS + i, mask=i < CHUNKS, other=0.0)
-            total = tl.sum(shares * tl.exp((tops - top) * inverse), 0)
-            low = tl.full([], float("-inf"), tl.float32)
-            k = whole(table, slot, TOP_K)
-            top_p = real(table, slot, TOP_P)
-            min_p = real(table, slot, MIN_P)
-            if k > 0:
-                if k <= PEAKS:
-                    j = tl.arange(0, PEAK_BLOCK)
-                    at = peaks + row * PEAKS + j
-                    highest = tl.load(at, mask=j < PEAKS, other=float("-inf"))
-                    low = _kth_highest(highest, k)
-            elif top_p < 1.0:
-                # Half of it, for sums are rounded.
-                low = top + tl.log((1.0 - top_p) * total / (2.0 * VOCAB)) / inverse
-            if (top_p >= 1.0) & (min_p > 0.0):
-                low = tl.maximum(low, top + (tl.log(min_p) - 1e-3) / inverse)
-            tl.store(bounds + row * 3, top)
-            tl.store(bounds + row * 3 + 1, total)
-            tl.store(bounds + row * 3 + 2, low)
-            tl.store(found + row, 0)
+    filtered = (slot >= 0) & (whole(table, tl.maximum(slot, 0), FILTERED) != 0)
+    if filtered:
+        inverse = real(table, slot, INVERSE_TEMPERATURE)
+        i = tl.arange(0, BLOCK)
+        tops = tl.load(best + row * CHUNKS + i, mask=i < CHUNKS, other=float("-inf"))
+        tops = tl.maximum(tops, -LARGEST)
+        top = tl.max(tops, 0)
+        shares = tl.load(sums + row * CHUNKS + i, mask=i < CHUNKS, other=0.0)
+        total = tl.sum(shares * tl.exp((tops - top) * inverse), 0)
+        low = tl.full([], float("-inf"), tl.float32)
+        k = whole(table, slot, TOP_K)
+        top_p = real(table, slot, TOP_P)
+        min_p = real(table, slot, MIN_P)
+        if k > 0:
+            if k <= PEAKS:
+                j = tl.arange(0, PEAK_BLOCK)
+                at = peaks + row * PEAKS + j
+                highest = tl.load(at, mask=j < PEAKS, other=float("-inf"))
+                low = _kth_highest(highest, k)
+        elif top_p < 1.0:
+            # Half of it, for sums are rounded.
+            low = top + tl.log((1.0 - top_p) * total / (2.0 * VOCAB)) / inverse
+        if (top_p >= 1.0) & (min_p > 0.0):
+            low = tl.maximum(low, top + (tl.log(min_p) - 1e-3) / inverse)
+        tl.store(bounds + row * 3, top)
+        tl.store(bounds + row * 3 + 1, total)
+        tl.store(bounds + row * 3 + 2, low)
+        tl.store(found + row, 0)
 
 
 @triton.jit(do_not_specialize=["width"])

@@ -61,16 +61,13 @@ def race(
             x = adjusted(x, ids, slot, position, table, counts, lists, width, VOCAB)
         inverse = real(table, slot, INVERSE_TEMPERATURE)
         at = row * CHUNKS + chunk
-        racing = inverse > 0
-        if FILTERING:
-            if whole(table, slot, FILTERED) != 0:
-                racing = inverse < 0
-                runs: tl.constexpr = CHUNK // RUN
-                highest = tl.max(tl.reshape(x, [runs, RUN]), 1)
-                tl.store(peaks + at * runs + tl.arange(0, runs), highest)
-                base = tl.maximum(tl.max(x, 0), -LARGEST)
-                tl.store(sums + at, tl.sum(tl.exp((x - base) * inverse), 0))
-        if racing:
+        if FILTERING and whole(table, slot, FILTERED) != 0:
+            runs: tl.constexpr = CHUNK // RUN
+            highest = tl.max(tl.reshape(x, [runs, RUN]), 1)
+            tl.store(peaks + at * runs + tl.arange(0, runs), highest)
+            base = tl.maximum(tl.max(x, 0), -LARGEST)
+            tl.store(sums + at, tl.sum(tl.exp((x - base) * inverse), 0))
+        elif inverse > 0:
             x = x * inverse + noise(ids, slot, position, table)
         top = tl.max(x, 0)
         tl.store(best + at, top)

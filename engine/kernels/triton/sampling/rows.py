@@ -42,9 +42,9 @@ def real(table, slot, COLUMN: tl.constexpr):
 @triton.jit
 def load_logits(logits, row, ids, VOCAB: tl.constexpr, STRIDE: tl.constexpr):
     """float32 logits of a row; NaN is -infinity, and nothing is above the largest number."""
-    x = tl.load(
-        logits + row.to(tl.int64) * STRIDE + ids, mask=ids < VOCAB, other=float("-inf")
-    ).to(tl.float32)
+    x = tl.load(logits + row.to(tl.int64) * STRIDE + ids, mask=ids < VOCAB, other=float("-inf")).to(
+        tl.float32
+    )
     return tl.minimum(tl.where(x == x, x, float("-inf")), LARGEST)
 
 

@@ -5,8 +5,6 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("triton")
-# The interpreter computes with numpy, which warns of what a device does silently.
-pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning")
 
 from engine.kernels.fused.kernels import HeadNorms, activations
 from engine.kernels.fused.tensors import Activations, LayerCache, StepTensors
@@ -14,6 +12,9 @@ from engine.kernels.reference.fused import ReferenceFused
 from engine.kernels.rope import RotaryTable
 from engine.kernels.triton.launch import INTERPRETED
 from engine.kernels.triton.passes.passes import TritonPasses
+
+# The interpreter computes with numpy, which warns of what a device does silently.
+pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning")
 
 GPU = torch.cuda.is_available() and not INTERPRETED
 DEVICE = torch.device("cuda" if GPU else "cpu")
