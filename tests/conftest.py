@@ -17,7 +17,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Where there is no GPU, Triton's kernels run in its interpreter; Triton reads this when it is loaded.
+# Triton reads this when it is loaded: without a GPU its kernels run in its interpreter.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.kernels.draws import DRAW, Draws, Tokens
 from engine.sampling.processors import LogitsProcessor, make_processors
+from engine.sampling.seeds import combined, spread
 from engine.scheduler.step import Admission, SampledToken
 
 
@@ -59,7 +60,7 @@ class Sampler:
         temperature = 0.0 if params.greedy else params.temperature
         self._draws[slot] = (temperature, params.top_p, params.min_p, 0.0, params.top_k)
         self._seeded[slot] = params.seed is not None
-        self._seeds[slot] = _combined(params.seed or 0, admission.index)
+        self._seeds[slot] = combined(params.seed or 0, admission.index)
         self._positions[slot] = len(admission.prompt) + len(outputs)
         self._logprobs[slot] = -1 if params.logprobs is None else params.logprobs
         processors = make_processors(admission, self._end_token_ids, self._device)
@@ -111,7 +112,7 @@ class Sampler:
         uniform = self._random.random(len(slots), dtype=np.float32)
         seeded = self._seeded[slots]
         if seeded.any():
-            own = _hash(self._seeds[slots] + _hash(self._positions[slots]))
+            own = spread(self._seeds[slots] + spread(self._positions[slots]))
             uniform[seeded] = ((own >> np.uint64(40)) / np.float32(2**24))[seeded]
         return uniform
 
@@ -133,19 +134,3 @@ class Sampler:
         for n, i in enumerate(reported):
             top = tuple(zip(top_ids[n][: counts[n]], values[n][: counts[n]], strict=True))
             sampled[i] = SampledToken(sampled[i].token_id, chosen[n], top)
-
-
-def _hash(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """64 well-spread bits of each number (the finalizer of SplitMix64, Steele et al. 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _combined(seed: int, index: int) -> np.uint64:
-    """A seed, which may be of any size and sign, and the output's index, in 64 bits."""
-    words = np.array([seed % 2**64, (seed >> 64) % 2**64, index], dtype=np.uint64)
-    first, second, third = _hash(words)
-    combined: np.uint64 = _hash(np.array([first ^ (second << np.uint64(1)) ^ third]))[0]
-    return combined

@@ -65,7 +65,7 @@ class ReferenceFused:
         queries.copy_(rotated[:, :heads])
         places = step.cache_slots[:count].long()
         live = places >= 0
-        keys, values = (x[live].nan_to_num(0, 0, 0) for x in (rotated[:, heads:], values))
+        keys, values = rotated[live, heads:], values[live]
         _store(keys, cache.keys, cache.key_scales, places[live])
         _store(values, cache.values, cache.value_scales, places[live])
 
@@ -143,20 +143,25 @@ class ReferenceFused:
 
 
 def _rounded(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Values and scales of the last dimension's rows, each with its own scale."""
-    largest = LARGEST[dtype]
-    scales = x.abs().amax(-1) / largest
-    inverse = torch.where(scales > 0, 1 / scales, 0.0)
-    scaled = x * inverse[..., None]
+    """Values and scales of the last dimension's rows, each with its own scale.
+
+    Rows that are too small for a normal number as their scale count as rows of zeros. A row that
+    is not finite has values 0 and a scale that is not finite.
+    """
+    scales = x.abs().nan_to_num(nan=torch.inf, posinf=torch.inf).amax(-1) / LARGEST[dtype]
+    scales = torch.where(scales < torch.finfo(torch.float32).tiny, 0.0, scales)
+    usable = (scales > 0) & scales.isfinite()
+    inverse = torch.where(usable, 1 / scales, 0.0)
+    scaled = torch.where(usable[..., None], x * inverse[..., None], 0.0)
     return (scaled.round() if dtype == torch.int8 else scaled).to(dtype), scales
 
 
 def _store(rows: Tensor, cache: Tensor, scales: Tensor | None, places: Tensor) -> None:
-    """Write [n, kv_heads, d] to places in a layer's cache."""
+    """Write [n, kv_heads, d] to places in a layer's cache, 0 for what is not finite there."""
     if scales is None:
-        cache.flatten(0, 1)[places] = rows.to(cache.dtype)
+        cache.flatten(0, 1)[places] = rows.to(cache.dtype).nan_to_num(0, 0, 0)
         return
-    values, found = _rounded(rows, cache.dtype)
+    values, found = _rounded(rows.nan_to_num(0, 0, 0), cache.dtype)
     cache.flatten(0, 1)[places] = values
     scales.flatten(0, 1)[places] = found
 

@@ -1,0 +1,1 @@
+"""The passes between the products: embedding, norms, rotary embedding, cache writes, gates."""

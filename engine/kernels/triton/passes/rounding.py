@@ -1,0 +1,92 @@
+"""Rounding rows to int8 and fp8, inside the passes and on its own; the feed-forward's gate."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def row_scale(largest, out_dtype: tl.constexpr):
+    """The scale of rows whose largest magnitudes are given, and its inverse.
+
+    Where a scale would be below float32's normal numbers, both are 0; where it is not finite, the
+    inverse is 0.
+    """
+    top: tl.constexpr = 127.0 if out_dtype == tl.int8 else 448.0
+    scale = tl.div_rn(largest, top)
+    scale = tl.where(scale < 1.1754943508222875e-38, 0.0, scale)
+    usable = (scale > 0.0) & (scale < float("inf"))
+    inverse = tl.where(usable, tl.div_rn(1.0, tl.where(usable, scale, 1.0)), 0.0)
+    return scale, inverse
+
+
+@triton.jit
+def magnitude(x):
+    """|x|, and infinity for NaN, so that a maximum shows what is not finite."""
+    return tl.where(x == x, tl.abs(x), float("inf"))
+
+
+@triton.jit
+def narrowed(x, inverse, out_dtype: tl.constexpr):
+    """x · inverse in 8 bits; int8 to nearest, ties to even. All 0 where ``inverse`` is 0."""
+    scaled = tl.where(inverse > 0.0, x * inverse, 0.0)
+    if out_dtype == tl.int8:
+        # 1.5 · 2²³: the sum has no bits left for a fraction, so adding rounds.
+        scaled = (scaled + 12582912.0) - 12582912.0
+    return scaled.to(out_dtype)
+
+
+@triton.jit
+def _read(x, row, i, live, WIDTH: tl.constexpr, GATED: tl.constexpr):
+    """float32 of a row's numbers ``i``; of silu(first half) · second half where it is gated."""
+    if GATED:
+        gate = tl.load(x + row * 2 * WIDTH + i, mask=live, other=0.0).to(tl.float32)
+        up = tl.load(x + row * 2 * WIDTH + WIDTH + i, mask=live, other=0.0).to(tl.float32)
+        return gate / (1.0 + tl.exp(-gate)) * up
+    return tl.load(x + row * WIDTH + i, mask=live, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def convert_rows(x, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr, GATED: tl.constexpr):
+    """Rows in another dtype, gated or not. Grid: (T, ceil(WIDTH / BLOCK)).
+
+    Args:
+        x: [T, WIDTH], or [T, 2 · WIDTH] where it is gated.
+        out: [T, WIDTH]; written.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    live = i < WIDTH
+    y = _read(x, row, i, live, WIDTH, GATED)
+    tl.store(out + row * WIDTH + i, y.to(out.dtype.element_ty), mask=live)
+
+
+@triton.jit
+def round_rows(x, out, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr, GATED: tl.constexpr):
+    """Rows in 8 bits, each with its own scale, gated or not. Grid: (T,).
+
+    A row that is longer than BLOCK is read twice.
+
+    Args:
+        x: [T, WIDTH], or [T, 2 · WIDTH] where it is gated.
+        out: int8 or float8_e4m3fn [T, WIDTH]; written.
+        scales: float32 [T]; written.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    dtype: tl.constexpr = out.dtype.element_ty
+    i = tl.arange(0, BLOCK)
+    if WIDTH <= BLOCK:
+        y = _read(x, row, i, i < WIDTH, WIDTH, GATED)
+        scale, inverse = row_scale(tl.max(magnitude(y), 0), dtype)
+        tl.store(out + row * WIDTH + i, narrowed(y, inverse, dtype), mask=i < WIDTH)
+        tl.store(scales + row, scale)
+    else:
+        largest = tl.zeros([BLOCK], tl.float32)
+        for start in range(0, WIDTH, BLOCK):
+            y = _read(x, row, start + i, start + i < WIDTH, WIDTH, GATED)
+            largest = tl.maximum(largest, magnitude(y))
+        scale, inverse = row_scale(tl.max(largest, 0), dtype)
+        tl.store(scales + row, scale)
+        for start in range(0, WIDTH, BLOCK):
+            j = start + i
+            y = _read(x, row, j, j < WIDTH, WIDTH, GATED)
+            tl.store(out + row * WIDTH + j, narrowed(y, inverse, dtype), mask=j < WIDTH)

@@ -1,0 +1,1 @@
+"""Sampling: noise, penalties, draws from whole rows and from filtered ones, log-probabilities."""
