@@ -96,7 +96,7 @@ def _int4(of: Card, rows: int, outputs: int, inputs: int) -> Configuration:
         tile = Configuration(16, 64, 128, stages=5)
         programs = 4 * of.processors
     elif rows < 128:
-        tile = Configuration(rows, 128, 128, weight_left=True)
+        tile = Configuration(rows, 128, 128, weight_left=True, warps=4 if rows == 32 else 8)
         programs = 2 * of.processors
     else:
         tile = Configuration(128, 128, 128, weight_left=True, warps=8, stages=3)

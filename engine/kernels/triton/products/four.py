@@ -16,25 +16,17 @@ from engine.kernels.triton.products.nibbles import nibbles
 def _dot(weight, x, total, WEIGHT_LEFT: tl.constexpr):
     """The product of a weight's tile with x's, added to a total."""
     if WEIGHT_LEFT:
-        return tl.dot(weight, x, total, input_precision="ieee")
-    return tl.dot(x, tl.trans(weight), total, input_precision="ieee")
+        total = tl.dot(weight, x, total, input_precision="ieee")
+    else:
+        total = tl.dot(x, tl.trans(weight), total, input_precision="ieee")
+    return total
 
 
 @triton.jit
-def _add_group(
-    total, found, scales, lows, sums, group, n, m, padded, stride, WEIGHT_LEFT: tl.constexpr
-):
-    """total + scales · found + lows · sums, of one group."""
+def _scaled(found, scales, group, n, padded, WEIGHT_LEFT: tl.constexpr):
+    """A group's sums with its scales, which are those of outputs."""
     scale = tl.load(scales + group * padded + n).to(tl.float32)
-    total += found * (scale[:, None] if WEIGHT_LEFT else scale[None, :])
-    if lows is not None:
-        low = tl.load(lows + group * padded + n).to(tl.float32)
-        x_sum = tl.load(sums + group * stride + m)
-        if WEIGHT_LEFT:
-            total += low[:, None] * x_sum[None, :]
-        else:
-            total += x_sum[:, None] * low[None, :]
-    return total
+    return found * (scale[:, None] if WEIGHT_LEFT else scale[None, :])
 
 
 @triton.jit(do_not_specialize=["rows", "splits"])
@@ -106,7 +98,9 @@ def four_bit_product(
     else:
         nothing = tl.zeros([TILE_ROWS, TILE_OUTPUTS], tl.float32)
     total = nothing
-    for unit in range(split * each, tl.minimum(split * each + each, units)):
+    first = tl.minimum(split * each, units)
+    last = tl.minimum(first + each, units)
+    for unit in range(first, last):
         low, high = nibbles(
             tl.load(packed_at + unit * run), lows is None, x.dtype.element_ty, ASSEMBLY
         )
@@ -124,41 +118,26 @@ def four_bit_product(
             total = _dot(high, x_high, total, WEIGHT_LEFT)
         elif GROUP == HALF:
             found = _dot(low, x_low, nothing, WEIGHT_LEFT)
-            total = _add_group(
-                total, found, scales, lows, sums, 2 * unit, n, m_read, padded, stride, WEIGHT_LEFT
-            )
+            total += _scaled(found, scales, 2 * unit, n, padded, WEIGHT_LEFT)
             found = _dot(high, x_high, nothing, WEIGHT_LEFT)
-            total = _add_group(
-                total,
-                found,
-                scales,
-                lows,
-                sums,
-                2 * unit + 1,
-                n,
-                m_read,
-                padded,
-                stride,
-                WEIGHT_LEFT,
-            )
+            total += _scaled(found, scales, 2 * unit + 1, n, padded, WEIGHT_LEFT)
         else:
             found = _dot(low, x_low, nothing, WEIGHT_LEFT)
             found = _dot(high, x_high, found, WEIGHT_LEFT)
-            group = unit * UNIT // GROUP
-            total = _add_group(
-                total, found, scales, lows, sums, group, n, m_read, padded, stride, WEIGHT_LEFT
-            )
+            total += _scaled(found, scales, unit * UNIT // GROUP, n, padded, WEIGHT_LEFT)
     if GROUP == 0:
-        found = total
-        total = nothing
-        if split == 0:
-            total = _add_group(
-                nothing, found, scales, lows, sums, 0, n, m_read, padded, stride, WEIGHT_LEFT
-            )
-        else:
-            total = _add_group(
-                nothing, found, scales, None, None, 0, n, m_read, padded, stride, WEIGHT_LEFT
-            )
+        total = _scaled(total, scales, 0, n, padded, WEIGHT_LEFT)
+    if lows is not None:
+        # The groups that begin among this split's units.
+        begin = tl.minimum(split, 1) if GROUP == 0 else tl.cdiv(first * UNIT, GROUP)
+        end = 1 if GROUP == 0 else tl.cdiv(last * UNIT, GROUP)
+        for group in range(begin, end):
+            low = tl.load(lows + group * padded + n).to(tl.float32)
+            x_sum = tl.load(sums + group * stride + m_read)
+            if WEIGHT_LEFT:
+                total += low[:, None] * x_sum[None, :]
+            else:
+                total += x_sum[:, None] * low[None, :]
     if WEIGHT_LEFT:
         total = tl.trans(total)
     live = (m < rows)[:, None] & (n < outputs)[None, :]

@@ -17,8 +17,10 @@ def unit_of(inputs: int, group: int) -> int | None:
     """
     if group == inputs:
         return 64 if inputs % 128 else 128
-    if group in (32, 64):
-        return 2 * group
+    if group == 32:
+        return 64
+    if group == 64:
+        return 64 if inputs % 128 else 128
     if group % 64 == 0:
         return 64 if group % 128 else 128
     return None
