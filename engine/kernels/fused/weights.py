@@ -45,8 +45,8 @@ class Int4Weight:
 
     Attributes:
         packed: uint8; two values a byte, in whatever order the kernels want.
-        scales: [groups, outputs], of the model's dtype.
-        lows: [groups, outputs], of the model's dtype; ``None`` where all are ``-8 · scales``.
+        scales: [groups, outputs], float16 or float32; there may be more outputs, to fill tiles.
+        lows: as scales; ``None`` where all are ``-8 · scales``.
         outputs, inputs, group: the weight's shape, and the inputs that share a scale.
     """
 
@@ -60,3 +60,22 @@ class Int4Weight:
 
 DeviceWeight = Tensor | Int8Weight | Float8Weight | Int4Weight | GroupedWeight
 """A `GroupedWeight` is what `FusedKernels.pack` makes an `Int4Weight` of."""
+
+_ROWS = 4096  # of a weight that are rounded at a time
+
+
+def quantize_float8(weight: Tensor) -> Float8Weight:
+    """Round a weight [outputs, inputs] of any float dtype, each output channel to its own scale.
+
+    The largest value becomes 448, the largest of float8_e4m3fn (Micikevicius et al. 2022). Rows of
+    zeros have scale 1.
+    """
+    scales = weight.new_empty(len(weight), dtype=torch.float32)
+    values = torch.empty_like(weight, dtype=torch.float8_e4m3fn)
+    for start in range(0, len(weight), _ROWS):  # whole copies of a head would be large
+        rows = slice(start, start + _ROWS)
+        wide = weight[rows].detach().float()
+        found = wide.abs().amax(1) / 448
+        scales[rows] = torch.where(found > 0, found, 1.0)
+        values[rows] = (wide / scales[rows, None]).to(torch.float8_e4m3fn)
+    return Float8Weight(values, scales)
