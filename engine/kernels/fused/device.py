@@ -6,8 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Work = Callable[[], None]
-"""Launches: calls that read and write tensors of the device, at addresses that stay."""
+Work = Callable[[], object]
+"""Launches: calls that read and write tensors of the device, at addresses that stay. What it returns
+is not looked at."""
 
 
 class Mark(Protocol):

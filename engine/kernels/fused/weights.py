@@ -26,17 +26,6 @@ class Float8Weight:
         return self.values.float() * self.scales[:, None]
 
 
-def quantize_float8(weight: Tensor) -> Float8Weight:
-    """Round a weight [outputs, inputs] of any float dtype, each output channel to its own scale.
-
-    The largest magnitude of a channel becomes 448, float8_e4m3fn's own; zero channels have scale 1.
-    """
-    wide = weight.detach().float()
-    scales = wide.abs().amax(1) / 448
-    scales = torch.where(scales > 0, scales, 1.0)
-    return Float8Weight((wide / scales[:, None]).to(torch.float8_e4m3fn), scales)
-
-
 @dataclass(frozen=True, slots=True)
 class Int4Weight:
     """A weight of 4 bits in a layout of a device's kernels.

@@ -68,11 +68,11 @@ class TritonBackend(ReferenceBackend):
         """See `DeviceBackend.passes`."""
         from engine.kernels.triton.fused import TritonFused
 
-        return TritonFused(device, limits)
+        return TritonFused(device.torch_device, limits)
 
     def sampling(self, device: Device) -> SamplingKernels:
         """See `DeviceBackend.sampling`."""
-        from engine.kernels.triton.sampling import TritonSampling
+        from engine.kernels.triton.sampling.sampling import TritonSampling
 
         return TritonSampling()
 
