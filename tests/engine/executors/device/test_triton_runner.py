@@ -1,0 +1,126 @@
+"""A whole model in Triton's kernels: in the interpreter, or on a GPU where there is one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+pytest.importorskip("triton")
+
+from engine.catalog import ModelFiles
+from engine.config import EngineConfig
+from engine.executors import choose
+from engine.executors.device.runner import DeviceRunner
+from engine.executors.start import start_runner
+from engine.kernels.fused.backend import Limits
+from engine.kernels.fused.device import Device
+from engine.kernels.fused.kernels import FusedKernels
+from engine.kernels.fused.sampling import SamplingKernels
+from engine.kernels.reference.stand_in import StandInBackend
+from engine.kernels.triton.fused import TritonFused
+from engine.kernels.triton.launch import INTERPRETED
+from engine.kernels.triton.sampling.sampling import TritonSampling
+from engine.models.families import load_config
+from engine.params import SamplingParams
+from engine.scheduler.step import Admission, Step, Work
+from oracle import make
+from standin import SETTINGS, ask, greedy, run, start
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:transformers"),
+    # The interpreter reads what it masks.
+    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),
+]
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+FAMILIES: dict[str, transformers.PreTrainedConfig] = {
+    "llama": transformers.LlamaConfig(**SHAPE),
+    "qwen2": transformers.Qwen2Config(**SHAPE),
+    "qwen3": transformers.Qwen3Config(**SHAPE, head_dim=16, tie_word_embeddings=True),
+    "mistral": transformers.MistralConfig(**SHAPE, sliding_window=5),
+}
+DEVICE = "stand-in" if INTERPRETED else "cuda"
+PROMPT = (3, 60, 11, 42, 7, 7, 0, 33, 19)
+
+
+class InterpretedBackend(StandInBackend):
+    """The stand-in's queue and Triton's kernels."""
+
+    def passes(self, device: Device, limits: Limits) -> FusedKernels:
+        return TritonFused(device.torch_device, limits)
+
+    def sampling(self, device: Device) -> SamplingKernels:
+        return TritonSampling()
+
+
+@pytest.fixture
+def triton_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    if INTERPRETED:
+        monkeypatch.setattr(choose, "StandInBackend", InterpretedBackend)
+
+
+def scores(folder: Path, device: str, **settings: Any) -> torch.Tensor:
+    """Logits after every token of `PROMPT`, the last four in a second step."""
+    files = ModelFiles("tiny", folder, None)
+    config = EngineConfig(model=str(folder), **SETTINGS | {"device": device} | settings)
+    runner = start_runner(config, load_config(files), files)
+    assert isinstance(runner, DeviceRunner)
+    first, last = PROMPT[:5], PROMPT[5:]
+    admission = Admission(SamplingParams(), 0, PROMPT, ())
+    begun = runner.score(Step((Work(2, 0, first, (9, 4), True, admission),)))
+    found = runner.score(Step((Work(2, 5, last, (7,), True),)))
+    return torch.cat((begun, found)).cpu()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_gives_the_oracles_logits(name: str, triton_kernels: None, tmp_path: Path) -> None:
+    model = make(FAMILIES[name])
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = model(torch.tensor([PROMPT])).logits[0]
+    torch.testing.assert_close(scores(tmp_path, DEVICE), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quantization": "int8", "kv_cache_dtype": "int8"},
+        {"quantization": "fp8", "kv_cache_dtype": "fp8"},
+        {"quantization": "int4"},
+        {"quantization": "int4", "group_size": -1, "symmetric": True},
+    ],
+    ids=str,
+)
+def test_few_bits_are_rounded_as_by_the_reference(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make(FAMILIES["llama"]).save_pretrained(tmp_path)
+    expected = scores(tmp_path, "stand-in", **settings)
+    if INTERPRETED:
+        monkeypatch.setattr(choose, "StandInBackend", InterpretedBackend)
+    found = scores(tmp_path, DEVICE, **settings)
+    # A number that lies between two steps may fall to either.
+    truncates = INTERPRETED and settings["quantization"] == "fp8"  # what a GPU rounds
+    least = 0.9 if truncates else 0.999
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=-1).min() > least
+
+
+def test_tokens_are_sampled_and_go_on_from_there(triton_kernels: None, tmp_path: Path) -> None:
+    model = make(FAMILIES["llama"])
+    core = start(model, tmp_path, device=DEVICE)
+    asked = [list(PROMPT), [5, 6], list(PROMPT[:4])]
+    found = run(core, ask(asked, max_tokens=3))
+    for index, prompt in enumerate(asked):
+        assert list(found[str(index)].outputs[0].token_ids) == greedy(model, prompt, 3)
