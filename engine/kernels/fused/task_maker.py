@@ -100,7 +100,7 @@ class TaskMaker:
         """Programs for each decode and KV head: a power of two, 1 where heads fill the device."""
         wanted = PROGRAMS * self.shape.multiprocessors
         programs = max(num_decodes, 1) * self.shape.kv_heads
-        if 2 * programs > wanted:
+        if programs >= wanted:
             return 1
         return int(min(1 << (-(-wanted // programs) - 1).bit_length(), MAX_SPLITS))
 

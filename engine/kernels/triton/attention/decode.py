@@ -14,7 +14,8 @@ def decode_kernel(
     splits, own_pieces, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_SIZE: tl.constexpr, STRIDE_BLOCK: tl.constexpr,
     STRIDE_TOKEN: tl.constexpr, STRIDE_HEAD: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK_N: tl.constexpr, STAGES: tl.constexpr, SPLIT_KEYS: tl.constexpr, SPLIT: tl.constexpr, SHARED: tl.constexpr,
+    BLOCK_N: tl.constexpr, STAGES: tl.constexpr, SPLIT_KEYS: tl.constexpr, SPLIT: tl.constexpr,
+    SHARED: tl.constexpr,
     WINDOW: tl.constexpr, FORMAT: tl.constexpr, PRODUCT: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """Attention of decodes over their own keys. Grid: (KV_HEADS, decodes, splits).

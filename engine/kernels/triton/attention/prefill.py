@@ -41,9 +41,10 @@ def prefill_kernel(
     token = tile_token + row // GROUP
     head = kv_head * GROUP + row % GROUP
     live = (row < TOKENS * GROUP) & (token < new)
-    places = (((begin + token).to(tl.int64) * HEADS + head) * HEAD_DIM)[:, None] + d[None, :]
+    places = ((token * HEADS + head) * HEAD_DIM)[:, None] + d[None, :]
+    skipped = begin.to(tl.int64) * HEADS * HEAD_DIM
     mask = live[:, None] & (d < HEAD_DIM)[None, :]
-    q = tl.load(queries + places, mask=mask, other=0.0)
+    q = tl.load(queries + skipped + places, mask=mask, other=0.0)
     query_scales = tl.zeros([ROWS], tl.float32)
     if PRODUCT > 0:
         q, query_scales = round_queries(q, FORMAT)
@@ -89,4 +90,4 @@ def prefill_kernel(
         PRODUCT, DTYPE, PTX,
     )  # fmt: skip
     safe = tl.where(total > 0, total, 1.0)
-    tl.store(out + places, (acc / safe[:, None]).to(DTYPE), mask=mask)
+    tl.store(out + skipped + places, (acc / safe[:, None]).to(DTYPE), mask=mask)

@@ -101,9 +101,10 @@ def _preferred(phase: Phase, rows: int, shape: TileShape) -> TileConfig:
         if shape.block_size >= 128 and not wide:
             return TileConfig(rows, 128, 4, 2)
         return TileConfig(rows, 32, 4 if wide else 2, 2)
-    if phase == "prefill" and rows == 128:
+    narrow = shape.cache_format != "none"
+    if phase == "prefill" and rows == 128 and not narrow:
         return TileConfig(rows, 128, 8, 2)
-    return TileConfig(rows, 64, 8 if rows > 64 or wide else 4, 3)
+    return TileConfig(rows, 64, 8 if rows * (1 + narrow) > 64 or wide else 4, 3)
 
 
 def _bytes(config: TileConfig, shape: TileShape) -> int:
