@@ -26,7 +26,9 @@ _ROWS = tuple(2**exponent for exponent in range(4, 15))
 _META = torch.device("meta")
 
 
-def shipped_launches(capability: Capability, dtype: torch.dtype) -> Iterator[Launch]:
+def shipped_launches(
+    capability: Capability, dtype: torch.dtype = torch.bfloat16
+) -> Iterator[Launch]:
     """Launches for `SHAPES` at 16 to 16,384 rows, over tensors without memory.
 
     Args:
