@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from engine.kernels.fused.tensors import Activations
+from engine.kernels.fused.kernels import activations
 from engine.kernels.fused.weights import Int4Weight
 from engine.kernels.int8 import Int8Weight
 from engine.kernels.triton.launch import INTERPRETED, Launch, collect
@@ -97,10 +97,10 @@ def test_a_step_within_a_bucket_compiles_nothing_new() -> None:
         products.pack(one)
         found: dict[int, set[tuple[Any, ...]]] = defaultdict(set)
         for rows in (1, 2, 15, 16, 17, 31, 32, 33, 60, 64, 100, 128, 129, 250, 256):
-            x = torch.empty(rows, 4096, dtype=dtype, device=META)
+            x = activations(rows, 4096, dtype, META)
             out = torch.empty(rows, 6144, dtype=torch.bfloat16, device=META)
             with collect() as launches:
-                products.product(Activations(x, torch.empty(rows, device=META)), one, None, out)
+                products.product(x, one, None, out)
             found[bucket(rows)].add(tuple(map(variant, launches)))
         assert len(found) == 5
         assert all(len(variants) == 1 for variants in found.values())
@@ -126,10 +126,9 @@ def test_workspaces_do_not_grow_once_weights_are_packed() -> None:
         products = TritonProducts(META, torch.bfloat16, 200)
         products.pack(weight)
         for rows in (1, 16, 31, 64, 99, 200):
-            x = torch.empty(rows, inputs, dtype=torch.int8, device=META)
             out = torch.empty(rows, outputs, device=META)
             with collect() as launches:
-                products.product(Activations(x, torch.empty(rows, device=META)), weight, None, out)
+                products.product(activations(rows, inputs, torch.int8, META), weight, None, out)
             product = named(launches[0])
             assert len(launches) == 1 + (product.get("splits", 1) > 1)
             if len(launches) == 2:
