@@ -1,6 +1,7 @@
 """The launches of a product, given how it is configured."""
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -45,6 +46,9 @@ def multiply_eight_bits(
         workspace: float32 [splits · T · outputs] at least, if there are splits.
         processors: programs that stay, with descriptors.
         widened: multiply float8 as float16, for cards without products of float8.
+
+    Raises:
+        ValueError: the workspace is too small.
     """
     (rows, inputs), outputs = x.values.shape, len(weight.values)
     x_values, weight_values = x.values, weight.values
@@ -76,6 +80,7 @@ def multiply_eight_bits(
         )
         return
     split = found.splits > 1
+    _check_workspace(workspace, found.splits, out)
     sums = workspace.view(torch.int32) if total == tl.int32 else workspace
     launch(
         eight_bit_product,
@@ -126,6 +131,9 @@ def multiply_four_bits(
         found: how.
         workspace: float32 [splits · T · outputs] at least, if there are splits.
         sums: float32 [groups · n], n at least T; for the sums of groups, if the weight has lows.
+
+    Raises:
+        ValueError: a workspace is too small.
     """
     rows, inputs = x.shape
     units, padded, half = weight.packed.shape
@@ -133,9 +141,10 @@ def multiply_four_bits(
     group = 0 if weight.group == inputs else weight.group
     stride = len(sums) // groups
     if weight.lows is not None:
-        width = min(_WIDTH, 1 << ((group or inputs) - 1).bit_length())
-        if group > width:
-            width = 1 << (group - 1).bit_length()
+        if stride < rows:
+            raise ValueError("sums of groups need a larger workspace: was the weight packed?")
+        # A group is read at once; all inputs are not, where they are one group.
+        width = triton.next_power_of_2(group) if group else _WIDTH
         together = max(1, _WIDTH // width)
         launch(
             group_sums,
@@ -151,6 +160,7 @@ def multiply_four_bits(
             GROUPS=together,
         )
     split = found.splits > 1
+    _check_workspace(workspace, found.splits, out)
     launch(
         four_bit_product,
         (-(-rows // found.rows) * -(-weight.outputs // found.outputs), found.splits),
@@ -206,6 +216,11 @@ def unpack_four_bits(weight: Int4Weight, out: Tensor) -> None:
 def _descriptor(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
     """A dense matrix in tiles."""
     return TensorDescriptor(matrix, list(matrix.shape), [matrix.shape[1], 1], [rows, columns])
+
+
+def _check_workspace(workspace: Tensor, splits: int, out: Tensor) -> None:
+    if splits > 1 and len(workspace) < splits * out.numel():
+        raise ValueError(f"{splits} splits need a larger workspace: was the weight packed?")
 
 
 def _add(

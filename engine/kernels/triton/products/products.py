@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from engine.kernels.expect import expect
 from engine.kernels.fused.tensors import Activations
 from engine.kernels.fused.weights import DeviceWeight, Float8Weight, Int4Weight
 from engine.kernels.grouped import GroupedWeight
@@ -141,16 +142,19 @@ class TritonProducts:
         """See `FusedKernels.product`.
 
         Raises:
-            ValueError: the weight is not from `pack`.
+            ValueError: a shape, a dtype or a layout is wrong, or the weight is not from `pack`.
         """
         match weight:
             case Int8Weight() | Float8Weight():
+                _check(x, weight.values.shape, weight.values.dtype, out)
                 self._eight_bits(x, weight, bias, out)
             case Int4Weight():
+                _check(x, (weight.outputs, weight.inputs), self._dtype, out)
                 self._four_bits(x.values, weight, bias, out)
             case GroupedWeight():
-                raise ValueError("a GroupedWeight is multiplied once it is packed")
+                raise ValueError("a GroupedWeight is multiplied once it is packed.")
             case Tensor():
+                _check(x, weight.shape, weight.dtype, out)
                 _dense_product(x.values, weight, bias, out)
 
     def _eight_bits(
@@ -189,6 +193,8 @@ class TritonProducts:
         rows, outputs, inputs = len(x), weight.outputs, weight.inputs
         most = self._packed_rows(outputs, inputs)
         if rows > most:
+            if len(self._unpacked) < outputs * inputs:
+                raise ValueError("unpacking needs a larger workspace: was the weight packed?")
             dense = self._unpacked[: outputs * inputs].view(outputs, inputs)
             unpack_four_bits(weight, dense)
             _dense_product(x, dense, bias, out)
@@ -219,6 +225,17 @@ def library_serves(
         and dtype == torch.bfloat16
         and (bias is None or bias.dtype == torch.bfloat16)
     )
+
+
+def _check(x: Activations, shape: tuple[int, ...], dtype: torch.dtype, out: Tensor) -> None:
+    """Refuse what the kernels would read or write out of place."""
+    outputs, inputs = shape
+    expect("x", x.values, (None, inputs), dtype)
+    expect("out", out, (len(x.values), outputs))
+    if (x.scales is None) is not (dtype.itemsize > 1):
+        raise ValueError("x has scales if and only if it has 8 bits.")
+    if not (x.values.is_contiguous() and out.is_contiguous()):
+        raise ValueError("x and out must be contiguous.")
 
 
 def _dense_product(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:

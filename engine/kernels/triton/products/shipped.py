@@ -10,7 +10,7 @@ from engine.kernels.int8 import Int8Weight
 from engine.kernels.triton.launch import Launch, collect
 from engine.kernels.triton.products.configuration import Capability
 from engine.kernels.triton.products.layout import PADDED, unit_of
-from engine.kernels.triton.products.products import LIBRARY_ROWS, TritonProducts
+from engine.kernels.triton.products.products import TritonProducts, library_serves
 from engine.kernels.triton.products.switch import packed_rows
 
 SHAPES = {
@@ -22,11 +22,14 @@ SHAPES = {
 """Outputs and inputs of every weight: queries with keys and values, their output, gate with up,
 down, and the head."""
 
+_HEAD = 32768  # outputs from which on a weight is a head, whose results are float32
 _ROWS = tuple(2**exponent for exponent in range(4, 15))
 _META = torch.device("meta")
 
 
-def shipped_launches(capability: Capability, dtype: torch.dtype) -> Iterator[Launch]:
+def shipped_launches(
+    capability: Capability, dtype: torch.dtype = torch.bfloat16
+) -> Iterator[Launch]:
     """Launches for `SHAPES` at 16 to 16,384 rows, over tensors without memory.
 
     Args:
@@ -48,7 +51,7 @@ def _of_shape(
         Int8Weight(int8, scales),
         Float8Weight(float8, scales),
     ]
-    if packed_rows(capability, outputs, inputs):
+    if packed_rows(capability, outputs, inputs) and outputs < _HEAD:
         weights += [
             _int4(outputs, inputs, group, affine)
             for group in (32, 64, 128, inputs)
@@ -60,11 +63,13 @@ def _of_shape(
         products.pack(weight)
         narrow = dtype if isinstance(weight, Int4Weight) else weight.values.dtype
         for rows in _ROWS:
-            library = rows >= LIBRARY_ROWS and capability >= (8, 9)
-            if library and isinstance(weight, Float8Weight):
-                continue
             x = activations(rows, inputs, narrow, _META)
-            out = torch.empty(rows, outputs, dtype=dtype, device=_META)
+            head = outputs >= _HEAD
+            out = torch.empty(rows, outputs, dtype=torch.float32 if head else dtype, device=_META)
+            if isinstance(weight, Float8Weight) and library_serves(
+                capability, rows, outputs, inputs, out.dtype, None
+            ):
+                continue
             with collect() as launches:
                 products.product(x, weight, None, out)
             yield from launches

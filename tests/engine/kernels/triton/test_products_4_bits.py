@@ -104,8 +104,8 @@ def test_a_gguf_weight_loses_nothing(type: GGMLType) -> None:
     halves[0], halves[1] = 0, 6e-8  # and one below the normal numbers
     blocks[:, : 2 * numbers] = halves.view(np.uint8)
     groups = read_groups(blocks.reshape(-1), type, (40, 160))
-    tensors = (torch.from_numpy(x).to(DEVICE) for x in groups[:3])
-    weight = GroupedWeight(*tensors, bits=4)
+    values, scales, lows = (torch.from_numpy(x).to(DEVICE) for x in groups[:3])
+    weight = GroupedWeight(values, scales, lows, groups.bits)
     packed = pack_int4(weight, torch.bfloat16)
     assert packed.scales.dtype == torch.float16
     assert (packed.lows is None) is (type == GGMLType.Q4_0)
@@ -225,3 +225,24 @@ def test_small_weights_and_those_without_a_layout_are_dense() -> None:
         pack_int4(odd, torch.float16)
     with pytest.raises(ValueError, match="packed"):
         always.product(Activations(untouched(1, 96)), small, None, untouched(1, 20))
+
+
+def test_a_product_out_of_shape_or_place_is_refused() -> None:
+    products = TritonProducts(DEVICE, torch.float16, 64, dense_elements=0)
+    affine = products.pack(rounded(20, 1024, 32, symmetric=False))
+    x, out = untouched(4, 1024, dtype=torch.float16), untouched(4, 20)
+    wide = untouched(4, 40)
+    for wrong, into in (
+        (x[:3], out),
+        (x[:, :512], out),
+        (x.float(), out),
+        (x, wide),
+        (x, wide[:, ::2]),
+        (untouched(8, 1024, dtype=torch.float16)[::2], out),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            products.product(Activations(wrong), affine, None, into)
+    with pytest.raises(ValueError, match="scales"):
+        products.product(Activations(x, out[:, 0]), affine, None, out)
+    with pytest.raises(ValueError, match="packed"):
+        TritonProducts(DEVICE, torch.float16, 64).product(Activations(x), affine, None, out)
