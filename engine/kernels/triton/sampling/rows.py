@@ -68,7 +68,7 @@ def adjusted(x, ids, slot, position, table, counts, lists, width, VOCAB: tl.cons
     if count_row >= 0:
         count = tl.load(counts + count_row.to(tl.int64) * VOCAB + ids, mask=ids < VOCAB, other=0)
         penalty = real(table, slot, REPETITION)
-        penalized = tl.where(x > 0, tl.div_rn(x, penalty), x * penalty)
+        penalized = tl.where(x > 0, x / penalty, x * penalty)
         x = tl.where(count != 0, penalized, x)
         times = count & COUNT_BITS
         taken = real(table, slot, FREQUENCY) * times.to(tl.float32) + real(table, slot, PRESENCE)
