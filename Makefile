@@ -85,6 +85,10 @@ fuzz: $(STAMP) ## Run the property tests with new examples for as long as you li
 sanitize: $(STAMP) ## Run the tests of the C kernels under sanitizers of memory and undefined behaviour
 	@$(BIN)/python tests/sanitize.py $(ARGS)
 
+.PHONY: compile
+compile: $(STAMP) ## Compile every GPU kernel for every card it is shipped for; needs no GPU
+	@PYTHONPATH=tests $(BIN)/python -m compiling.run $(ARGS)
+
 .PHONY: stack
 stack: $(STAMP) ## Run all of it as processes: PostgreSQL, Valkey, S3, API, worker, reconciler
 	@PYTHONPATH=deploy $(BIN)/python -m stack up $(ARGS)
