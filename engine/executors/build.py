@@ -1,13 +1,12 @@
 """From a configuration to a model that is ready to execute steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
-from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.choose import DEFAULT_GROUP, WHOLE_CHANNEL, Choice, choose
 from engine.executors.executor import Executor
@@ -21,7 +20,7 @@ from engine.kernels.draws import Draws, Tokens
 from engine.kernels.native.backend import NativeBackend
 from engine.kernels.native.cache import NativeCache
 from engine.models.decoder import Decoder
-from engine.models.loading import Preparation, load_model
+from engine.models.loading import ModelSource, Preparation, load_model
 from engine.quantize.weights import Int4Weights, Int8Weights
 
 
@@ -35,7 +34,7 @@ class Built:
     drawing: Callable[[Tensor, Draws], Tokens]
 
 
-def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
+def build(config: EngineConfig, model: ModelConfig, source: ModelSource) -> Built:
     """Choose for this machine, load the weights, and take memory for the cache.
 
     Raises:
@@ -43,8 +42,9 @@ def build(config: EngineConfig, model: ModelConfig, files: ModelFiles) -> Built:
     """
     choice = choose(config, model)
     torch.set_num_threads(choice.threads)
-    decoder = _load(config, model, files, choice)
-    placement = place(config, model, choice)
+    read: list[str] = []
+    decoder = _load(config, model, source, choice, read)
+    placement = place(config, model, replace(choice, reasons=(*choice.reasons, *read)))
     # A prompt that is not cut into chunks is one step.
     whole = 0 if config.chunked_prefill else placement.max_model_len
     max_tokens = max(placement.max_batch_tokens, whole)
@@ -78,7 +78,10 @@ def _executor(
     return TorchExecutor(decoder, cache)
 
 
-def _load(config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice) -> Decoder:
+def _load(
+    config: EngineConfig, model: ModelConfig, source: ModelSource, choice: Choice, read: list[str]
+) -> Decoder:
+    """The model with its weights; ``read`` is given a line on what reading them took."""
     prepare: Preparation | None = None
     if choice.quantization == "int8":
         prepare = Int8Weights(model, choice.backend)
@@ -87,11 +90,12 @@ def _load(config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: C
         group = None if size == WHOLE_CHANNEL else size
         prepare = Int4Weights(group, choice.backend, symmetric=config.symmetric)
     return load_model(
-        files,
+        source,
         model,
         backend=choice.backend,
         device=choice.device,
         dtype=choice.dtype,
         prepare=prepare,
         keep_groups=choice.quantization == "int4" and config.group_size is None,
+        report=lambda report: read.append(str(report)),
     )

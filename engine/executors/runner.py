@@ -6,11 +6,11 @@ from typing import Protocol
 
 import torch
 
-from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.build import build
 from engine.executors.executor import Pending, Scores
 from engine.executors.placement import Placement
+from engine.models.loading import ModelSource
 from engine.sampling.sampler import Sampler
 from engine.scheduler.step import SampledToken, Step
 
@@ -54,8 +54,8 @@ class Runner:
 
     max_in_flight = 0
 
-    def __init__(self, config: EngineConfig, model: ModelConfig, files: ModelFiles) -> None:
-        built = build(config, model, files)
+    def __init__(self, config: EngineConfig, model: ModelConfig, source: ModelSource) -> None:
+        built = build(config, model, source)
         self.placement = built.placement
         self.executor = built.executor
         more = (built.inputs.another() for _ in range(self.max_in_flight))
