@@ -46,7 +46,7 @@ def reader(readers: int = 3, buffer_bytes: int = 1000) -> StagedReader:
 
 def weights(decoder: Decoder) -> dict[str, Tensor]:
     """Every parameter, and what projections run on in place of one."""
-    found = dict(decoder.named_parameters())
+    found: dict[str, Tensor] = dict(decoder.named_parameters())
     for name, module in decoder.named_modules():
         if isinstance(module, Linear) and module.replaced:
             match module.take():
