@@ -85,6 +85,16 @@ fuzz: $(STAMP) ## Run the property tests with new examples for as long as you li
 sanitize: $(STAMP) ## Run the tests of the C kernels under sanitizers of memory and undefined behaviour
 	@$(BIN)/python tests/sanitize.py $(ARGS)
 
+.PHONY: compile
+compile: $(STAMP) ## Compile every GPU kernel for every card it is shipped for; needs no GPU
+	@PYTHONPATH=tests $(BIN)/python -m compiling.run $(ARGS)
+
+# A machine with a GPU needs no .venv: its own python3 has what this needs (benchmarks/gpu/run.py).
+SECTIONS ?= correct kernels engine quality
+.PHONY: gpu
+gpu: ## Check and measure the engine on a GPU; SECTIONS="correct kernels engine quality"
+	@PYTHONPATH=. python3 benchmarks/gpu/run.py --sections $(SECTIONS) $(ARGS)
+
 .PHONY: stack
 stack: $(STAMP) ## Run all of it as processes: PostgreSQL, Valkey, S3, API, worker, reconciler
 	@PYTHONPATH=deploy $(BIN)/python -m stack up $(ARGS)

@@ -66,6 +66,17 @@ MODES: dict[str, dict[str, object]] = {
         "kv_cache_dtype": "bfloat16",
     },
 }
+GPU_MODES: dict[str, dict[str, object]] = {
+    REFERENCE: MODES[REFERENCE],
+    "bfloat16, fp8 cache": {
+        "quantization": "none",
+        "dtype": "bfloat16",
+        "kv_cache_dtype": "fp8",
+    },
+    "fp8": {"quantization": "fp8", "kv_cache_dtype": "bfloat16"},
+    "fp8, fp8 cache": {"quantization": "fp8", "kv_cache_dtype": "fp8"},
+    **{name: mode for name, mode in MODES.items() if name not in ("float32", REFERENCE)},
+}
 SHORTEST, LONGEST = 200, 1_024
 
 
@@ -80,7 +91,7 @@ class Tally:
 
     def add(self, scores: Tensor, reference: Tensor, token_ids: list[int]) -> None:
         """Count one text: log-probabilities [T, vocab] of the mode and of the reference."""
-        following = torch.tensor(token_ids[1:])[:, None]
+        following = torch.tensor(token_ids[1:], device=scores.device)[:, None]
         self.tokens += len(token_ids) - 1
         self.surprise -= float(scores[:-1].gather(1, following).sum())
         ours, theirs = scores[:-1], reference[:-1]
@@ -119,15 +130,16 @@ def measure(args: argparse.Namespace) -> dict[str, Tally]:
     files = resolve(args.model)
     config, tokenizer = load_config(files), load_tokenizer(files)
     texts = pick(tokenizer, args.tokens)
-    names = [name for name in MODES if name in (REFERENCE, *args.modes)]
+    modes = MODES | GPU_MODES
+    names = [name for name in modes if name in (REFERENCE, *args.modes)]
     built = {}
     for name in names:
         settings = EngineConfig(
             model=args.model,
-            device="cpu",
+            device=args.device,
             max_batch_tokens=LONGEST,
             kv_cache_bytes=256 * 2**20,
-            **MODES[name],  # type: ignore[arg-type]
+            **modes[name],  # type: ignore[arg-type]
         )
         built[name] = build(settings, config, files)
     tallies = {name: Tally() for name in names}
@@ -148,7 +160,8 @@ def main() -> None:
     )
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--tokens", type=int, default=20_000)
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES | GPU_MODES))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     tallies = measure(args)

@@ -75,6 +75,62 @@ def few(count: int) -> Callable[[int, int], list[Item]]:
     return make
 
 
+def long(count: int) -> Callable[[int, int], list[Item]]:
+    """So many requests, prompts of 128 random tokens, answers of 512."""
+
+    def make(vocab_size: int, run: int) -> list[Item]:
+        tokens = Random(run)
+        return [Item(_tokens(tokens, vocab_size, 128), 512) for _ in range(count)]
+
+    make.__doc__ = f"{count} of prompts of 128 random tokens, answers of 512."
+    return make
+
+
+def nano(vocab_size: int, run: int) -> list[Item]:
+    """256 requests, prompts and answers of 100 to 1,024: nano-vllm's benchmark.
+
+    Its lengths come from one stream of random numbers with its tokens, so both are drawn as it
+    draws them; the tokens are then replaced.
+    """
+    drawn, tokens = Random(0), Random(run)
+    highest = min(10_000, vocab_size - 1)
+    prompts = [
+        [drawn.randint(0, highest) for _ in range(drawn.randint(100, 1024))] for _ in range(256)
+    ]
+    return [
+        Item(_tokens(tokens, vocab_size, len(prompt)), drawn.randint(100, 1024))
+        for prompt in prompts
+    ]
+
+
+def q1000(vocab_size: int, run: int) -> list[Item]:
+    """500 requests, prompts of 1,000 random tokens, answers of 1,000."""
+    tokens = Random(run)
+    return [Item(_tokens(tokens, vocab_size, 1000), 1000) for _ in range(500)]
+
+
+def groups4096(vocab_size: int, run: int) -> list[Item]:
+    """64 prefixes of 1,024 tokens, 64 requests each with 64 of their own and answers of 64."""
+    tokens = Random(run)
+    prefixes = [_tokens(tokens, vocab_size, 1024) for _ in range(64)]
+    items = [
+        Item(prefix + _tokens(tokens, vocab_size, 64), 64) for prefix in prefixes for _ in range(64)
+    ]
+    Random(2).shuffle(items)
+    return items
+
+
+def shrunk(items: list[Item], count: int, share: float) -> list[Item]:
+    """The first few, prompts and answers cut to a share of their tokens, for a trial run."""
+    return [
+        Item(
+            item.prompt[: max(1, int(len(item.prompt) * share))],
+            max(1, int(item.output_tokens * share)),
+        )
+        for item in items[:count]
+    ]
+
+
 def docstrings1000(vocab_size: int, run: int) -> list[Item]:
     """1,000 docstrings as chat prompts behind an instruction, answers of 32.
 
@@ -118,6 +174,11 @@ WORKLOADS: Mapping[str, Callable[[int, int], list[Item]]] = {
     "few1": few(1),
     "few4": few(4),
     "few8": few(8),
+    "long1": long(1),
+    "long16": long(16),
+    "nano": nano,
+    "q1000": q1000,
+    "groups4096": groups4096,
     "docstrings1000": docstrings1000,
 }
 # Tokens that requests of a workload have in common at their start, for engines that must be told.

@@ -1,13 +1,12 @@
 """From a configuration to a model that is ready to execute steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
-from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.choose import DEFAULT_GROUP, WHOLE_CHANNEL, Choice, choose
 from engine.executors.executor import Executor
@@ -22,7 +21,7 @@ from engine.kernels.fused.backend import DeviceBackend
 from engine.kernels.native.backend import NativeBackend
 from engine.kernels.native.cache import NativeCache
 from engine.models.decoder import Decoder
-from engine.models.loading import Preparation, load_model
+from engine.models.loading import ModelSource, Preparation, load_model
 from engine.quantize.weights import Float8Weights, Int4Weights, Int8Weights
 
 
@@ -37,14 +36,14 @@ class Built:
 
 
 def build(
-    config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice | None = None
+    config: EngineConfig, model: ModelConfig, source: ModelSource, choice: Choice | None = None
 ) -> Built:
     """Choose for this machine, load the weights, and take memory for the cache.
 
     Args:
         config: the engine's settings.
         model: the model.
-        files: its weights.
+        source: its weights.
         choice: what was chosen for this machine before.
 
     Raises:
@@ -52,8 +51,9 @@ def build(
     """
     choice = choice or choose(config, model)
     torch.set_num_threads(choice.threads)
-    decoder = load_decoder(config, model, files, choice)
-    placement = place(config, model, choice)
+    read: list[str] = []
+    decoder = load_decoder(config, model, source, choice, read)
+    placement = place(config, model, replace(choice, reasons=(*choice.reasons, *read)))
     # A prompt that is not cut into chunks is one step.
     whole = 0 if config.chunked_prefill else placement.max_model_len
     max_tokens = max(placement.max_batch_tokens, whole)
@@ -88,9 +88,9 @@ def _executor(
 
 
 def load_decoder(
-    config: EngineConfig, model: ModelConfig, files: ModelFiles, choice: Choice
+    config: EngineConfig, model: ModelConfig, source: ModelSource, choice: Choice, read: list[str]
 ) -> Decoder:
-    """Load the weights as they were chosen.
+    """Load the weights as they were chosen; ``read`` is given a line on what reading them took.
 
     Raises:
         CheckpointError: see `engine.models.loading.load_model`.
@@ -107,11 +107,12 @@ def load_decoder(
         group = None if size == WHOLE_CHANNEL else size
         prepare = Int4Weights(group, choice.backend, symmetric=config.symmetric)
     return load_model(
-        files,
+        source,
         model,
         backend=choice.backend,
         device=choice.device,
         dtype=choice.dtype,
         prepare=prepare,
         keep_groups=choice.quantization == "int4" and config.group_size is None,
+        report=lambda report: read.append(str(report)),
     )

@@ -1,5 +1,6 @@
 """A checkpoint's tensors by name, whichever files they lie in."""
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +14,16 @@ from engine.errors import CheckpointError
 from engine.gguf import GGUFFile, dequantize, has_groups, read_groups
 from engine.kernels.grouped import GroupedWeight
 from engine.models.fields import read_json
+from engine.models.staged import Stored
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 
 
 class Checkpoint(Protocol):
@@ -31,7 +38,7 @@ class Checkpoint(Protocol):
         """The shape of every tensor, by name."""
 
     def read(self, name: str) -> Tensor:
-        """One tensor, on the CPU, of any floating dtype.
+        """One tensor, of any floating dtype, on the CPU or where its parameter goes.
 
         Raises:
             CheckpointError: it cannot be read.
@@ -39,6 +46,9 @@ class Checkpoint(Protocol):
 
     def read_groups(self, name: str) -> GroupedWeight | None:
         """A matrix that is stored in groups of few bits, as it is; ``None`` for any other."""
+
+    def stored(self, name: str) -> Stored | None:
+        """Where the tensor's numbers lie in a file, if they are plain there."""
 
 
 class GGUFCheckpoint:
@@ -64,6 +74,10 @@ class GGUFCheckpoint:
         values, scales, lows = (torch.from_numpy(each) for each in found[:3])
         return GroupedWeight(values, scales, lows, found.bits)
 
+    def stored(self, name: str) -> Stored | None:
+        """See `Checkpoint`: most of these are packed, and all are read as if they were."""
+        return None
+
 
 class SafetensorsCheckpoint:
     """The tensors of a Hugging Face folder: one safetensors file, or several with an index.
@@ -77,6 +91,7 @@ class SafetensorsCheckpoint:
         self.source = str(folder)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Any] = {}
+        self._stored: dict[str, Stored] = {}
         index = _read_index(folder)
         for path in sorted({folder / name for name in index.values()} or {folder / SINGLE_FILE}):
             file = _open(path, stack)
@@ -90,6 +105,7 @@ class SafetensorsCheckpoint:
                     )
                 self._files[name] = file
                 self.shapes[name] = tuple(stored.get_shape())
+            self._stored |= _places(path)
         lost = sorted(index.keys() - self.shapes.keys())
         if lost:
             raise CheckpointError(f"{folder / INDEX_FILE} names absent tensors: {', '.join(lost)}.")
@@ -105,6 +121,27 @@ class SafetensorsCheckpoint:
     def read_groups(self, name: str) -> GroupedWeight | None:
         """See `Checkpoint`: these files hold plain floats."""
         return None
+
+    def stored(self, name: str) -> Stored | None:
+        """See `Checkpoint`."""
+        return self._stored[name]
+
+
+def _places(path: Path) -> dict[str, Stored]:
+    """Where each tensor of a file lies, from its header: a length of 8 bytes, then JSON.
+
+    The file was found to be sound before.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {
+        name: Stored(
+            path, 8 + length + entry["data_offsets"][0], _FLOATS[entry["dtype"]], (*entry["shape"],)
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
 
 
 def _read_index(folder: Path) -> dict[str, str]:

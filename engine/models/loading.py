@@ -1,7 +1,7 @@
 """From a checkpoint's files to a decoder that is ready to run. Strict: nothing is guessed."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from operator import attrgetter
 from typing import Protocol
@@ -17,9 +17,13 @@ from engine.kernels.grouped import GroupedWeight
 from engine.models.checkpoint import Checkpoint, GGUFCheckpoint, SafetensorsCheckpoint
 from engine.models.decoder import Decoder, Linear, QuantizedWeight
 from engine.models.names import Target, gguf_targets, huggingface_targets
+from engine.models.staged import CudaCopies, ReadReport, StagedReader, Stored
 
 # llama.cpp's name for the numbers by which it divides the rotary frequencies (Llama 3 scaling).
 FREQUENCY_FACTORS = "rope_freqs.weight"
+
+ModelSource = ModelFiles | Checkpoint
+"""Files, or a checkpoint with the tensor names of Hugging Face's that is open already."""
 
 
 class Preparation(Protocol):
@@ -37,7 +41,7 @@ class Preparation(Protocol):
 
 
 def load_model(
-    files: ModelFiles,
+    source: ModelSource,
     config: ModelConfig,
     *,
     backend: Backend,
@@ -45,11 +49,13 @@ def load_model(
     dtype: torch.dtype,
     prepare: Preparation | None = None,
     keep_groups: bool = False,
+    reader: StagedReader | None = None,
+    report: Callable[[ReadReport], None] | None = None,
 ) -> Decoder:
     """Build the decoder and fill it from its checkpoint.
 
     Args:
-        files: a Hugging Face folder or a GGUF file.
+        source: a Hugging Face folder or a GGUF file, or an open checkpoint.
         config: as `engine.models.families.load_config` read it from the same files.
         backend: computes the decoder.
         device: where the weights go.
@@ -57,32 +63,46 @@ def load_model(
         prepare: changes projections one by one, so that no second copy of the model is in memory.
         keep_groups: keep projections that a GGUF file stores in groups of 4 or 8 bits as they are,
             and prepare only the others.
+        reader: reads plain tensors straight to the device; by default one where that is a GPU.
+        report: called with what reading took, where there was a reader.
 
     Raises:
         CheckpointError: the files are missing or damaged, or their tensors are not exactly those
             that the configuration calls for; the message names every one that is not.
     """
     with ExitStack() as stack:
-        checkpoint: Checkpoint
-        if files.gguf:
-            checkpoint = GGUFCheckpoint(files.gguf, stack)
-            targets = gguf_targets(config)
-        else:
-            checkpoint = SafetensorsCheckpoint(files.folder, stack)
-            targets = huggingface_targets(config)
+        checkpoint, targets = _open(source, config, stack)
         _check(checkpoint, targets, config)
+        if reader is None and device.type == "cuda":
+            reader = StagedReader(CudaCopies(device))
         with torch.device("meta"):
             decoder = Decoder(config, backend)
-        filling = _Filling(decoder, checkpoint, targets, device, dtype)
+        filling = _Filling(decoder, checkpoint, targets, device, dtype, reader)
         filling.vectors()
+        if prepare is not None:
+            filling.read()  # norms move into projections
         filling.projections(prepare, keep_groups=keep_groups)
+        filling.read()
         factors = None
         if FREQUENCY_FACTORS in checkpoint.shapes:
             factors = checkpoint.read(FREQUENCY_FACTORS)
     if prepare is not None:
         prepare.rest(decoder)
     decoder.finish(device, factors)
+    if reader is not None and reader.report.bytes and report is not None:
+        report(reader.report)
     return decoder.eval()
+
+
+def _open(
+    source: ModelSource, config: ModelConfig, stack: ExitStack
+) -> tuple[Checkpoint, dict[str, Target]]:
+    """A checkpoint, and where its tensors go."""
+    if not isinstance(source, ModelFiles):
+        return source, huggingface_targets(config)
+    if source.gguf:
+        return GGUFCheckpoint(source.gguf, stack), gguf_targets(config)
+    return SafetensorsCheckpoint(source.folder, stack), huggingface_targets(config)
 
 
 class _Filling:
@@ -95,10 +115,13 @@ class _Filling:
         targets: Mapping[str, Target],
         device: torch.device,
         dtype: torch.dtype,
+        reader: StagedReader | None,
     ) -> None:
         self._decoder = decoder
         self._checkpoint = checkpoint
         self._device, self._dtype = device, dtype
+        self._reader = reader
+        self._staged: list[tuple[Stored, Tensor]] = []  # what `read` reads
         # The tensors that make up each parameter, in the order of its rows.
         self._tensors: dict[str, list[tuple[str, Target]]] = defaultdict(list)
         for name, target in sorted(targets.items(), key=lambda item: item[1].start):
@@ -119,7 +142,7 @@ class _Filling:
             if groups is not None:
                 linear.replace(groups)
             elif prepare is not None:
-                whole = torch.cat(list(self._read(parameter))).to(self._device)
+                whole = self._whole(parameter)
                 linear.replace(prepare.projection(self._decoder, path, whole))
             elif not tied:
                 self._copy(parameter)
@@ -128,20 +151,43 @@ class _Filling:
         modules = self._decoder.named_modules()
         return [(path, module) for path, module in modules if isinstance(module, Linear)]
 
+    def read(self) -> None:
+        """Read what was left for later, in the order of the files."""
+        if self._reader is not None:
+            self._reader.fill(self._staged)
+        self._staged = []
+
     def _copy(self, parameter: str) -> None:
-        """Take memory for a parameter, and fill it."""
+        """Take memory for a parameter, and fill it, at the latest in `read`."""
         *owner, name = parameter.rsplit(".", 1)
         module = self._decoder.get_submodule(owner[0]) if owner else self._decoder
-        shape = module.get_parameter(name).shape
-        filled = torch.empty(shape, dtype=self._dtype, device=self._device)
-        for tensor, target in self._tensors[parameter]:
-            rows = _in_order(self._checkpoint.read(tensor), target)
-            filled.narrow(0, target.start, target.shape[0]).copy_(rows)
+        filled, later = self._filled(parameter, module.get_parameter(name).shape, self._dtype)
+        self._staged += later
         setattr(module, name, nn.Parameter(filled, requires_grad=False))
 
-    def _read(self, parameter: str) -> Iterator[Tensor]:
-        for name, target in self._tensors[parameter]:
-            yield _in_order(self._checkpoint.read(name), target).float()
+    def _whole(self, parameter: str) -> Tensor:
+        """A parameter in float32, filled."""
+        rows = sum(target.shape[0] for _, target in self._tensors[parameter])
+        shape = (rows, *self._tensors[parameter][0][1].shape[1:])
+        filled, staged = self._filled(parameter, shape, torch.float32)
+        if self._reader is not None:
+            self._reader.fill(staged)
+        return filled
+
+    def _filled(
+        self, parameter: str, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> tuple[Tensor, list[tuple[Stored, Tensor]]]:
+        """A parameter, and what is yet to be read into it."""
+        filled = torch.empty(shape, dtype=dtype, device=self._device)
+        staged = []
+        for tensor, target in self._tensors[parameter]:
+            rows = filled.narrow(0, target.start, target.shape[0])
+            stored = self._checkpoint.stored(tensor) if self._reader is not None else None
+            if stored is not None:
+                staged.append((stored, rows))
+            else:
+                rows.copy_(_in_order(self._checkpoint.read(tensor), target))
+        return filled, staged
 
     def _groups(self, parameter: str) -> GroupedWeight | None:
         """The parameter in groups of few bits, if all of its tensors are stored so."""
