@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
+
 from engine.cache.block_pool import BlockPool
 from engine.cache.eviction import LeastRecentlyUsed
 from engine.catalog import resolve
@@ -12,7 +14,7 @@ from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest, PromptTooLong
 from engine.executors.executor import Pending
 from engine.executors.placement import Placement
-from engine.executors.runner import Sampled, StepRunner
+from engine.executors.runner import Sampled, SampledTokens, StepRunner
 from engine.executors.start import start_runner
 from engine.info import EngineInfo
 from engine.models.families import load_config
@@ -21,7 +23,7 @@ from engine.requests import EngineStats, FinishReason, Request
 from engine.scheduler.admission import AdmissionPolicy, Continuous, Static
 from engine.scheduler.scheduler import Limits, Scheduler
 from engine.scheduler.sequence import Sequence
-from engine.scheduler.step import Step
+from engine.scheduler.step import SampledToken, Step
 from engine.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -78,6 +80,8 @@ class EngineCore:
         self.info = _describe(config, loaded)
         self._model = loaded.config
         self._end_token_ids = frozenset(loaded.config.eos_token_ids)
+        self._ends = np.zeros(loaded.config.vocab_size, dtype=np.bool_)
+        self._ends[list(self._end_token_ids)] = True
         self._scheduler = _make_scheduler(config, self.runner.placement)
         self._in_flight: deque[tuple[Step, Pending[Sampled]]] = deque()
         self._builders: dict[Sequence, OutputBuilder] = {}
@@ -108,6 +112,7 @@ class EngineCore:
         for sequence in sequences:
             builder = OutputBuilder(sequence, self.tokenizer, self._end_token_ids)
             self._builders[sequence] = builder
+            sequence.watched = builder.wants_every_token
             self._scheduler.add(sequence)
 
     def flush(self) -> None:
@@ -156,14 +161,24 @@ class EngineCore:
         """Take a step's tokens; an output that ends keeps none of those after its end."""
         sampled = pending.collect()
         self._counts["steps"] += 1
+        if isinstance(sampled, SampledTokens):
+            ids, reports = sampled.token_ids, sampled.reports
+            done = self._scheduler.append(step, ids, self._ends[ids])
+            self._counts["output"] += done.count
+            for place, sequence in done.left:
+                self._push(sequence, (reports.get(place) or SampledToken(int(ids[place])),))
+            return
         for slot, sequence in self._scheduler.collected(step).items():
-            builder = self._builders[sequence]
-            for token in sampled[slot]:
-                self._counts["output"] += 1
-                reason = builder.push(token)
-                if reason is not None:
-                    self._finished += self._finish(sequence, reason)
-                    break
+            self._push(sequence, sampled[slot])
+
+    def _push(self, sequence: Sequence, tokens: tuple[SampledToken, ...]) -> None:
+        builder = self._builders[sequence]
+        for token in tokens:
+            self._counts["output"] += 1
+            reason = builder.push(token)
+            if reason is not None:
+                self._finished += self._finish(sequence, reason)
+                break
 
     def stats(self) -> EngineStats:
         """The counters now."""

@@ -39,6 +39,16 @@ class OutputBuilder:
         self._sampled: list[SampledToken] | None = None if params.logprobs is None else []
         self._detokenizer = self._make_detokenizer() if params.stop else None
 
+    @property
+    def wants_every_token(self) -> bool:
+        """Whether each token has to be pushed.
+
+        Otherwise one that does not end the output may be appended to the sequence's instead: it is
+        none of the model's end tokens, and the sequence does not come to its ``max_total``.
+        """
+        params = self._sequence.request.params
+        return bool(params.stop or params.stop_token_ids) or params.logprobs is not None
+
     def push(self, sampled: SampledToken) -> FinishReason | None:
         """Take the next token; say why the output ends with it, if it does."""
         sequence, params = self._sequence, self._sequence.request.params

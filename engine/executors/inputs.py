@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.scheduler.step import Step
+from engine.scheduler.step import Step, Work
 
 Ints = NDArray[np.int32]
 
@@ -23,19 +23,17 @@ class BlockTables:
     def __init__(self, max_num_seqs: int, max_blocks: int, block_size: int) -> None:
         self.block_size = block_size
         self.rows: Ints = np.zeros((max_num_seqs, max_blocks), dtype=np.int32)
-        self._lengths = [0] * max_num_seqs
 
     def update(self, step: Step) -> None:
         """Append the step's new blocks; a sequence that takes a slot begins its row anew."""
-        for work in step.works:
-            if work.new_blocks or work.admission is not None:
-                held = 0 if work.admission is not None else self._lengths[work.slot]
-                self.append(work.slot, held, work.new_blocks)
-
-    def append(self, slot: int, held: int, blocks: tuple[int, ...]) -> None:
-        """Write blocks behind the ``held`` first ones of a slot."""
-        self._lengths[slot] = end = held + len(blocks)
-        self.rows[slot, held:end] = blocks
+        size, decodes = self.block_size, step.decodes
+        if len(decodes.grown):
+            slots, starts = decodes.slots[decodes.grown], decodes.starts[decodes.grown]
+            self.rows[slots, starts // size] = decodes.new_blocks
+        for work in step.others:
+            if work.new_blocks:
+                held = 0 if work.admission is not None else -(-work.start // size)
+                self.rows[work.slot, held : held + len(work.new_blocks)] = work.new_blocks
 
 
 class StepInputs:
@@ -56,7 +54,7 @@ class StepInputs:
         query_start: int32 [S + 1]; where each sequence's tokens begin; the last entry is T.
         contexts: int32 [S]; keys each sequence sees, this step's tokens included.
         slots: int32 [S]; each sequence's row of the tables.
-        sampled: which sequences' next tokens are wanted, as indices into `slots`.
+        picked: int32 [N]; which sequences' next tokens are wanted, as indices into `slots`.
     """
 
     def __init__(self, tables: BlockTables, max_tokens: int) -> None:
@@ -69,7 +67,8 @@ class StepInputs:
         self.query_start: Ints = np.zeros(slots + 1, dtype=np.int32)
         self.contexts: Ints = np.zeros(slots, dtype=np.int32)
         self.slots: Ints = np.zeros(slots, dtype=np.int32)
-        self.sampled: list[int] = []
+        self.picked: Ints = np.zeros(0, dtype=np.int32)
+        self._counting = np.arange(max(max_tokens, slots) + 1, dtype=np.int32)
 
     def another(self) -> "StepInputs":
         """As many arrays again, over the same tables, for a step that overlaps this one."""
@@ -82,29 +81,52 @@ class StepInputs:
 
     def fill(self, step: Step) -> None:
         """Bring the tables up to date and lay out the step's tokens."""
-        works = step.works
         self.tables.update(step)
-        count = len(works)
+        decodes, others = step.decodes, step.others
+        first = len(decodes)
+        self.slots[:first] = decodes.slots
+        self.positions[:first] = decodes.starts
+        self.token_ids[:first] = decodes.token_ids
+        self.owners[:first] = self._counting[:first]
+        self.query_start[: first + 1] = self._counting[: first + 1]
+        np.add(decodes.starts, 1, out=self.contexts[:first], casting="same_kind")
+        self.num_sequences = self.num_tokens = first
+        self.picked = self._counting[:first]
+        if others:
+            self._fill_others(others)
+
+    def _fill_others(self, works: tuple[Work, ...]) -> None:
+        """Lay out works of any length behind the decodes."""
+        first, count = self.num_sequences, self.num_sequences + len(works)
         counts = np.array([len(work.token_ids) for work in works], dtype=np.int32)
         starts = np.array([work.start for work in works], dtype=np.int32)
-        np.cumsum(counts, out=self.query_start[1 : count + 1])
+        np.cumsum(counts, out=self.query_start[first + 1 : count + 1])
+        self.query_start[first + 1 : count + 1] += first
         total = int(self.query_start[count])
+        self.slots[first:count] = [work.slot for work in works]
+        np.add(starts, counts, out=self.contexts[first:count])
+        owners = np.repeat(self._counting[: len(works)], counts)
+        np.add(owners, first, out=self.owners[first:total])
+        shift = starts - self.query_start[first:count]
+        np.add(self._counting[first:total], shift[owners], out=self.positions[first:total])
+        self.token_ids[first:total] = [token for work in works for token in work.token_ids]
+        more = [first + index for index, work in enumerate(works) if work.sample]
+        self.picked = np.concatenate([self.picked, np.array(more, dtype=np.int32)])
         self.num_sequences, self.num_tokens = count, total
-        self.slots[:count] = [work.slot for work in works]
-        np.add(starts, counts, out=self.contexts[:count])
-        self.owners[:total] = owners = np.repeat(np.arange(count, dtype=np.int32), counts)
-        shift = starts - self.query_start[:count]
-        np.add(np.arange(total, dtype=np.int32), shift[owners], out=self.positions[:total])
-        self.token_ids[:total] = [token for work in works for token in work.token_ids]
-        self.sampled = [index for index, work in enumerate(works) if work.sample]
+
+    @property
+    def sampled(self) -> list[int]:
+        """`picked` as a list."""
+        sampled: list[int] = self.picked.tolist()
+        return sampled
 
     @property
     def sampled_slots(self) -> list[int]:
-        """The slot of each sequence in `sampled`."""
-        slots: list[int] = self.slots[self.sampled].tolist()
+        """The slot of each sequence in `picked`."""
+        slots: list[int] = self.slots[self.picked].tolist()
         return slots
 
     @property
     def sampled_rows(self) -> NDArray[np.int64]:
-        """int64; the last token of each sequence in `sampled`, whose scores give the next one."""
-        return self.query_start[1:][self.sampled].astype(np.int64) - 1
+        """int64; the last token of each sequence in `picked`, whose scores give the next one."""
+        return self.query_start[1:][self.picked].astype(np.int64) - 1

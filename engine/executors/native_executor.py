@@ -41,9 +41,9 @@ class NativeExecutor:
 
     def launch(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """See `Executor`."""
-        picked = np.array(inputs.sampled, dtype=np.int32)
+        picked = inputs.picked
         self.decoder.run(self._filled(inputs), picked, inputs.sampled_rows, self._on_layer)
-        if not inputs.sampled:
+        if not len(picked):
             return Scores(np.empty(0, dtype=np.int64), None)
         return Scores(*self.decoder.head(len(picked), logits=logits))
 

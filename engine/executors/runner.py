@@ -1,10 +1,13 @@
 """Runs steps on a device: weights, KV cache, block tables and sampler live here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.build import Built
@@ -13,9 +16,23 @@ from engine.executors.placement import Placement
 from engine.sampling.sampler import Sampler
 from engine.scheduler.step import SampledToken, Step
 
-Sampled = dict[int, tuple[SampledToken, ...]]
-"""By slot, for every work with ``sample`` set: the next token, or several where a runner speculates
-(see `Scheduler.collected`)."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampledTokens:
+    """One token for each of ``step.sampled_slots``, in their order.
+
+    Attributes:
+        token_ids: int64 [N].
+        reports: by place in ``token_ids``, those whose log-probabilities were asked for.
+    """
+
+    token_ids: NDArray[np.int64]
+    reports: Mapping[int, SampledToken] = field(default_factory=dict)
+
+
+Sampled = SampledTokens | dict[int, tuple[SampledToken, ...]]
+"""The next token of every work with ``sample`` set. By slot, where a runner speculates: then there
+may be several for one (see `Scheduler.collected`)."""
 
 
 class StepRunner(Protocol):
@@ -75,7 +92,7 @@ class Runner:
     @torch.inference_mode()
     def launch(self, step: Step) -> Pending[Sampled]:
         """See `StepRunner.launch`."""
-        for work in step.works:
+        for work in step.others:
             if work.admission is not None:
                 self._sampler.admit(work.slot, work.admission)
         inputs = next(self._inputs)

@@ -46,7 +46,7 @@ class TorchExecutor:
     def launch(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """See `Executor`."""
         hidden = self._hidden(inputs)
-        if not inputs.sampled:
+        if not len(inputs.picked):
             return Scores(np.empty(0, dtype=np.int64), None)
         scores = self._decoder.logits(hidden[self._put(inputs.sampled_rows)])
         return Scores(scores.argmax(dim=-1).cpu().numpy(), scores)

@@ -24,6 +24,8 @@ from engine.sampling.device_state import Mirror, TokenCounts, TokenLists
 from engine.sampling.seeds import combined
 from engine.scheduler.step import Admission, SampledToken
 
+Slots = Sequence[int] | NDArray[np.int32]
+
 _Index = NDArray[np.intp]
 _FEWEST_ROWS = 16  # of logits that there is always room for
 
@@ -150,7 +152,7 @@ class DeviceSampler:
         self._lists.upload(parity)
         self._device.submit(lambda: setattr(self, "_parity", parity))
 
-    def plain(self, slots: Sequence[int]) -> bool:
+    def plain(self, slots: Slots) -> bool:
         """Whether none of these slots has filters, penalties, bans or reports.
 
         Their draw may be recorded: its launches depend on shapes alone.
@@ -173,7 +175,7 @@ class DeviceSampler:
         positions: Tensor,
         tokens: Tensor,
         plain: bool,
-        host_slots: Sequence[int],
+        host_slots: Slots,
     ) -> None:
         """Draw a token a row: launches only, inside of what is submitted or recorded.
 
@@ -204,29 +206,29 @@ class DeviceSampler:
     # -- what the host gets ------------------------------------------------------------------------
 
     def collect(
-        self, tokens: list[int], host_slots: Sequence[int], parity: int
-    ) -> list[SampledToken]:
-        """The tokens of a step with their log-probabilities, once the step was waited for.
+        self, tokens: NDArray[np.int64], host_slots: Slots, parity: int
+    ) -> dict[int, SampledToken]:
+        """The rows that are to be reported with log-probabilities, by their places.
+
+        To be called for every step, once it was waited for.
 
         Args:
             tokens: of the rows of ``host_slots``.
             host_slots: as given to `draw`.
             parity: as given to `upload`.
         """
-        sampled = [SampledToken(token) for token in tokens]
         index = _index(host_slots)
         self._short[index] -= 1
-        if not self._report_any(index):
-            return sampled
+        found = {}
         for row in np.flatnonzero(self._reported[index] >= 0).tolist():
             wanted = int(self._reported[index[row]])
             words = self._reports[parity][row].numpy()
             values = words.view(np.float32)[: REPORT_VALUES + wanted].tolist()
             ids = words[REPORT_IDS : REPORT_IDS + wanted].tolist()
             top = tuple(zip(ids, values[REPORT_VALUES:], strict=True))
-            sampled[row] = SampledToken(tokens[row], values[0], top)
-        return sampled
+            found[row] = SampledToken(int(tokens[row]), values[0], top)
+        return found
 
 
-def _index(slots: Sequence[int]) -> _Index:
+def _index(slots: Slots) -> _Index:
     return np.asarray(slots, np.intp)

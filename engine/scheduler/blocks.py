@@ -2,20 +2,38 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.cache.block_pool import BlockPool
 from engine.scheduler.sequence import Sequence
+from engine.scheduler.slots import SlotArrays
+from engine.scheduler.step import Ints
 
 
 class SequenceBlocks:
-    """Keeps ``blocks``, ``num_computed`` and ``num_published`` of sequences in step with a pool."""
+    """Keeps ``blocks`` of sequences, and what is computed and published, in step with a pool.
 
-    def __init__(self, pool: BlockPool) -> None:
+    A sequence that holds a slot holds exactly the blocks that its computed tokens fill or begin.
+    """
+
+    def __init__(self, pool: BlockPool, arrays: SlotArrays) -> None:
         self._pool = pool
         self._size = pool.block_size
+        self._arrays = arrays
 
-    def missing(self, sequence: Sequence, count: int) -> int:
-        """Blocks that must be allocated for ``count`` more tokens."""
-        return -(-(sequence.num_computed + count) // self._size) - len(sequence.blocks)
+    def missing(self, starts: Ints, counts: Ints) -> Ints:
+        """int64 [S]; blocks to be allocated for ``counts`` more tokens after ``starts``."""
+        size = self._size
+        missing: Ints = -(-(starts + counts) // size) + -starts // size
+        return missing
+
+    def eventful(self, slots: Ints, starts: Ints) -> NDArray[np.bool_]:
+        """Which of these begin a block with one more token, or have one to publish then."""
+        size, arrays = self._size, self._arrays
+        full = np.minimum(starts + 1, arrays.known[slots]) // size
+        eventful: NDArray[np.bool_] = (starts % size == 0) | (full != arrays.published[slots])
+        return eventful
 
     def shared(self, sequence: Sequence) -> list[int]:
         """Known blocks of the sequence's prefix; at least one token is left to compute."""
@@ -27,42 +45,44 @@ class SequenceBlocks:
         """Begin with blocks that `shared` has found, whose tokens are computed."""
         self._pool.acquire(shared)
         sequence.blocks = list(shared)
-        sequence.num_published = len(shared)
-        sequence.num_computed = len(shared) * self._size
+        computed = len(shared) * self._size
+        self._arrays.published[sequence.slot] = len(shared)
+        self._arrays.computed[sequence.slot] = computed
         if sequence.num_cached is None:
-            sequence.num_cached = min(sequence.num_computed, sequence.num_prompt)
+            sequence.num_cached = min(computed, sequence.num_prompt)
 
     def extend(self, sequence: Sequence, count: int) -> list[int]:
         """Count ``count`` more tokens as computed; returns the blocks allocated for them."""
-        new = self._pool.allocate(max(0, self.missing(sequence, count)))
-        sequence.blocks.extend(new)
-        sequence.num_computed += count
-        self._publish(sequence)
+        computed = self._arrays.computed.item(sequence.slot) + count
+        missing = -(-computed // self._size) - len(sequence.blocks)
+        new = self._pool.allocate(missing) if missing else []
+        sequence.blocks += new
+        self._arrays.computed[sequence.slot] = computed
+        self._publish(sequence, computed)
         return new
 
     def release(self, sequence: Sequence) -> None:
         """Give all blocks back. What is known of them stays cached."""
-        self._publish(sequence)
+        self._publish(sequence, sequence.num_computed)
         self._pool.release(sequence.blocks)
         sequence.blocks = []
-        sequence.num_published = 0
 
-    def _publish(self, sequence: Sequence) -> None:
+    def _publish(self, sequence: Sequence, computed: int) -> None:
         """Tell the prefix cache of full blocks that are computed and whose tokens are known."""
         size = self._size
-        full = min(sequence.num_computed, sequence.num_tokens) // size
-        if full == sequence.num_published:
+        full = min(computed, sequence.num_tokens) // size
+        published = self._arrays.published.item(sequence.slot)
+        if full == published:
             return
         sequence.extend_hashes(size, full * size)
-        for index in range(sequence.num_published, full):
+        for index in range(published, full):
             self._pool.publish(sequence.blocks[index], sequence.block_hashes[index])
-        sequence.num_published = full
+        self._arrays.published[sequence.slot] = full
 
     def check(self, holders: Iterable[Sequence]) -> None:
         """Raise ``AssertionError`` unless the pool agrees, and nobody holds more than needed."""
         sequences = list(holders)
         self._pool.check(sequence.blocks for sequence in sequences)
         for sequence in sequences:
-            held = len(sequence.blocks) * self._size
-            if not sequence.num_computed <= held < sequence.num_computed + self._size:
+            if len(sequence.blocks) != -(-sequence.num_computed // self._size):
                 raise AssertionError("a sequence holds too few blocks, or more than it needs")

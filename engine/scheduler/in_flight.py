@@ -3,71 +3,70 @@
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from engine.scheduler.sequence import Sequence
-from engine.scheduler.step import Step, Work
+import numpy as np
 
-Works = list[tuple[Work, Sequence]]
+from engine.scheduler.sequence import Sequence
+from engine.scheduler.slots import SlotArrays
+from engine.scheduler.step import Step
 
 
 class StepsInFlight:
     """The steps in flight, oldest first.
 
+    Args:
+        arrays: where the sequences' steps and tokens to come are counted.
+
     Attributes:
         leaving: sequences that are finished, whose slots and blocks a step in flight still uses.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arrays: SlotArrays) -> None:
         self.leaving: list[Sequence] = []
-        self._steps: deque[tuple[Step, Works]] = deque()
+        self._arrays = arrays
+        self._steps: deque[Step] = deque()
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def launch(self, works: Works) -> Step:
-        """Make a step of these works, in their order."""
-        step = Step(tuple([work for work, _ in works]))
-        self._steps.append((step, works))
-        for work, sequence in works:
-            sequence.num_in_flight += 1
-            if work.sample:
-                sequence.num_pending += 1
-        return step
+    def launch(self, step: Step) -> None:
+        """Count a step. No slot is in it twice."""
+        self._steps.append(step)
+        self._arrays.in_flight[step.slots] += 1
+        self._arrays.pending[step.sampled_slots] += 1
 
-    def collect(self, step: Step) -> Works:
+    def collect(self, step: Step) -> None:
         """Take the oldest step out.
 
         Raises:
             ValueError: ``step`` is another one.
         """
-        if not self._steps or self._steps[0][0] is not step:
+        if not self._steps or self._steps[0] is not step:
             raise ValueError("Steps are collected in the order of their launch.")
-        _, works = self._steps.popleft()
-        for work, sequence in works:
-            sequence.num_in_flight -= 1
-            if work.sample:
-                sequence.num_pending -= 1
-        return works
+        self._steps.popleft()
+        self._arrays.in_flight[step.slots] -= 1
+        self._arrays.pending[step.sampled_slots] -= 1
 
     def clear(self) -> None:
         """Forget all steps: their tokens will never be known."""
         while self._steps:
-            self.collect(self._steps[0][0])
+            self.collect(self._steps[0])
 
-    def check(self, running: Iterable[Sequence], waiting: Iterable[Sequence]) -> None:
+    def check(self, running: Iterable[Sequence]) -> None:
         """Raise ``AssertionError`` unless the sequences know which steps they are part of."""
-        steps: Counter[Sequence] = Counter()
-        pending: Counter[Sequence] = Counter()
-        for _, works in self._steps:
-            for work, sequence in works:
-                steps[sequence] += 1
-                pending[sequence] += work.sample
-        for sequence in (*running, *waiting, *self.leaving):
-            if (sequence.num_in_flight, sequence.num_pending) != (
-                steps.pop(sequence, 0),
-                pending[sequence],
-            ):
+        steps: Counter[int] = Counter()
+        pending: Counter[int] = Counter()
+        for step in self._steps:
+            if len(np.unique(step.slots)) != len(step.slots):
+                raise AssertionError("a slot is in a step twice")
+            steps.update(step.slots.tolist())
+            pending.update(step.sampled_slots.tolist())
+        arrays = self._arrays
+        for sequence in (*running, *self.leaving):
+            slot = sequence.slot
+            counted = steps.pop(slot, 0), pending[slot]
+            if (arrays.in_flight[slot], arrays.pending[slot]) != counted:
                 raise AssertionError("a sequence miscounts its steps in flight")
         if steps:
             raise AssertionError("a step in flight is of a sequence that holds nothing")
-        if any(not sequence.num_in_flight for sequence in self.leaving):
+        if any(not arrays.in_flight[sequence.slot] for sequence in self.leaving):
             raise AssertionError("a sequence should have left with its last step")

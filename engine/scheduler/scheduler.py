@@ -18,16 +18,20 @@ earlier ones are in flight, their tokens not known yet:
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.cache.block_pool import BlockPool
 from engine.scheduler.admission import AdmissionPolicy
 from engine.scheduler.blocks import SequenceBlocks
-from engine.scheduler.in_flight import StepsInFlight, Works
+from engine.scheduler.building import StepBuilder
+from engine.scheduler.in_flight import StepsInFlight
+from engine.scheduler.promises import Promises
+from engine.scheduler.running import Running
 from engine.scheduler.sequence import NO_SLOT, Sequence
-from engine.scheduler.step import UNKNOWN_TOKEN, Admission, Step, Work
-
-# Tokens that an output is expected to come to before any has finished.
-_FIRST_GUESS = 256
+from engine.scheduler.step import Admission, Ints, Step, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +44,37 @@ class Limits:
     output_reserve: float = 0.5
 
 
+class Appended(NamedTuple):
+    """What became of a step's tokens.
+
+    Attributes:
+        count: tokens that were appended, and end nothing.
+        left: to the caller, by the tokens' place among those of the step, in the step's order.
+    """
+
+    count: int
+    left: list[tuple[int, Sequence]]
+
+
 class Scheduler:
     """Holds every live sequence, waiting or running, and the pool of blocks."""
 
     def __init__(self, pool: BlockPool, policy: AdmissionPolicy, limits: Limits) -> None:
         self.pool = pool
         self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
         self.preemptions = 0
-        self._blocks = SequenceBlocks(pool)
+        self._running = Running(limits.max_num_seqs)
+        self._arrays = self._running.arrays
+        self._blocks = SequenceBlocks(pool, self._arrays)
+        self._promises = Promises(limits.output_reserve, pool.block_size)
         self._policy = policy
         self._limits = limits
-        self._in_flight = StepsInFlight()
-        self._slots = list(reversed(range(limits.max_num_seqs)))
+        self._in_flight = StepsInFlight(self._arrays)
+        # Those to whose tokens the caller may have added some.
+        self._touched: list[Sequence] = []
         self._flushed = False
         # From a preemption until blocks are given back, so that there is no thrashing.
         self._admission_paused = False
-        self._mean_output = _FIRST_GUESS / 2
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence behind those that wait."""
@@ -66,6 +84,11 @@ class Scheduler:
     def flush(self) -> None:
         """Let static and dynamic batching start with what waits now."""
         self._flushed = True
+
+    @property
+    def running(self) -> list[Sequence]:
+        """The running sequences, in the order in which they are scheduled."""
+        return self._running.sequences
 
     @property
     def has_unfinished(self) -> bool:
@@ -79,14 +102,16 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """Choose the next batch, which is in flight then; `None` where nothing can run now."""
-        works: Works = []
-        budget = self._continue_running(works)
+        self._refresh()
+        builder = StepBuilder(self._arrays)
+        budget = self._continue_running(builder)
         if budget is not None:
-            self._admit(works, budget)
-        if not works:
+            self._admit(builder, budget)
+        if not builder:
             return None
-        works.sort(key=lambda item: len(item[0].token_ids) > 1)
-        return self._in_flight.launch(works)
+        step = builder.build()
+        self._in_flight.launch(step)
+        return step
 
     def collected(self, step: Step) -> dict[int, Sequence]:
         """The oldest step in flight is done, and its tokens are known.
@@ -103,25 +128,73 @@ class Scheduler:
         Raises:
             ValueError: ``step`` is not the oldest one in flight.
         """
-        sampled: dict[int, Sequence] = {}
-        for work, sequence in self._in_flight.collect(step):
-            if not sequence.left:
-                if work.sample:
-                    sampled[work.slot] = sequence
-            elif sequence.num_in_flight == 0:
+        slots = step.sampled_slots
+        sampled = {slot: self._running[slot] for slot in slots[self._collect(step)].tolist()}
+        self._touched += sampled.values()
+        return sampled
+
+    def append(self, step: Step, token_ids: Ints, ending: NDArray[np.bool_]) -> Appended:
+        """As `collected`, where the step sampled one token for each sequence.
+
+        Most tokens end nothing and nobody waits for them: they are appended here. The others are
+        left to the caller, who does with them as after `collected`: those of sequences that are
+        watched, of those that come to their ``max_total``, and those that may end an output.
+
+        Args:
+            step: the oldest one in flight.
+            token_ids: int64 [N], in the order of ``step.sampled_slots``.
+            ending: bool [N]; the tokens that may end an output.
+
+        Raises:
+            ValueError: ``step`` is not the oldest one in flight.
+        """
+        arrays, slots = self._arrays, step.sampled_slots
+        full = arrays.known[slots] + 1 >= arrays.max_total[slots]
+        careful = ending | full | arrays.watched[slots]
+        live = self._collect(step)
+        quiet = live & ~careful
+        if quiet.all():
+            self._running.append(slots, token_ids)
+            return Appended(len(slots), [])
+        appended = slots[quiet]
+        self._running.append(appended, token_ids[quiet])
+        places = np.flatnonzero(live & careful)
+        slots_left = slots[places].tolist()
+        left = [self._running[slot] for slot in slots_left]
+        self._touched += left
+        return Appended(len(appended), list(zip(places.tolist(), left, strict=True)))
+
+    def _collect(self, step: Step) -> NDArray[np.bool_]:
+        """Take the oldest step out, and give back what only it still used.
+
+        Returns:
+            Which of its sampled sequences have not finished since.
+        """
+        self._in_flight.collect(step)
+        live = ~self._arrays.left[step.sampled_slots]
+        if self._in_flight.leaving:
+            slots = step.slots
+            done = self._arrays.left[slots] & (self._arrays.in_flight[slots] == 0)
+            for slot in slots[done].tolist():
+                sequence = self._running[slot]
                 self._in_flight.leaving.remove(sequence)
                 self._give_back(sequence)
-        return sampled
+        return live
+
+    def _refresh(self) -> None:
+        if self._touched:
+            self._running.refresh(self._touched)
+            self._touched.clear()
 
     def finish(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is. What it holds comes back with its last step."""
-        self._mean_output += (sequence.num_output - self._mean_output) / 32
-        sequence.left = True
+        self._promises.ended(sequence.num_output)
         if sequence.slot == NO_SLOT:
             self.waiting.remove(sequence)
             return
-        self.running.remove(sequence)
-        if sequence.num_in_flight:
+        self._running.leave(sequence)
+        if self._arrays.in_flight[sequence.slot]:
+            self._arrays.left[sequence.slot] = True
             self._in_flight.leaving.append(sequence)
         else:
             self._give_back(sequence)
@@ -142,32 +215,48 @@ class Scheduler:
 
     # -- running sequences ---------------------------------------------------------------------
 
-    def _continue_running(self, works: Works) -> int | None:
-        """Book the running sequences' next tokens.
+    def _continue_running(self, builder: StepBuilder) -> int | None:
+        """Book the running sequences' next tokens, as many sequences at once as there is room for.
 
         Returns:
             What is left of the step's tokens; `None` where a sequence has to wait for blocks until
             a step in flight is collected.
         """
-        budget = self._limits.max_batch_tokens
-        scheduled: set[int] = set()
-        for sequence in list(self.running):
-            if sequence.slot == NO_SLOT:  # preempted for an earlier one
-                continue
-            expected = sequence.num_expected
-            if expected >= sequence.max_total:  # complete with the tokens to come
-                continue
-            count = self._chunk(expected - sequence.num_computed, budget, bool(works))
-            if count == 0:
-                continue
-            if not self._make_room(sequence, count, scheduled):
-                if sequence.slot == NO_SLOT:
-                    continue
-                return None
-            works.append((self._work(sequence, count), sequence))
-            scheduled.add(sequence.slot)
-            budget -= count
+        arrays = self._arrays
+        budget, slots = self._limits.max_batch_tokens, self._running.order
+        while len(slots):
+            expected, starts = arrays.expected(slots), arrays.computed[slots]
+            # None where complete with the tokens to come.
+            wanted = np.where(expected < arrays.max_total[slots], expected - starts, 0)
+            counts = self._chunks(wanted, budget, others=bool(builder))
+            needed = np.cumsum(self._blocks.missing(starts, counts))
+            fitting = int(np.searchsorted(needed, self.pool.num_free, side="right"))
+            taken = np.flatnonzero(counts[:fitting])
+            self._book(builder, slots[taken], starts[taken], counts[taken], wanted[taken])
+            budget -= int(counts[taken].sum())
+            if fitting == len(slots):
+                break
+            sequence = self._running[slots[fitting]]
+            if not self._make_room(sequence, int(counts[fitting]), builder):
+                if sequence.slot != NO_SLOT:
+                    return None
+            slots = slots[fitting:]
+            slots = slots[np.isin(slots, self._running.order)]  # without the preempted
         return budget
+
+    def _chunks(self, wanted: Ints, budget: int, *, others: bool) -> Ints:
+        """How many of the wanted tokens fit the budget, the first sequences' before the last's."""
+        if wanted.sum() <= budget:
+            return wanted
+        if self._limits.chunked_prefill:
+            before = np.cumsum(wanted) - wanted
+            return np.clip(budget - before, 0, wanted)
+        counts = []
+        for count in wanted.tolist():
+            counts.append(self._chunk(count, budget, others))
+            budget -= counts[-1]
+            others = others or counts[-1] > 0
+        return np.array(counts, dtype=np.int64)
 
     def _chunk(self, wanted: int, budget: int, others: bool) -> int:
         """How many of the wanted tokens fit the budget; whole prompts only where not chunked."""
@@ -175,18 +264,44 @@ class Scheduler:
             return min(wanted, max(budget, 0))
         return 0 if others else wanted
 
-    def _make_room(self, sequence: Sequence, count: int, scheduled: set[int]) -> bool:
+    def _book(
+        self, builder: StepBuilder, slots: Ints, starts: Ints, counts: Ints, wanted: Ints
+    ) -> None:
+        """Book ``counts`` more tokens of running sequences, for which there is room.
+
+        For most decodes that is a number to count up. Those that begin or fill a block, and works
+        of more tokens, are booked one by one, in their order.
+        """
+        decodes = wanted == 1
+        eventful = self._blocks.eventful(slots, starts) | ~decodes
+        places = np.cumsum(decodes) - 1
+        self._arrays.computed[slots[~eventful]] += 1
+        for index in np.flatnonzero(eventful).tolist():
+            sequence = self._running[slots[index]]
+            if not decodes[index]:
+                builder.add(self._work(sequence, int(counts[index])))
+            else:
+                for block in self._blocks.extend(sequence, 1):
+                    builder.grow(int(places[index]), block)
+        builder.add_decodes(slots[decodes], starts[decodes])
+
+    def _make_room(self, sequence: Sequence, count: int, builder: StepBuilder) -> bool:
         """Free enough blocks for ``count`` more tokens, at the cost of the least computed.
 
         Returns:
             Whether there are enough. If not, the sequence itself was preempted, or it keeps its
             slot and waits: for blocks of sequences that leave, or since all others are in flight.
         """
-        while self._blocks.missing(sequence, count) > self.pool.num_free:
-            victims = [s for s in self.running if s.slot not in scheduled and not s.num_in_flight]
-            if self._in_flight.leaving or not victims:
+        arrays = self._arrays
+        held = len(sequence.blocks) * self.pool.block_size
+        missing = -(-(sequence.num_computed + count - held) // self.pool.block_size)
+        while missing > self.pool.num_free:
+            order = self._running.order
+            idle = order[(arrays.in_flight[order] == 0) & builder.unbooked(order)]
+            if self._in_flight.leaving or not len(idle):
                 return False
-            victim = min(victims, key=lambda s: (s.num_computed, -s.slot))
+            _, slot = min(zip(arrays.computed[idle].tolist(), (-idle).tolist(), strict=True))
+            victim = self._running[-slot]
             self._preempt(victim)
             if victim is sequence:
                 return False
@@ -194,9 +309,8 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         """Drop a sequence's blocks; it comes back first, and computes them again."""
-        self.running.remove(sequence)
+        self._running.leave(sequence)
         self._give_back(sequence)
-        sequence.num_computed = 0
         self.waiting.appendleft(sequence)
         self._policy.returned()
         self.preemptions += 1
@@ -204,41 +318,41 @@ class Scheduler:
 
     def _give_back(self, sequence: Sequence) -> None:
         self._blocks.release(sequence)
-        self._slots.append(sequence.slot)
-        sequence.slot = NO_SLOT
+        self._running.free(sequence)
         self._admission_paused = False
 
     # -- waiting sequences ---------------------------------------------------------------------
 
-    def _admit(self, works: Works, budget: int) -> None:
+    def _admit(self, builder: StepBuilder, budget: int) -> None:
         if self._admission_paused:
             return
         quota = self._policy.quota(
             waiting=len(self.waiting), running=len(self.running), flushed=self._flushed
         )
-        places = min(quota, len(self._slots))
-        promised = sum(self._promise(sequence) for sequence in self.running) if places else 0
+        places = min(quota, self._running.num_free)
+        if places <= 0:
+            return
+        promised = self._promises.missing(self._arrays, self._running.order)
         for _ in range(places):
             sequence = self.waiting[0]
             shared = self._blocks.shared(sequence)
             cached = len(shared) * self.pool.block_size
-            count = self._chunk(sequence.num_tokens - cached, budget, bool(works))
+            count = self._chunk(sequence.num_tokens - cached, budget, bool(builder))
             if count == 0:
                 return
-            need = self._promise(sequence) - len(shared)
+            likely = self._promises.blocks(sequence)
             room = self.pool.num_free - self.pool.num_free_among(shared) - promised
             # Alone, a sequence may always try: the pool holds at least one whole context.
-            if need > room and (self.running or self._in_flight.leaving):
+            if likely - len(shared) > room and (self.running or self._in_flight.leaving):
                 return
-            works.append((self._start(sequence, shared, count), sequence))
-            promised += self._promise(sequence)
+            builder.add(self._start(sequence, shared, count))
+            promised += max(0, likely - len(sequence.blocks))
             budget -= count
 
     def _start(self, sequence: Sequence, shared: list[int], count: int) -> Work:
         self.waiting.popleft()
+        self._running.enter(sequence)
         self._blocks.start(sequence, shared)
-        sequence.slot = self._slots.pop()
-        self.running.append(sequence)
         self._policy.admitted()
         admission = Admission(
             params=sequence.request.params,
@@ -248,42 +362,25 @@ class Scheduler:
         )
         return self._work(sequence, count, admission)
 
-    def _promise(self, sequence: Sequence) -> int:
-        """Blocks kept free for a sequence: all of its tokens now and a share of those to come.
-
-        A request's ``max_tokens`` may be far above what it will take (the whole context where it
-        names none), so the share is of twice what outputs took of late, if that is less.
-        """
-        expected = sequence.num_expected
-        room = sequence.max_total - expected
-        output = expected - sequence.num_prompt
-        likely = max(2 * self._mean_output - output, self.pool.block_size)
-        tokens = expected + int(min(self._limits.output_reserve * room, likely))
-        return max(0, -(-tokens // self.pool.block_size) - len(sequence.blocks))
-
     def _work(self, sequence: Sequence, count: int, admission: Admission | None = None) -> Work:
         """Book ``count`` more tokens of a running sequence, for which there is room."""
-        start, end = sequence.num_computed, sequence.num_computed + count
+        start = sequence.num_computed
         new = self._blocks.extend(sequence, count)
-        token_ids = tuple(sequence.token_ids[start:end])
-        if len(token_ids) < count:
-            token_ids += (UNKNOWN_TOKEN,) * (count - len(token_ids))
         return Work(
             slot=sequence.slot,
             start=start,
-            token_ids=token_ids,
+            token_ids=tuple(sequence.token_ids[start : start + count]),
             new_blocks=tuple(sequence.blocks) if admission else tuple(new),
-            sample=end == sequence.num_expected,
+            sample=start + count == sequence.num_tokens,
             admission=admission,
         )
 
     def check(self) -> None:
         """Raise ``AssertionError`` unless pool, slots, queues and steps agree with each other."""
-        holders = [*self.running, *self._in_flight.leaving]
-        self._blocks.check(holders)
-        slots = [sequence.slot for sequence in holders]
-        if sorted([*slots, *self._slots]) != list(range(self._limits.max_num_seqs)):
-            raise AssertionError("a slot is lost or held twice")
+        self._refresh()
+        leaving = self._in_flight.leaving
+        self._running.check(leaving)
+        self._blocks.check([*self.running, *leaving])
         if any(sequence.blocks or sequence.slot != NO_SLOT for sequence in self.waiting):
             raise AssertionError("a waiting sequence holds something")
-        self._in_flight.check(self.running, self.waiting)
+        self._in_flight.check(self.running)

@@ -14,7 +14,7 @@ from engine.executors.device.tables import DeviceTables
 from engine.executors.executor import Pending
 from engine.executors.inputs import StepInputs
 from engine.executors.placement import Placement
-from engine.executors.runner import Sampled
+from engine.executors.runner import Sampled, SampledTokens
 from engine.kernels.fused.device import Mark
 from engine.kernels.fused.tensors import StepTensors
 from engine.sampling.device_sampler import DeviceSampler
@@ -74,7 +74,7 @@ class DeviceRunner:
         side = self._side = 1 - self._side
         # Done long ago, unless the step before the last was given up: then its copies may go on.
         self._marks[side].wait()
-        for work in step.works:
+        for work in step.others:
             if work.admission is not None:
                 self._sampler.admit(work.slot, work.admission)
                 self._version.changed()
@@ -99,7 +99,7 @@ class DeviceRunner:
 
     def _run(self, side: int) -> "PendingStep":
         inputs = self._inputs
-        slots = inputs.sampled_slots
+        slots = inputs.slots[inputs.picked]
         whole = inputs.num_tokens == inputs.num_sequences == len(slots)
         shape = self._padded(whole)
         fill_packed(self._packed.arrays(side, shape), inputs, decodes=whole)
@@ -132,7 +132,7 @@ class DeviceRunner:
     def _padded(self, whole: bool) -> StepShape:
         inputs, most = self._inputs, self._most
         sequences = padded_sequences(inputs.num_sequences, most.sequences)
-        sampled = padded_sequences(len(inputs.sampled), most.sampled)
+        sampled = padded_sequences(len(inputs.picked), most.sampled)
         if whole:
             return StepShape(sequences, sequences, sequences)
         tokens = inputs.num_tokens
@@ -219,7 +219,7 @@ def fill_packed(arrays: dict[str, Ints], inputs: StepInputs, *, decodes: bool) -
     _padded(starts, inputs.query_start[: sequences + 1], tokens)
     if decodes:
         starts[sequences:] = np.arange(sequences, len(starts))
-    picked = inputs.sampled
+    picked = inputs.picked
     _padded(arrays["sampled_rows"], inputs.query_start[1:][picked] - 1, 0)
     _padded(arrays["sampled_slots"], slots[picked], NO_SLOT)
     _padded(arrays["sampled_positions"], inputs.contexts[picked], 0)
@@ -237,12 +237,11 @@ class PendingStep:
     sampler: DeviceSampler
     mark: Mark
     fetched: Tensor
-    slots: list[int]
+    slots: Ints
     side: int
 
     def collect(self) -> Sampled:
         """See `Pending.collect`."""
         self.mark.wait()
-        tokens = self.fetched[: len(self.slots)].tolist()
-        sampled = self.sampler.collect(tokens, self.slots, self.side)
-        return {slot: (token,) for slot, token in zip(self.slots, sampled, strict=True)}
+        tokens = self.fetched[: len(self.slots)].numpy().astype(np.int64)
+        return SampledTokens(tokens, self.sampler.collect(tokens, self.slots, self.side))

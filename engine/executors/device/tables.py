@@ -7,6 +7,7 @@ from torch import Tensor
 
 from engine.executors.inputs import BlockTables
 from engine.kernels.fused.device import Device
+from engine.scheduler.step import Step
 
 _ROOM = 4096  # changes that there is room for at first
 
@@ -29,15 +30,27 @@ class DeviceTables(BlockTables):
         )
         self._device = device
         self._places: list[NDArray[np.int64]] = []
-        self._blocks: list[NDArray[np.int32]] = []
+        self._blocks: list[NDArray[np.int64]] = []
         self._rooms = [_Room(device, _ROOM) for _ in range(2)]
 
-    def append(self, slot: int, held: int, blocks: tuple[int, ...]) -> None:
-        """See `BlockTables.append`."""
-        super().append(slot, held, blocks)
-        first = slot * self.rows.shape[1] + held
-        self._places.append(np.arange(first, first + len(blocks)))
-        self._blocks.append(np.array(blocks, dtype=np.int32))
+    def update(self, step: Step) -> None:
+        """See `BlockTables.update`."""
+        super().update(step)
+        width, size, decodes = self.rows.shape[1], self.block_size, step.decodes
+        if len(decodes.grown):
+            slots, starts = decodes.slots[decodes.grown], decodes.starts[decodes.grown]
+            self._note(slots * width + starts // size, decodes.new_blocks)
+        for work in step.others:
+            if work.new_blocks:
+                held = 0 if work.admission is not None else -(-work.start // size)
+                first = work.slot * width + held
+                self._note(
+                    np.arange(first, first + len(work.new_blocks)), np.array(work.new_blocks)
+                )
+
+    def _note(self, places: NDArray[np.int64], blocks: NDArray[np.int64]) -> None:
+        self._places.append(places)
+        self._blocks.append(blocks)
 
     def send(self, side: int) -> None:
         """Submit what changed since the last call.
@@ -65,7 +78,7 @@ class _Room:
             torch.zeros(size, dtype=kept.dtype, device=device.torch_device) for kept in self._host
         )
 
-    def send(self, places: NDArray[np.int64], blocks: NDArray[np.int32], table: Tensor) -> None:
+    def send(self, places: NDArray[np.int64], blocks: NDArray[np.int64], table: Tensor) -> None:
         count = len(places)
         self._host[0].numpy()[:count] = places
         self._host[1].numpy()[:count] = blocks

@@ -1,0 +1,250 @@
+"""What the host does for a step of the engine, over a device that computes nothing.
+
+    python benchmarks/host_step.py
+    python benchmarks/host_step.py --sequences 1024 --in-flight 1 --steps 500
+
+The engine's loop runs as it is: scheduler, block pool, index arrays, outputs. Its runner lays out
+each step's arrays and answers at once, with the same token for everyone. Contexts are of different
+lengths, so about one sequence in 16 begins a block in any one step. Workloads:
+
+- decode: so many sequences that do not end;
+- arrivals: outputs of 64 tokens, each that ends replaced by a request with a prompt of its own, of
+  128 tokens: with 1,024 sequences, 16 ends and 16 admissions a step;
+- prefixes: the same with prompts of 1,024 tokens, of which 1,008 are the prefix of one of 64
+  groups, cached once the first of each group has run.
+
+Microseconds a step, medians; of the whole step also the mean, which has the rare long ones in it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from itertools import count
+from statistics import fmean, median
+from time import perf_counter
+
+import numpy as np
+import tokenizers
+import torch
+
+from engine import SamplingParams
+from engine.config import EngineConfig, ModelConfig, RopeConfig
+from engine.core import EngineCore, LoadedModel
+from engine.executors.choose import Choice
+from engine.executors.inputs import BlockTables, StepInputs
+from engine.executors.placement import Placement
+from engine.executors.runner import Sampled
+from engine.kernels.reference.backend import ReferenceBackend
+from engine.requests import Request
+from engine.scheduler.step import SampledToken, Step
+from engine.tokenizer import Tokenizer
+
+VOCAB = 32_000
+END, TOKEN = 0, 7
+BLOCK = 16
+CONTEXT = 4_096
+OUTPUT = 64
+GROUPS = 64
+WARM_UP = 160  # steps: more than twice an output's
+WORKLOADS = ("decode", "arrivals", "prefixes")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """One workload: microseconds a step.
+
+    ``tokens`` is all that follows when a step's tokens are there: books, outputs, ends. ``adding``
+    is for new requests, between the steps, and in no other figure.
+    """
+
+    workload: str
+    sequences: int
+    in_flight: int
+    schedule: float
+    fill: float
+    answer: float
+    tokens: float
+    adding: float
+    total: float
+    mean: float
+
+
+@dataclass(slots=True)
+class Launched:
+    """A step that is done as soon as it is launched."""
+
+    runner: "IdleRunner"
+    slots: list[int]
+
+    def collect(self) -> Sampled:
+        """See `Pending.collect`."""
+        began = perf_counter()
+        sampled = {slot: (SampledToken(TOKEN),) for slot in self.slots}
+        self.runner.answering += perf_counter() - began
+        return sampled
+
+
+class IdleRunner:
+    """Lays out steps, computes none, and takes the time of what it does.
+
+    Args:
+        sequences: slots.
+        max_in_flight: see `StepRunner`.
+    """
+
+    def __init__(self, sequences: int, max_in_flight: int) -> None:
+        choice = Choice(
+            torch.device("cpu"), torch.float32, ReferenceBackend(), "none", torch.float32, 1
+        )
+        blocks = (sequences + 16) * 128 + CONTEXT // BLOCK
+        budget = max(8_192, sequences)
+        self.placement = Placement(choice, sequences, budget, CONTEXT, blocks, blocks, ())
+        self.max_in_flight = max_in_flight
+        tables = BlockTables(sequences, CONTEXT // BLOCK, BLOCK)
+        self._inputs = StepInputs(tables, budget)
+        self.launched_at = self.filling = self.answering = 0.0
+
+    def launch(self, step: Step) -> Launched:
+        """See `StepRunner.launch`."""
+        self.launched_at = began = perf_counter()
+        self._inputs.fill(step)
+        slots = self._inputs.sampled_slots
+        self.filling = perf_counter() - began
+        return Launched(self, slots)
+
+    def on_layer(self, call: Callable[[], None]) -> None:
+        """See `StepRunner.on_layer`."""
+
+
+def make_core(runner: IdleRunner) -> EngineCore:
+    """An engine over this runner."""
+    model = ModelConfig(
+        family="llama",
+        vocab_size=VOCAB,
+        hidden_size=1,
+        intermediate_size=1,
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=1,
+        max_position=CONTEXT,
+        rms_norm_eps=1e-5,
+        rope=RopeConfig(),
+        tie_embeddings=True,
+        eos_token_ids=(END,),
+    )
+    words = tokenizers.models.WordLevel({"w": 0}, unk_token="w")
+    tokenizer = Tokenizer(tokenizers.Tokenizer(words), special_tokens={}, chat_templates={})
+    config = EngineConfig(block_size=BLOCK)
+    return EngineCore(config, LoadedModel("nothing", model, tokenizer, runner))
+
+
+class Requests:
+    """Makes a workload's requests, seeded."""
+
+    def __init__(self, workload: str) -> None:
+        self._workload = workload
+        self._random = np.random.default_rng(5)
+        self._numbers = count()
+        self._groups = [self._draw(1_008) for _ in range(GROUPS)]
+
+    def _draw(self, size: int) -> tuple[int, ...]:
+        return tuple(self._random.integers(1, VOCAB, size).tolist())
+
+    def make(self, output: int) -> Request:
+        """The next one, with an output of so many tokens."""
+        number = next(self._numbers)
+        if self._workload == "prefixes":
+            prompt = self._groups[number % GROUPS] + self._draw(16)
+        else:
+            prompt = self._draw(128 if self._workload == "arrivals" else 64 + number % 97)
+        params = SamplingParams(temperature=0, max_tokens=output, ignore_eos=True)
+        return Request(str(number), prompt, params)
+
+
+def measure(workload: str, sequences: int, in_flight: int, steps: int) -> Times:
+    """Run a workload until all sequences decode, and then so many steps."""
+    runner = IdleRunner(sequences, in_flight)
+    core = make_core(runner)
+    requests = Requests(workload)
+    forever = 2 * WARM_UP + steps
+    for number in range(sequences):
+        core.add(requests.make(forever if workload == "decode" else 100 + number % OUTPUT))
+    taken: dict[str, list[float]] = {
+        name: [] for name in ("schedule", "fill", "answer", "tokens", "adding", "total")
+    }
+    while core.stats().waiting:
+        core.step()
+    for _ in range(WARM_UP):
+        for _ in core.step():
+            core.add(requests.make(OUTPUT))
+    for _ in range(steps):
+        runner.answering = 0.0
+        began = perf_counter()
+        finished = core.step()
+        total = perf_counter() - began
+        schedule = runner.launched_at - began
+        rest = total - schedule - runner.filling - runner.answering
+        made = [requests.make(OUTPUT) for _ in finished]
+        began = perf_counter()
+        for request in made:
+            core.add(request)
+        adding = perf_counter() - began
+        figures = (schedule, runner.filling, runner.answering, rest, adding, total)
+        for name, seconds in zip(taken, figures, strict=True):
+            taken[name].append(seconds * 1e6)
+    medians = {name: median(each) for name, each in taken.items()}
+    return Times(workload, sequences, in_flight, **medians, mean=fmean(taken["total"]))
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=WORKLOADS)
+    parser.add_argument(
+        "--sequences", type=int, nargs="+", default=[1, 64, 256, 1_024], help="of decode"
+    )
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print the table."""
+    args = arguments()
+    found = []
+    for workload in args.workload:
+        for sequences in args.sequences if workload == "decode" else args.sequences[-1:]:
+            for in_flight in args.in_flight:
+                found.append(measure(workload, sequences, in_flight, args.steps))
+                if not args.json:
+                    print(".", end="", file=sys.stderr, flush=True)
+    if args.json:
+        print(json.dumps([asdict(each) for each in found]))
+        return
+    cores = len(os.sched_getaffinity(0))
+    print(f"\n{date.today()}, {platform.machine()}, {cores} cores, Python ", end="")
+    print(f"{platform.python_version()}, numpy {np.__version__}; microseconds a step\n")
+    print(
+        "| workload | sequences | in flight | schedule | fill | answer | tokens | step | mean |",
+        end="",
+    )
+    print(" adding |\n|---|---|---|---|---|---|---|---|---|---|")
+    for each in found:
+        print(
+            f"| {each.workload} | {each.sequences:,} | {each.in_flight} | {each.schedule:,.0f} | "
+            f"{each.fill:,.0f} | {each.answer:,.0f} | {each.tokens:,.0f} | {each.total:,.0f} | "
+            f"{each.mean:,.0f} | {each.adding:,.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
