@@ -21,6 +21,7 @@ from engine.executors.placement import Bounds, place
 from engine.kernels.fused.backend import DeviceBackend, Limits
 from engine.kernels.fused.cache import make_cache
 from engine.kernels.fused.device import Device
+from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.fused.tensors import LayerCache, StepTensors
 from engine.models.decoder import Decoder
 from engine.sampling.device_sampler import DeviceSampler
@@ -39,6 +40,7 @@ class DeviceModel:
     device: Device
     decoder: DeviceDecoder
     bounds: Bounds
+    task_maker: TaskMaker
     sampler: DeviceSampler
 
 
@@ -71,12 +73,13 @@ def build_device_runner(
         choice.dtype,
         cascade=config.cascade,
     )
+    maker = backend.task_maker(device, limits)
+    kernels = backend.passes(device, limits, maker.max_pieces)
     ready = DeviceModel(
         device,
-        DeviceDecoder(
-            decoder, backend.passes(device, limits), bounds.max_tokens, bounds.max_num_seqs
-        ),
+        DeviceDecoder(decoder, kernels, bounds.max_tokens, bounds.max_num_seqs),
         bounds,
+        maker,
         DeviceSampler(
             device,
             backend.sampling(device),
@@ -96,9 +99,8 @@ def build_device_runner(
     )
     max_blocks = -(-placement.max_model_len // config.block_size)
     tables = DeviceTables(device, placement.max_num_seqs, max_blocks, config.block_size)
-    return DeviceRunner(
-        placement, _executor(config, ready, caches), ready.sampler, tables, overlap=config.overlap
-    )
+    executor = _executor(config, ready, caches)
+    return DeviceRunner(placement, executor, ready.sampler, tables, maker, overlap=config.overlap)
 
 
 def _executor(
@@ -138,7 +140,7 @@ def _try_largest(config: EngineConfig, ready: DeviceModel, choice: Choice) -> in
 
 def _empty_step(ready: DeviceModel, tokens: int, sequences: int, *, decodes: bool) -> DeviceStep:
     """A step of padding alone."""
-    device, maker = ready.device.torch_device, ready.decoder.task_maker
+    device, maker = ready.device.torch_device, ready.task_maker
     numbers = np.zeros(sequences, dtype=np.int32)
     starts = np.minimum(np.arange(sequences + 1, dtype=np.int32), tokens if decodes else 0)
     fields = {name: np.zeros(size, dtype=np.int32) for name, size in maker.sizes.items()}

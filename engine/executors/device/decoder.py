@@ -55,7 +55,6 @@ class DeviceDecoder:
     Attributes:
         config: the model.
         buffers: of the largest step.
-        task_maker: divides the attention of a step.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class DeviceDecoder:
     ) -> None:
         self.config = config = decoder.config
         self._kernels = kernels
-        self.task_maker = kernels.task_maker
         self._eps = config.rms_norm_eps
         self._scale = config.head_dim**-0.5
         self._embedding = decoder.embedding.detach()

@@ -16,6 +16,7 @@ from engine.executors.inputs import StepInputs
 from engine.executors.placement import Placement
 from engine.executors.runner import Sampled, SampledTokens
 from engine.kernels.fused.device import Mark
+from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.fused.tensors import StepTensors
 from engine.sampling.device_sampler import DeviceSampler
 from engine.scheduler.step import Step
@@ -31,6 +32,7 @@ class DeviceRunner:
         executor: the model on its device.
         sampler: draws tokens there.
         tables: the block tables, there and here.
+        task_maker: divides the attention of a step.
         overlap: whether a step may be launched before the one ahead of it is collected.
 
     Attributes:
@@ -45,6 +47,7 @@ class DeviceRunner:
         executor: DeviceExecutor,
         sampler: DeviceSampler,
         tables: DeviceTables,
+        task_maker: TaskMaker,
         *,
         overlap: bool = True,
     ) -> None:
@@ -55,7 +58,7 @@ class DeviceRunner:
         self._tables = tables
         self._most = StepShape(executor.max_tokens, placement.max_num_seqs, placement.max_num_seqs)
         self._inputs = StepInputs(tables, executor.max_tokens)
-        self._task_maker = executor.decoder.task_maker
+        self._task_maker = task_maker
         self._packed = PackedInputs(executor.device, self._most, self._task_maker.sizes)
         self._version = Version()
         device = executor.device

@@ -9,7 +9,7 @@ from engine.config import ModelConfig
 from engine.kernels.fused.device import Device
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
-from engine.kernels.fused.task_maker import AttentionShape
+from engine.kernels.fused.task_maker import AttentionShape, TaskMaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,18 @@ class DeviceBackend(Protocol):
         """The device that runs its steps."""
         ...
 
-    def passes(self, device: Device, limits: Limits) -> FusedKernels:
-        """The passes of a step, with memory of their own for the largest one."""
+    def task_maker(self, device: Device, limits: Limits) -> TaskMaker:
+        """What divides the attention of a step among programs, on the host."""
+        ...
+
+    def passes(self, device: Device, limits: Limits, max_pieces: int) -> FusedKernels:
+        """The passes of a step, with memory of their own for the largest one.
+
+        Args:
+            device: runs them.
+            limits: of a step.
+            max_pieces: see `TaskMaker`.
+        """
         ...
 
     def sampling(self, device: Device) -> SamplingKernels:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 Work = Callable[[], object]
-"""Launches: calls that read and write tensors of the device, at addresses that stay. What it returns
-is not looked at."""
+"""Launches: calls that read and write tensors of the device, at addresses that stay. Nobody looks at
+what it returns."""
 
 
 class Mark(Protocol):

@@ -6,7 +6,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.fused.tasks import AttentionTasks
 from engine.kernels.fused.tensors import Activations, LayerCache, StepTensors
 from engine.kernels.fused.weights import DeviceWeight
@@ -31,12 +30,7 @@ class FusedKernels(Protocol):
 
     Sources: RMSNorm (Zhang and Sennrich 2019), rotary embedding (Su et al. 2021), SwiGLU (Shazeer
     2020), paged attention (Kwon et al. 2023), GQA (Ainslie et al. 2023).
-
-    Attributes:
-        task_maker: divides the attention of a step among programs, on the host.
     """
-
-    task_maker: TaskMaker
 
     # -- between the products ----------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.fused.kernels import HeadNorms
-from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.fused.tasks import AttentionTasks
 from engine.kernels.fused.tensors import Activations, LayerCache, StepTensors
 from engine.kernels.fused.weights import DeviceWeight, Float8Weight, Int4Weight
@@ -18,14 +17,7 @@ LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
 class ReferenceFused:
-    """See `engine.kernels.fused.kernels.FusedKernels`.
-
-    Args:
-        task_maker: divides attention, which these passes compute one sequence after the other.
-    """
-
-    def __init__(self, task_maker: TaskMaker) -> None:
-        self.task_maker = task_maker
+    """See `engine.kernels.fused.kernels.FusedKernels`."""
 
     def embed(
         self, token_ids: Tensor, last_tokens: Tensor, table: Tensor, residual: Tensor

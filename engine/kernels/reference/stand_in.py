@@ -39,12 +39,16 @@ class StandInBackend(ReferenceBackend):
         """See `DeviceBackend.open`."""
         return StandIn()
 
-    def passes(self, device: Device, limits: Limits) -> FusedKernels:
-        """See `DeviceBackend.passes`."""
+    def task_maker(self, device: Device, limits: Limits) -> TaskMaker:
+        """See `DeviceBackend.task_maker`. Its division is made, and not looked at."""
         group = -(-limits.model.num_heads // limits.model.num_kv_heads)
         rows = max(16, 1 << (group - 1).bit_length())
         shape = limits.attention_shape(MULTIPROCESSORS, (rows, 4 * rows), (rows, 4 * rows))
-        return ReferenceFused(TaskMaker(shape))
+        return TaskMaker(shape)
+
+    def passes(self, device: Device, limits: Limits, max_pieces: int) -> FusedKernels:
+        """See `DeviceBackend.passes`."""
+        return ReferenceFused()
 
     def sampling(self, device: Device) -> SamplingKernels:
         """See `DeviceBackend.sampling`."""

@@ -12,6 +12,7 @@ from engine.kernels.fused.cuda import CudaDevice
 from engine.kernels.fused.device import Device
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
+from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.reference.backend import ReferenceBackend
 
 OLDEST = (8, 0)
@@ -64,11 +65,17 @@ class TritonBackend(ReferenceBackend):
         """See `DeviceBackend.open`."""
         return CudaDevice(torch_device)
 
-    def passes(self, device: Device, limits: Limits) -> FusedKernels:
+    def task_maker(self, device: Device, limits: Limits) -> TaskMaker:
+        """See `DeviceBackend.task_maker`."""
+        from engine.kernels.triton.fused import task_maker
+
+        return task_maker(device.torch_device, limits)
+
+    def passes(self, device: Device, limits: Limits, max_pieces: int) -> FusedKernels:
         """See `DeviceBackend.passes`."""
         from engine.kernels.triton.fused import TritonFused
 
-        return TritonFused(device.torch_device, limits)
+        return TritonFused(device.torch_device, limits, max_pieces)
 
     def sampling(self, device: Device) -> SamplingKernels:
         """See `DeviceBackend.sampling`."""

@@ -112,15 +112,11 @@ def test_triton_runs_on_new_enough_gpus(
 
 
 @pytest.mark.parametrize(
-    ("change", "obstacle"),
-    [
-        ({"head_dim": 512}, "heads of 512 are wider than 256"),
-        ({"head_dim": 256}, None),
-    ],
+    ("head_dim", "obstacle"), [(512, "heads of 512 are wider than 256"), (256, None)]
 )
-def test_triton_says_what_it_cannot_run(change: dict[str, int], obstacle: str | None) -> None:
+def test_triton_says_what_it_cannot_run(head_dim: int, obstacle: str | None) -> None:
     backend = TritonBackend((9, 0))
-    assert backend.obstacle(replace(MODEL, **change), 16, torch.bfloat16) == obstacle
+    assert backend.obstacle(replace(MODEL, head_dim=head_dim), 16, torch.bfloat16) == obstacle
     assert backend.obstacle(MODEL, 24, torch.bfloat16) == "blocks of 24 tokens are no power of two"
 
 

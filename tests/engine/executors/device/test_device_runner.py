@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from engine.executors.device.runner import DeviceRunner
+from engine.requests import Completion
 from oracle import make
 from standin import ask, device_of, greedy, run, start
 
@@ -143,7 +144,8 @@ def test_a_step_that_fails_is_given_up_and_its_sequences_start_again(
         return launch(self, step)
 
     monkeypatch.setattr(DeviceRunner, "launch", faulty)
-    found, faults = {}, 0
+    found: dict[str, Completion] = {}
+    faults = 0
     while core.has_work:
         try:
             finished = core.step()

@@ -1,8 +1,12 @@
 """Work that comes again is recorded once and replayed; the device's queue keeps its order."""
 
+import numpy as np
+
 from engine.executors.device.recorded import Recorded
 from engine.executors.device.tables import DeviceTables
 from engine.kernels.fused.stand_in import StandIn
+from engine.params import SamplingParams
+from engine.scheduler.step import Admission, Decodes, Step, Work
 
 
 def test_the_first_run_is_plain_the_second_recorded_the_others_replayed() -> None:
@@ -40,18 +44,26 @@ def test_a_mark_waits_for_what_is_before_it_and_no_more() -> None:
     assert (done, device.waiting) == ([1], 1)
 
 
+def admitted(slot: int, count: int, blocks: tuple[int, ...]) -> Work:
+    admission = Admission(SamplingParams(), 0, (1,) * count, ())
+    return Work(slot, 0, (1,) * count, blocks, True, admission)
+
+
 def test_tables_on_the_device_follow_those_on_the_host() -> None:
     device = StandIn()
     tables = DeviceTables(device, 3, 5000, block_size=4)
-    tables.append(1, 0, (7, 8))
+    tables.update(Step((admitted(1, 8, (7, 8)),)))
     tables.send(0)
-    tables.append(1, 2, (9,))
-    tables.append(0, 0, tuple(range(4500)))  # more than there is room for at first
+    grown = Decodes(*map(np.array, ([2, 1], [3, 8], [5, 5], [1], [9])))
+    # More than there is room for at first.
+    tables.update(Step((admitted(0, 18_000, tuple(range(4500))),), grown))
     tables.send(1)
     tables.send(0)
-    tables.append(1, 0, (4, 4, 4))  # another sequence takes the slot
+    assert tables.rows[1, :3].tolist() == [7, 8, 9]
+    tables.update(Step((Work(1, 12, (1, 2), (6,), True),)))
+    tables.update(Step((admitted(1, 12, (4, 4, 4)),)))  # another sequence takes the slot
     tables.send(0)
     device.mark().wait()
-    assert tables.on_device[1, :3].tolist() == [4, 4, 4]
+    assert tables.on_device[1, :4].tolist() == [4, 4, 4, 6]
     assert tables.on_device[0, :4500].tolist() == list(range(4500))
     assert (tables.on_device.numpy() == tables.rows).all()

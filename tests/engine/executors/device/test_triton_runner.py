@@ -18,8 +18,9 @@ from engine.kernels.fused.backend import Limits
 from engine.kernels.fused.device import Device
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
+from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.reference.stand_in import StandInBackend
-from engine.kernels.triton.fused import TritonFused
+from engine.kernels.triton.fused import TritonFused, task_maker
 from engine.kernels.triton.launch import INTERPRETED
 from engine.kernels.triton.sampling.sampling import TritonSampling
 from engine.models.families import load_config
@@ -58,8 +59,11 @@ PROMPT = (3, 60, 11, 42, 7, 7, 0, 33, 19)
 class InterpretedBackend(StandInBackend):
     """The stand-in's queue and Triton's kernels."""
 
-    def passes(self, device: Device, limits: Limits) -> FusedKernels:
-        return TritonFused(device.torch_device, limits)
+    def task_maker(self, device: Device, limits: Limits) -> TaskMaker:
+        return task_maker(device.torch_device, limits)
+
+    def passes(self, device: Device, limits: Limits, max_pieces: int) -> FusedKernels:
+        return TritonFused(device.torch_device, limits, max_pieces)
 
     def sampling(self, device: Device) -> SamplingKernels:
         return TritonSampling()
