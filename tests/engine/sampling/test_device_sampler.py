@@ -51,9 +51,7 @@ class Run:
         on_device = torch.tensor(slots + [-1] * padding, dtype=torch.int32)
         places = torch.tensor(positions + [0] * padding, dtype=torch.int32)
         rows = torch.cat((logits, torch.full((padding, VOCAB), torch.nan)))
-        self.device.submit(
-            lambda: self.sampler.draw(rows, on_device, places, tokens, plain, slots)
-        )
+        self.device.submit(lambda: self.sampler.draw(rows, on_device, places, tokens, plain, slots))
         return Launched(self, tokens, slots, parity, plain)
 
     def one(self, logits: torch.Tensor, slots: list[int], positions: list[int]) -> list[int]:
@@ -191,9 +189,9 @@ def test_pools_grow_and_keep_what_they_hold() -> None:
         biases = {40 + i: 0.001 for i in range(20)} if slot == 6 else {50: 4.5 + slot}
         params = SamplingParams(temperature=0, frequency_penalty=2, logit_bias=biases)
         run.admit(slot, params, outputs=(1,) if slot % 2 else ())
-        assert run.one(logits, [slot], [1]) == [
-            50 if slot not in (0, 6) else 1
-        ], "4.5 is less than 5, the penalty has no place before the first token"
+        assert run.one(logits, [slot], [1]) == [50 if slot not in (0, 6) else 1], (
+            "4.5 is less than 5, the penalty has no place before the first token"
+        )
     # Each has counted its own tokens: 50 once, but for slots 0 and 6.
     for slot in (1, 3, 11):
         assert run.one(logits, [slot], [2]) == [50 if 2.5 + slot > 4 else 2]
