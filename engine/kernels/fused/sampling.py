@@ -12,8 +12,8 @@ ALTERNATIVES = 20
 """Most tokens a row reports beside the one that was drawn."""
 CHUNK = 4096
 """Logits of a row that a program reads."""
-RUN = 256
-"""Logits whose maximum is kept, to find a bound below top-k's cut."""
+BINS = 256
+"""Classes of a row's tokens by their weight, to find a bound below its cut."""
 CANDIDATES = 2048
 """Tokens above a row's bound that are kept; where there are more, the row is read again."""
 IN_PROMPT = 1 << 30
@@ -99,9 +99,9 @@ class SampledRows:
 class Workspace:
     """Room for what the launches of one draw hand on to each other, for up to ``rows`` rows.
 
-    With chunks = ceil(vocab / 4,096), a row takes 8 · chunks bytes, 68 · chunks + 16,400 more once
-    a row is filtered, and 168 · chunks more once a row is reported. For a vocabulary of 128,256
-    these are 256, 18,576 and 5,376 bytes.
+    With chunks = ceil(vocab / 4,096), a row takes 8 · chunks bytes, 4 · chunks + 17,424 more once
+    a row is filtered, and 160 · chunks more once a row is reported. For a vocabulary of 128,256
+    these are 256, 17,552 and 5,120 bytes.
 
     Attributes:
         rows, chunks: of this room.
@@ -123,13 +123,13 @@ class Workspace:
         return self._room(torch.float32, self.chunks)
 
     @cached_property
-    def peaks(self) -> Tensor:
-        """float32 [rows, chunks · CHUNK / RUN]: maxima of short runs of logits."""
-        return self._room(torch.float32, self.chunks * (CHUNK // RUN))
+    def histogram(self) -> Tensor:
+        """int32 [rows, BINS]: tokens in each class."""
+        return self._room(torch.int32, BINS)
 
     @cached_property
     def bounds(self) -> Tensor:
-        """float32 [rows, 3]: a row's maximum, its sum of exponentials, a bound below its cut."""
+        """float32 [rows, 3]: a row's maximum, its sum of exponentials, last class above its cut."""
         return self._room(torch.float32, 3)
 
     @cached_property

@@ -29,18 +29,18 @@ def race(
     best,
     where,
     sums,
-    peaks,
+    histogram,
     VOCAB: tl.constexpr,
     STRIDE: tl.constexpr,
     CHUNKS: tl.constexpr,
     CHUNK: tl.constexpr,
-    RUN: tl.constexpr,
+    BINS: tl.constexpr,
     ADJUSTED: tl.constexpr,
     FILTERING: tl.constexpr,
 ):
     """The maximum of logits / temperature + noise in one chunk of a row. Grid: (N, CHUNKS).
 
-    Of a filtered row, the maximum of the logits, those of its runs, and a sum of exponentials.
+    Of a filtered row, the maximum of the logits and a sum of exponentials.
 
     Args:
         logits: [N, VOCAB], rows STRIDE apart.
@@ -48,7 +48,7 @@ def race(
         table, counts, lists, width: see `adjusted`.
         best, where: [N, CHUNKS], written: maximum and its token.
         sums: float32 [N, CHUNKS], written: of exp((logit - maximum) / temperature).
-        peaks: float32 [N, CHUNKS · CHUNK / RUN]; written.
+        histogram: int32 [N, BINS]; set to 0 in filtered rows.
     """
     row = tl.program_id(0)
     chunk = tl.program_id(1)
@@ -62,9 +62,9 @@ def race(
         inverse = real(table, slot, INVERSE_TEMPERATURE)
         at = row * CHUNKS + chunk
         if FILTERING and whole(table, slot, FILTERED) != 0:
-            runs: tl.constexpr = CHUNK // RUN
-            highest = tl.max(tl.reshape(x, [runs, RUN]), 1)
-            tl.store(peaks + at * runs + tl.arange(0, runs), highest)
+            if chunk == 0:
+                bins = tl.arange(0, BINS)
+                tl.store(histogram + row * BINS + bins, tl.zeros([BINS], tl.int32))
             base = tl.maximum(tl.max(x, 0), -LARGEST)
             tl.store(sums + at, tl.sum(tl.exp((x - base) * inverse), 0))
         elif inverse > 0:

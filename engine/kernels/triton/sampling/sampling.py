@@ -5,10 +5,10 @@ from torch import Tensor
 
 from engine.kernels.fused.sampling import (
     ALTERNATIVES,
+    BINS,
     CANDIDATES,
     CHUNK,
     REPORT_WIDTH,
-    RUN,
     SampledRows,
     SamplerTensors,
     Workspace,
@@ -41,13 +41,13 @@ class TritonSampling:
             pools = (None, None, 0)
         shape = {"VOCAB": vocab, "CHUNKS": chunks, "ADJUSTED": adjusted}
         tiles = {"STRIDE": rows.logits.stride(0), "CHUNK": CHUNK}
-        filter_room = (room.sums, room.peaks) if filtered else (None, None)
+        filter_room = (room.sums, room.histogram) if filtered else (None, None)
         launch(
             race.race,
             (count, chunks),
             *(*source, *pools, room.best, room.where, *filter_room),
             **(shape | tiles),
-            RUN=RUN,
+            BINS=BINS,
             FILTERING=filtered,
             num_warps=8,
         )
@@ -56,16 +56,23 @@ class TritonSampling:
             arguments = (rows.slots, state.table, counts, room.best, room.where, *out)
             launch(race.settle, (count,), *arguments, **shape, BLOCK=block, num_warps=1)
             return
-        peaks = room.peaks.shape[1]
+        launch(
+            filters.tally,
+            (count, chunks),
+            *(*source, *pools, room.best, room.histogram),
+            **(shape | tiles),
+            CHUNK_BLOCK=block,
+            BINS=BINS,
+            num_warps=8,
+        )
         launch(
             filters.bound,
             (count,),
-            *(rows.slots, state.table, room.best, room.sums, room.peaks, room.bounds, room.found),
-            VOCAB=vocab,
+            *(rows.slots, state.table, room.best, room.sums, room.histogram),
+            *(room.bounds, room.found),
             CHUNKS=chunks,
-            BLOCK=block,
-            PEAKS=peaks,
-            PEAK_BLOCK=triton.next_power_of_2(peaks),
+            CHUNK_BLOCK=block,
+            BINS=BINS,
             num_warps=4,
         )
         candidates = (room.candidates, room.candidate_ids)
@@ -74,6 +81,7 @@ class TritonSampling:
             (count, chunks),
             *(*source, *pools, room.best, room.bounds, room.found, *candidates),
             **(shape | tiles),
+            BINS=BINS,
             CANDIDATES=CANDIDATES,
             num_warps=8,
         )
