@@ -148,15 +148,23 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def _obstacle() -> str:
+    """Why there is nothing to measure; empty where there is."""
+    try:
+        import torch
+    except ImportError:
+        return f"{sys.executable} has no torch"
+    return "" if torch.cuda.is_available() else "torch sees no CUDA device here"
+
+
 def main() -> int:
     """Run the sections and print the table; 1 where something is bad, 2 without a GPU."""
     args = arguments()
     if args.section:
         return run_section(args.section, args)
-    import torch
-
-    if not args.dry and not torch.cuda.is_available():
-        print("torch sees no CUDA device here: nothing was checked.", file=sys.stderr)
+    obstacle = _obstacle()
+    if obstacle and not args.dry:
+        print(f"{obstacle}: nothing was checked.", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / FACTS).unlink(missing_ok=True)

@@ -69,13 +69,15 @@ def _torch() -> Iterator[Check]:
     except (ImportError, OSError) as error:
         yield Check("device", False, f"torch does not load: {error}", "Install torch again.")
         return
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        found = f"{torch.cuda.get_device_name()}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
-    else:
+    from engine.executors.gpu_report import gather, report
+
+    facts = gather()
+    for finding in report(facts):
+        yield Check("gpu", finding.ok, finding.found, finding.hint, needed=False)
+    if not facts.gpus:
         cores = len(os.sched_getaffinity(0))
         found = f"CPU, {cores} cores, {torch.backends.cpu.get_cpu_capability()}"
-    yield Check("device", True, found)
+        yield Check("device", True, found)
 
 
 def _model(settings: Settings) -> Iterator[Check]:
