@@ -81,7 +81,7 @@ class EngineCore:
         self._model = loaded.config
         self._end_token_ids = frozenset(loaded.config.eos_token_ids)
         self._ends = np.zeros(loaded.config.vocab_size, dtype=np.bool_)
-        self._ends[list(self._end_token_ids)] = True
+        self._ends[[each for each in self._end_token_ids if each < len(self._ends)]] = True
         self._scheduler = _make_scheduler(config, self.runner.placement)
         self._in_flight: deque[tuple[Step, Pending[Sampled]]] = deque()
         self._builders: dict[Sequence, OutputBuilder] = {}
@@ -164,7 +164,7 @@ class EngineCore:
         if isinstance(sampled, SampledTokens):
             ids, reports = sampled.token_ids, sampled.reports
             done = self._scheduler.append(step, ids, self._ends[ids])
-            self._counts["output"] += done.count
+            self._counts["output"] += done.quietly
             for place, sequence in done.left:
                 self._push(sequence, (reports.get(place) or SampledToken(int(ids[place])),))
             return

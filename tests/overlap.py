@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from zlib import crc32
 
+import numpy as np
 import tokenizers
 import torch
 
@@ -20,7 +21,7 @@ from engine.config import EngineConfig, ModelConfig, RopeConfig
 from engine.core import EngineCore, LoadedModel
 from engine.executors.choose import Choice
 from engine.executors.placement import Placement
-from engine.executors.runner import Sampled
+from engine.executors.runner import Sampled, SampledTokens
 from engine.kernels.reference.backend import ReferenceBackend
 from engine.params import SamplingParams
 from engine.requests import FinishReason, Request
@@ -91,6 +92,7 @@ class Device:
         placement: see `StepRunner`.
         max_in_flight: see `StepRunner`.
         lookahead: tokens that it samples for a sequence in one step.
+        by_slot: hand them over by slot; otherwise as an array, which holds one for each sequence.
         faults: the calls of `launch` and `collect` that fail, counted from 0.
     """
 
@@ -100,6 +102,7 @@ class Device:
         max_in_flight: int,
         *,
         lookahead: int = 1,
+        by_slot: bool = True,
         faults: Collection[int] = (),
     ) -> None:
         self.placement = placement
@@ -107,6 +110,7 @@ class Device:
         self.most_in_flight = 0
         self.unknown_tokens = 0
         self._lookahead = lookahead
+        self._by_slot = by_slot
         self._faults = faults
         self._calls = 0
         # On the host: what was launched and not collected.
@@ -196,11 +200,12 @@ class Device:
             keys = second_keys(read[work.slot])
             for position in range(work.start, len(keys)):
                 self._second[_place(tables[work.slot], position)] = keys[position]
-        launched.sampled = {
+        sampled = {
             work.slot: self._sample(work, tables[work.slot], read[work.slot])
             for work in works
             if work.sample
         }
+        launched.sampled = sampled if self._by_slot else _as_array(sampled)
 
     def _tokens(self, work: Work, table: tuple[int, ...]) -> list[int]:
         """The first keys that a work sees; -1 where they are another position's."""
@@ -221,6 +226,10 @@ class Device:
             keys = second_keys([*tokens, *chosen])
         self._last_token[work.slot] = chosen[-1]
         return tuple(map(SampledToken, chosen))
+
+
+def _as_array(sampled: dict[int, tuple[SampledToken, ...]]) -> SampledTokens:
+    return SampledTokens(np.array([token.token_id for (token,) in sampled.values()], np.int64))
 
 
 def _place(table: tuple[int, ...], position: int) -> Place:

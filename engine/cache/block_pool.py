@@ -12,9 +12,23 @@ from hashlib import sha256
 from engine.cache.eviction import EvictionPolicy, LeastRecentlyUsed
 
 
-def hash_block(parent: bytes, token_ids: Sequence[int]) -> bytes:
-    """Hash a full block: SHA-256 over its parent's hash and its token ids (32-bit each)."""
-    return sha256(parent + array("i", token_ids).tobytes()).digest()
+def hash_blocks(parent: bytes, token_ids: Sequence[int], block_size: int) -> list[bytes]:
+    """Hash full blocks one after the other.
+
+    Args:
+        parent: the hash of the block before the first one, or `root_hash`.
+        token_ids: of all blocks; what does not fill one is left out.
+        block_size: tokens in a block.
+
+    Returns:
+        SHA-256 over each one's parent's hash and its token ids (32-bit each).
+    """
+    packed, width = array("i", token_ids).tobytes(), 4 * block_size
+    hashes = []
+    for end in range(width, len(packed) + 1, width):
+        parent = sha256(parent + packed[end - width : end]).digest()
+        hashes.append(parent)
+    return hashes
 
 
 def root_hash(salt: str) -> bytes:
@@ -60,8 +74,7 @@ class BlockPool:
         if not self._caching:
             return []
         blocks = []
-        for block_hash in hashes:
-            block = self._by_hash.get(block_hash)
+        for block in map(self._by_hash.get, hashes):
             if block is None:
                 break
             blocks.append(block)
@@ -69,7 +82,7 @@ class BlockPool:
 
     def num_free_among(self, blocks: Iterable[int]) -> int:
         """How many of ``blocks`` are free, and would be free no longer if acquired."""
-        return sum(self._refs[block] == 0 for block in blocks)
+        return list(map(self._refs.__getitem__, blocks)).count(0)
 
     def acquire(self, blocks: Iterable[int]) -> None:
         """Take one more reference on each of ``blocks``, as found by `match`."""

@@ -118,8 +118,10 @@ class _PendingTokens:
     def collect(self) -> Sampled:
         """See `Pending.collect`."""
         scores, slots = self._scores.collect(), self._slots
-        if self._wanted and scores.logits is not None:
-            sampled = self._sampler.sample(scores.logits, slots)
-        else:
-            sampled = self._sampler.choose(scores.argmax.tolist(), slots)
-        return {slot: (token,) for slot, token in zip(slots, sampled, strict=True)}
+        if not self._wanted or scores.logits is None:
+            self._sampler.advance(slots)
+            return SampledTokens(scores.argmax)
+        sampled = self._sampler.sample(scores.logits, slots)
+        ids = np.array([each.token_id for each in sampled], dtype=np.int64)
+        reports = {i: each for i, each in enumerate(sampled) if each.logprob is not None}
+        return SampledTokens(ids, reports)

@@ -80,8 +80,12 @@ class Sampler:
 
     def choose(self, token_ids: list[int], slots: Sequence[int]) -> list[SampledToken]:
         """Take the argmax of each row's logits, where `reads_logits` is false."""
-        self._positions[slots] += np.uint64(1)
+        self.advance(slots)
         return [SampledToken(token_id) for token_id in token_ids]
+
+    def advance(self, slots: Sequence[int]) -> None:
+        """As `choose`, where the tokens are handed over otherwise."""
+        self._positions[slots] += np.uint64(1)
 
     def sample(self, logits: Tensor, slots: Sequence[int]) -> list[SampledToken]:
         """Choose one token a row.

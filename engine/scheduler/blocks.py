@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.cache.block_pool import BlockPool
 from engine.scheduler.sequence import Sequence
-from engine.scheduler.slots import SlotArrays
+from engine.scheduler.slots import Flags, SlotArrays
 from engine.scheduler.step import Ints
 
 
@@ -28,11 +27,11 @@ class SequenceBlocks:
         missing: Ints = -(-(starts + counts) // size) + -starts // size
         return missing
 
-    def eventful(self, slots: Ints, starts: Ints) -> NDArray[np.bool_]:
+    def eventful(self, slots: Ints, starts: Ints) -> Flags:
         """Which of these begin a block with one more token, or have one to publish then."""
         size, arrays = self._size, self._arrays
         full = np.minimum(starts + 1, arrays.known[slots]) // size
-        eventful: NDArray[np.bool_] = (starts % size == 0) | (full != arrays.published[slots])
+        eventful: Flags = (starts % size == 0) | (full != arrays.published[slots])
         return eventful
 
     def shared(self, sequence: Sequence) -> list[int]:

@@ -17,11 +17,12 @@ class StepsInFlight:
         arrays: where the sequences' steps and tokens to come are counted.
 
     Attributes:
-        leaving: sequences that are finished, whose slots and blocks a step in flight still uses.
+        leaving: by slot, sequences that are finished, whose slots and blocks a step in flight still
+            uses.
     """
 
     def __init__(self, arrays: SlotArrays) -> None:
-        self.leaving: list[Sequence] = []
+        self.leaving: dict[int, Sequence] = {}
         self._arrays = arrays
         self._steps: deque[Step] = deque()
 
@@ -34,8 +35,11 @@ class StepsInFlight:
         self._arrays.in_flight[step.slots] += 1
         self._arrays.pending[step.sampled_slots] += 1
 
-    def collect(self, step: Step) -> None:
+    def collect(self, step: Step) -> list[Sequence]:
         """Take the oldest step out.
+
+        Returns:
+            Those that have left with it, in its order.
 
         Raises:
             ValueError: ``step`` is another one.
@@ -45,11 +49,20 @@ class StepsInFlight:
         self._steps.popleft()
         self._arrays.in_flight[step.slots] -= 1
         self._arrays.pending[step.sampled_slots] -= 1
+        if not self.leaving:
+            return []
+        last = step.slots[self._arrays.in_flight[step.slots] == 0].tolist()
+        return [self.leaving.pop(slot) for slot in last if slot in self.leaving]
 
-    def clear(self) -> None:
-        """Forget all steps: their tokens will never be known."""
-        while self._steps:
-            self.collect(self._steps[0])
+    def clear(self) -> list[Sequence]:
+        """Forget all steps: their tokens will never be known. Returns those that have left."""
+        for step in self._steps:
+            self._arrays.in_flight[step.slots] -= 1
+            self._arrays.pending[step.sampled_slots] -= 1
+        self._steps.clear()
+        left = list(self.leaving.values())
+        self.leaving.clear()
+        return left
 
     def check(self, running: Iterable[Sequence]) -> None:
         """Raise ``AssertionError`` unless the sequences know which steps they are part of."""
@@ -61,12 +74,12 @@ class StepsInFlight:
             steps.update(step.slots.tolist())
             pending.update(step.sampled_slots.tolist())
         arrays = self._arrays
-        for sequence in (*running, *self.leaving):
+        for sequence in (*running, *self.leaving.values()):
             slot = sequence.slot
             counted = steps.pop(slot, 0), pending[slot]
             if (arrays.in_flight[slot], arrays.pending[slot]) != counted:
                 raise AssertionError("a sequence miscounts its steps in flight")
         if steps:
             raise AssertionError("a step in flight is of a sequence that holds nothing")
-        if any(not arrays.in_flight[sequence.slot] for sequence in self.leaving):
+        if any(not arrays.in_flight[slot] for slot in self.leaving):
             raise AssertionError("a sequence should have left with its last step")

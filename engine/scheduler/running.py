@@ -2,12 +2,26 @@
 
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.scheduler.sequence import NO_SLOT, Sequence
-from engine.scheduler.slots import SlotArrays
+from engine.scheduler.slots import Flags, SlotArrays
 from engine.scheduler.step import Ints
+
+
+class Appended(NamedTuple):
+    """What became of a step's tokens.
+
+    Attributes:
+        quietly: how many were appended, and end nothing.
+        left: to the caller: the tokens' places among those of the step, ascending, and whose they
+            are.
+    """
+
+    quietly: int
+    left: list[tuple[int, Sequence]]
 
 
 class Running:
@@ -29,6 +43,7 @@ class Running:
         self._by_slot: list[Sequence | None] = [None] * size
         self._token_ids: list[list[int]] = [[] for _ in range(size)]  # of the sequences
         self._order: Ints | None = None
+        self._touched: list[Sequence] = []
 
     def __getitem__(self, slot: int) -> Sequence:
         """Who holds a slot."""
@@ -54,6 +69,8 @@ class Running:
         arrays, slot = self.arrays, self._free.pop()
         self._by_slot[slot], self._token_ids[slot] = sequence, sequence.token_ids
         sequence.slot, sequence.arrays = slot, arrays
+        arrays.known[slot] = len(sequence.token_ids)
+        arrays.last_token[slot] = sequence.token_ids[-1]
         arrays.pending[slot] = arrays.in_flight[slot] = 0
         arrays.computed[slot] = arrays.published[slot] = 0
         arrays.prompt[slot] = sequence.num_prompt
@@ -62,7 +79,6 @@ class Running:
         arrays.left[slot] = False
         self.sequences.append(sequence)
         self._order = None
-        self.refresh([sequence])
 
     def leave(self, sequence: Sequence) -> None:
         """Take a sequence out of the order. It keeps its slot until `free`."""
@@ -75,20 +91,45 @@ class Running:
         self._by_slot[sequence.slot] = None
         sequence.slot, sequence.arrays = NO_SLOT, None
 
-    def append(self, slots: Ints, token_ids: Ints) -> None:
-        """Append a token to each of these slots' sequences."""
+    def append(self, slots: Ints, token_ids: Ints, live: Flags, ending: Flags) -> Appended:
+        """Append a token each to sequences, where it cannot matter to anybody else.
+
+        Args:
+            slots: int64 [N].
+            token_ids: int64 [N].
+            live: bool [N]; whose tokens are not dropped.
+            ending: bool [N]; whose tokens may end an output.
+        """
         arrays = self.arrays
-        arrays.known[slots] += 1
-        arrays.last_token[slots] = token_ids
+        full = arrays.known[slots] + 1 >= arrays.max_total[slots]
+        careful = ending | full | arrays.watched[slots]
+        quiet = live & ~careful
+        if quiet.all():
+            self._append(slots, token_ids)
+            return Appended(len(slots), [])
+        self._append(slots[quiet], token_ids[quiet])
+        places = np.flatnonzero(live & careful)
+        sequences = [self[slot] for slot in slots[places].tolist()]
+        self.touch(sequences)
+        return Appended(int(quiet.sum()), list(zip(places.tolist(), sequences, strict=True)))
+
+    def _append(self, slots: Ints, token_ids: Ints) -> None:
+        self.arrays.known[slots] += 1
+        self.arrays.last_token[slots] = token_ids
         lists = map(self._token_ids.__getitem__, slots.tolist())
         deque(map(list.append, lists, token_ids.tolist()), maxlen=0)  # a loop without bytecode
 
-    def refresh(self, sequences: Iterable[Sequence]) -> None:
-        """Count the tokens of sequences anew, to which others than `append` added some."""
-        for sequence in sequences:
+    def touch(self, sequences: Iterable[Sequence]) -> None:
+        """Others may append tokens to these, until `refresh` counts them anew."""
+        self._touched += sequences
+
+    def refresh(self) -> None:
+        """Count the tokens of the sequences that were touched."""
+        for sequence in self._touched:
             if sequence.slot != NO_SLOT:
                 self.arrays.known[sequence.slot] = len(sequence.token_ids)
                 self.arrays.last_token[sequence.slot] = sequence.token_ids[-1]
+        self._touched.clear()
 
     def check(self, leaving: Iterable[Sequence]) -> None:
         """Raise ``AssertionError`` unless slots, sequences and counts agree.

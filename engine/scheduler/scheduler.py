@@ -18,20 +18,20 @@ earlier ones are in flight, their tokens not known yet:
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.cache.block_pool import BlockPool
 from engine.scheduler.admission import AdmissionPolicy
 from engine.scheduler.blocks import SequenceBlocks
+from engine.scheduler.budget import TokenBudget
 from engine.scheduler.building import StepBuilder
 from engine.scheduler.in_flight import StepsInFlight
 from engine.scheduler.promises import Promises
-from engine.scheduler.running import Running
+from engine.scheduler.running import Appended, Running
 from engine.scheduler.sequence import NO_SLOT, Sequence
-from engine.scheduler.step import Admission, Ints, Step, Work
+from engine.scheduler.slots import Flags
+from engine.scheduler.step import Admission, Ints, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,6 @@ class Limits:
     max_batch_tokens: int
     chunked_prefill: bool = True
     output_reserve: float = 0.5
-
-
-class Appended(NamedTuple):
-    """What became of a step's tokens.
-
-    Attributes:
-        count: tokens that were appended, and end nothing.
-        left: to the caller, by the tokens' place among those of the step, in the step's order.
-    """
-
-    count: int
-    left: list[tuple[int, Sequence]]
 
 
 class Scheduler:
@@ -70,8 +58,6 @@ class Scheduler:
         self._policy = policy
         self._limits = limits
         self._in_flight = StepsInFlight(self._arrays)
-        # Those to whose tokens the caller may have added some.
-        self._touched: list[Sequence] = []
         self._flushed = False
         # From a preemption until blocks are given back, so that there is no thrashing.
         self._admission_paused = False
@@ -102,10 +88,11 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """Choose the next batch, which is in flight then; `None` where nothing can run now."""
-        self._refresh()
-        builder = StepBuilder(self._arrays)
-        budget = self._continue_running(builder)
-        if budget is not None:
+        self._running.refresh()
+        builder = StepBuilder(self._running, self._blocks)
+        limits = self._limits
+        budget = TokenBudget(limits.max_batch_tokens, chunked=limits.chunked_prefill)
+        if self._continue_running(builder, budget):
             self._admit(builder, budget)
         if not builder:
             return None
@@ -130,10 +117,10 @@ class Scheduler:
         """
         slots = step.sampled_slots
         sampled = {slot: self._running[slot] for slot in slots[self._collect(step)].tolist()}
-        self._touched += sampled.values()
+        self._running.touch(sampled.values())
         return sampled
 
-    def append(self, step: Step, token_ids: Ints, ending: NDArray[np.bool_]) -> Appended:
+    def append(self, step: Step, token_ids: Ints, ending: Flags) -> Appended:
         """As `collected`, where the step sampled one token for each sequence.
 
         Most tokens end nothing and nobody waits for them: they are appended here. The others are
@@ -148,43 +135,16 @@ class Scheduler:
         Raises:
             ValueError: ``step`` is not the oldest one in flight.
         """
-        arrays, slots = self._arrays, step.sampled_slots
-        full = arrays.known[slots] + 1 >= arrays.max_total[slots]
-        careful = ending | full | arrays.watched[slots]
         live = self._collect(step)
-        quiet = live & ~careful
-        if quiet.all():
-            self._running.append(slots, token_ids)
-            return Appended(len(slots), [])
-        appended = slots[quiet]
-        self._running.append(appended, token_ids[quiet])
-        places = np.flatnonzero(live & careful)
-        slots_left = slots[places].tolist()
-        left = [self._running[slot] for slot in slots_left]
-        self._touched += left
-        return Appended(len(appended), list(zip(places.tolist(), left, strict=True)))
+        return self._running.append(step.sampled_slots, token_ids, live, ending)
 
-    def _collect(self, step: Step) -> NDArray[np.bool_]:
-        """Take the oldest step out, and give back what only it still used.
-
-        Returns:
-            Which of its sampled sequences have not finished since.
-        """
-        self._in_flight.collect(step)
+    def _collect(self, step: Step) -> Flags:
+        """Take a step out; returns which of its sampled sequences have not finished since."""
+        left = self._in_flight.collect(step)
         live = ~self._arrays.left[step.sampled_slots]
-        if self._in_flight.leaving:
-            slots = step.slots
-            done = self._arrays.left[slots] & (self._arrays.in_flight[slots] == 0)
-            for slot in slots[done].tolist():
-                sequence = self._running[slot]
-                self._in_flight.leaving.remove(sequence)
-                self._give_back(sequence)
+        for sequence in left:
+            self._give_back(sequence)
         return live
-
-    def _refresh(self) -> None:
-        if self._touched:
-            self._running.refresh(self._touched)
-            self._touched.clear()
 
     def finish(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is. What it holds comes back with its last step."""
@@ -195,7 +155,7 @@ class Scheduler:
         self._running.leave(sequence)
         if self._arrays.in_flight[sequence.slot]:
             self._arrays.left[sequence.slot] = True
-            self._in_flight.leaving.append(sequence)
+            self._in_flight.leaving[sequence.slot] = sequence
         else:
             self._give_back(sequence)
 
@@ -205,85 +165,48 @@ class Scheduler:
         All steps in flight are given up, every running sequence goes back to the queue, and every
         cached prefix is forgotten.
         """
-        self._in_flight.clear()
-        for sequence in self._in_flight.leaving:
+        for sequence in self._in_flight.clear():
             self._give_back(sequence)
-        self._in_flight.leaving.clear()
         for sequence in reversed(list(self.running)):
             self._preempt(sequence)
         self.pool.reset()
 
     # -- running sequences ---------------------------------------------------------------------
 
-    def _continue_running(self, builder: StepBuilder) -> int | None:
+    def _continue_running(self, builder: StepBuilder, budget: TokenBudget) -> bool:
         """Book the running sequences' next tokens, as many sequences at once as there is room for.
 
         Returns:
-            What is left of the step's tokens; `None` where a sequence has to wait for blocks until
-            a step in flight is collected.
+            Whether all were; otherwise one has to wait for blocks until a step in flight is
+            collected.
         """
-        arrays = self._arrays
-        budget, slots = self._limits.max_batch_tokens, self._running.order
+        arrays, slots = self._arrays, self._running.order
         while len(slots):
             expected, starts = arrays.expected(slots), arrays.computed[slots]
             # None where complete with the tokens to come.
-            wanted = np.where(expected < arrays.max_total[slots], expected - starts, 0)
-            counts = self._chunks(wanted, budget, others=bool(builder))
-            needed = np.cumsum(self._blocks.missing(starts, counts))
-            fitting = int(np.searchsorted(needed, self.pool.num_free, side="right"))
-            taken = np.flatnonzero(counts[:fitting])
-            self._book(builder, slots[taken], starts[taken], counts[taken], wanted[taken])
-            budget -= int(counts[taken].sum())
+            wanted = (expected - starts) * (expected < arrays.max_total[slots])
+            counts = budget.chunks(wanted, first=not builder)
+            total = int(counts.sum())
+            fitting = len(slots)
+            if total // self.pool.block_size + fitting > self.pool.num_free:  # more than are needed
+                needed = np.cumsum(self._blocks.missing(starts, counts))
+                fitting = int(np.searchsorted(needed, self.pool.num_free, side="right"))
+                total = int(counts[:fitting].sum())
+            if fitting == len(slots) and counts.all():
+                builder.book(slots, starts, counts, wanted)
+            else:
+                taken = np.flatnonzero(counts[:fitting])
+                builder.book(slots[taken], starts[taken], counts[taken], wanted[taken])
+            budget.spend(total)
             if fitting == len(slots):
                 break
             sequence = self._running[slots[fitting]]
-            if not self._make_room(sequence, int(counts[fitting]), builder):
-                if sequence.slot != NO_SLOT:
-                    return None
+            room = self._make_room(sequence, int(counts[fitting]), builder)
+            if not room and sequence.slot != NO_SLOT:
+                return False
             slots = slots[fitting:]
             slots = slots[np.isin(slots, self._running.order)]  # without the preempted
-        return budget
-
-    def _chunks(self, wanted: Ints, budget: int, *, others: bool) -> Ints:
-        """How many of the wanted tokens fit the budget, the first sequences' before the last's."""
-        if wanted.sum() <= budget:
-            return wanted
-        if self._limits.chunked_prefill:
-            before = np.cumsum(wanted) - wanted
-            return np.clip(budget - before, 0, wanted)
-        counts = []
-        for count in wanted.tolist():
-            counts.append(self._chunk(count, budget, others))
-            budget -= counts[-1]
-            others = others or counts[-1] > 0
-        return np.array(counts, dtype=np.int64)
-
-    def _chunk(self, wanted: int, budget: int, others: bool) -> int:
-        """How many of the wanted tokens fit the budget; whole prompts only where not chunked."""
-        if self._limits.chunked_prefill or wanted <= budget:
-            return min(wanted, max(budget, 0))
-        return 0 if others else wanted
-
-    def _book(
-        self, builder: StepBuilder, slots: Ints, starts: Ints, counts: Ints, wanted: Ints
-    ) -> None:
-        """Book ``counts`` more tokens of running sequences, for which there is room.
-
-        For most decodes that is a number to count up. Those that begin or fill a block, and works
-        of more tokens, are booked one by one, in their order.
-        """
-        decodes = wanted == 1
-        eventful = self._blocks.eventful(slots, starts) | ~decodes
-        places = np.cumsum(decodes) - 1
-        self._arrays.computed[slots[~eventful]] += 1
-        for index in np.flatnonzero(eventful).tolist():
-            sequence = self._running[slots[index]]
-            if not decodes[index]:
-                builder.add(self._work(sequence, int(counts[index])))
-            else:
-                for block in self._blocks.extend(sequence, 1):
-                    builder.grow(int(places[index]), block)
-        builder.add_decodes(slots[decodes], starts[decodes])
+        return True
 
     def _make_room(self, sequence: Sequence, count: int, builder: StepBuilder) -> bool:
         """Free enough blocks for ``count`` more tokens, at the cost of the least computed.
@@ -323,7 +246,7 @@ class Scheduler:
 
     # -- waiting sequences ---------------------------------------------------------------------
 
-    def _admit(self, builder: StepBuilder, budget: int) -> None:
+    def _admit(self, builder: StepBuilder, budget: TokenBudget) -> None:
         if self._admission_paused:
             return
         quota = self._policy.quota(
@@ -337,7 +260,7 @@ class Scheduler:
             sequence = self.waiting[0]
             shared = self._blocks.shared(sequence)
             cached = len(shared) * self.pool.block_size
-            count = self._chunk(sequence.num_tokens - cached, budget, bool(builder))
+            count = budget.chunk(sequence.num_tokens - cached, first=not builder)
             if count == 0:
                 return
             likely = self._promises.blocks(sequence)
@@ -345,40 +268,26 @@ class Scheduler:
             # Alone, a sequence may always try: the pool holds at least one whole context.
             if likely - len(shared) > room and (self.running or self._in_flight.leaving):
                 return
-            builder.add(self._start(sequence, shared, count))
+            builder.book_one(sequence, count, self._start(sequence, shared))
             promised += max(0, likely - len(sequence.blocks))
-            budget -= count
+            budget.spend(count)
 
-    def _start(self, sequence: Sequence, shared: list[int], count: int) -> Work:
+    def _start(self, sequence: Sequence, shared: list[int]) -> Admission:
         self.waiting.popleft()
         self._running.enter(sequence)
         self._blocks.start(sequence, shared)
         self._policy.admitted()
-        admission = Admission(
+        return Admission(
             params=sequence.request.params,
             index=sequence.index,
             prompt=sequence.request.prompt,
             output_ids=tuple(sequence.output_ids),
         )
-        return self._work(sequence, count, admission)
-
-    def _work(self, sequence: Sequence, count: int, admission: Admission | None = None) -> Work:
-        """Book ``count`` more tokens of a running sequence, for which there is room."""
-        start = sequence.num_computed
-        new = self._blocks.extend(sequence, count)
-        return Work(
-            slot=sequence.slot,
-            start=start,
-            token_ids=tuple(sequence.token_ids[start : start + count]),
-            new_blocks=tuple(sequence.blocks) if admission else tuple(new),
-            sample=start + count == sequence.num_tokens,
-            admission=admission,
-        )
 
     def check(self) -> None:
         """Raise ``AssertionError`` unless pool, slots, queues and steps agree with each other."""
-        self._refresh()
-        leaving = self._in_flight.leaving
+        self._running.refresh()
+        leaving = self._in_flight.leaving.values()
         self._running.check(leaving)
         self._blocks.check([*self.running, *leaving])
         if any(sequence.blocks or sequence.slot != NO_SLOT for sequence in self.waiting):

@@ -1,6 +1,6 @@
 """One output in the making: its tokens, its blocks, and how far it is computed."""
 
-from engine.cache.block_pool import hash_block, root_hash
+from engine.cache.block_pool import hash_blocks, root_hash
 from engine.requests import FinishReason, Request
 from engine.scheduler.slots import SlotArrays
 
@@ -74,8 +74,7 @@ class Sequence:
 
     def extend_hashes(self, block_size: int, upto: int) -> None:
         """Hash the full blocks among the first ``upto`` tokens that have no hash yet."""
-        hashes = self.block_hashes
-        while (len(hashes) + 1) * block_size <= upto:
-            start = len(hashes) * block_size
-            parent = hashes[-1] if hashes else root_hash(self.request.salt)
-            hashes.append(hash_block(parent, self.token_ids[start : start + block_size]))
+        first, end = len(self.block_hashes) * block_size, upto // block_size * block_size
+        if first < end:
+            parent = self.block_hashes[-1] if first else root_hash(self.request.salt)
+            self.block_hashes += hash_blocks(parent, self.token_ids[first:end], block_size)

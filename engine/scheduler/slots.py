@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from engine.scheduler.step import Ints
 
+Flags = NDArray[np.bool_]
+
 
 class SlotArrays:
     """Counts of tokens and steps. An entry means something while a sequence holds its slot.
@@ -39,8 +41,8 @@ class SlotArrays:
         self.prompt: Ints = np.zeros(size, dtype=np.int64)
         self.max_total: Ints = np.zeros(size, dtype=np.int64)
         self.last_token: Ints = np.zeros(size, dtype=np.int64)
-        self.watched: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
-        self.left: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
+        self.watched: Flags = np.zeros(size, dtype=np.bool_)
+        self.left: Flags = np.zeros(size, dtype=np.bool_)
 
     def expected(self, slots: Ints) -> Ints:
         """int64 [S]; known tokens, and those that steps in flight sample."""

@@ -5,14 +5,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine.cache.block_pool import BlockPool, hash_block, root_hash
+from engine.cache.block_pool import BlockPool, hash_blocks, root_hash
 from engine.cache.eviction import LeastRecentlyUsed
 
 
 def chain(*blocks: list[int], salt: str = "") -> list[bytes]:
     hashes = [root_hash(salt)]
     for block in blocks:
-        hashes.append(hash_block(hashes[-1], block))
+        hashes += hash_blocks(hashes[-1], block, len(block))
     return hashes[1:]
 
 

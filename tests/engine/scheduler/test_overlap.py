@@ -34,6 +34,7 @@ class Case:
     spare_blocks: int = 0
     max_num_seqs: int = 8
     budget: int = 16
+    by_slot: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,6 +73,7 @@ def cases(draw: st.DrawFn, *, faults: bool = False) -> Case:
         spare_blocks=draw(st.integers(0, 16)),
         max_num_seqs=draw(st.integers(1, 8)),
         budget=draw(st.integers(8, 40)),
+        by_slot=draw(st.booleans()),
         settings={
             "block_size": BLOCK,
             "prefix_caching": draw(st.sampled_from([True, True, False])),
@@ -84,7 +86,8 @@ def cases(draw: st.DrawFn, *, faults: bool = False) -> Case:
 
 def start(case: Case, max_in_flight: int, lookahead: int = 1) -> tuple[EngineCore, Device]:
     size = placement(WHOLE + case.spare_blocks, case.max_num_seqs, case.budget)
-    device = Device(size, max_in_flight, lookahead=lookahead, faults=case.faults)
+    by_slot = case.by_slot or lookahead > 1
+    device = Device(size, max_in_flight, lookahead=lookahead, by_slot=by_slot, faults=case.faults)
     return make_core(EngineConfig(**case.settings), device), device
 
 
