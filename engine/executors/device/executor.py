@@ -83,7 +83,6 @@ class DeviceExecutor:
         Returns:
             The logits, float32 [N, vocab]; overwritten by the next step.
         """
-        buffers = self.decoder.buffers.rows(step.num_tokens, step.num_sampled)
 
         def whole() -> None:
             _run(self._pieces(step))
@@ -91,7 +90,7 @@ class DeviceExecutor:
                 draw()
 
         self._recorded.run(("decode", step.tasks.launches, step.num_tokens, draw is None), whole)
-        return buffers.logits
+        return self.decoder.buffers.logits[: step.num_sampled]
 
     def prefill(self, step: DeviceStep) -> Tensor:
         """Run any step, with what lies between two layers' attention recorded if it is small.
@@ -99,17 +98,17 @@ class DeviceExecutor:
         Returns:
             As `decode`.
         """
-        buffers = self.decoder.buffers.rows(step.num_tokens, step.num_sampled)
+        logits = self.decoder.buffers.logits[: step.num_sampled]
         pieces = self._pieces(step)
         if step.num_tokens > self.max_recorded_tokens:
             self.device.submit(lambda: _run(pieces))
-            return buffers.logits
+            return logits
         for index, piece in enumerate(pieces):
             if index % 2 == 0:
                 self._recorded.run(("between", index, step.num_tokens), piece)
             else:
                 self.device.submit(piece)
-        return buffers.logits
+        return logits
 
     def score(self, step: DeviceStep) -> Tensor:
         """Run a step, and wait for the logits of all its tokens: float32 [T, vocab], a new tensor.

@@ -12,6 +12,7 @@ from engine.kernels.fused.device import Device
 
 Ints = NDArray[np.int32]
 
+_MOST_KEPT = 512  # shapes whose views are kept
 _ALIGNMENT = 4  # int32s; kernels are compiled for addresses that 16 bytes divide
 
 
@@ -62,23 +63,43 @@ class PackedInputs:
         self._others = dict(others)
         size = _Layout.of(largest.fields() | self._others).size
         self._host = [device.pinned((size,), torch.int32) for _ in range(2)]
-        self._arrays: list[Ints] = [buffer.numpy() for buffer in self._host]
         self._on_device = torch.zeros(size, dtype=torch.int32, device=device.torch_device)
+        self._views: dict[StepShape, _Views] = {}
 
     def arrays(self, side: int, shape: StepShape) -> dict[str, Ints]:
         """Views of one of the host's buffers, 0 or 1, for a step of this shape."""
-        layout = _Layout.of(shape.fields() | self._others)
-        return {name: self._arrays[side][place] for name, place in layout.places.items()}
+        return self._of(shape).arrays[side]
 
     def tensors(self, shape: StepShape) -> dict[str, Tensor]:
         """Views of the device's buffer for a step of this shape."""
-        layout = _Layout.of(shape.fields() | self._others)
-        return {name: self._on_device[place] for name, place in layout.places.items()}
+        return self._of(shape).tensors
 
     def send(self, side: int, shape: StepShape) -> None:
         """Submit the copy of what a step of this shape needs."""
-        size = _Layout.of(shape.fields() | self._others).size
+        size = self._of(shape).size
         self._device.copy(self._host[side][:size], self._on_device[:size])
+
+    def _of(self, shape: StepShape) -> "_Views":
+        """The views for a shape. They are kept, as most steps are of a few shapes."""
+        views = self._views.get(shape)
+        if views is None:
+            if len(self._views) >= _MOST_KEPT:
+                self._views.clear()
+            layout = _Layout.of(shape.fields() | self._others)
+            places = layout.places.items()
+            views = self._views[shape] = _Views(
+                layout.size,
+                [{name: host.numpy()[place] for name, place in places} for host in self._host],
+                {name: self._on_device[place] for name, place in places},
+            )
+        return views
+
+
+@dataclass(frozen=True, slots=True)
+class _Views:
+    size: int
+    arrays: list[dict[str, Ints]]
+    tensors: dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,8 @@ class TaskMaker:
         self, query_start: Array, contexts: Array, shared: Array, num_decodes: int
     ) -> tuple[int, Array]:
         """Rows of a tile, and the tiles, those with the most keys first."""
+        if num_decodes == len(contexts):
+            return 0, np.zeros((0, 2), np.int32)
         new = np.diff(query_start)[num_decodes:].astype(np.int64)
         ends = contexts[num_decodes:].astype(np.int64)
         new = np.where(ends > 0, new, 0)
