@@ -64,6 +64,18 @@ def build_device_runner(
         OutOfCache: no memory is left for the cache.
     """
     device = backend.open(choice.device)
+    with device.use():
+        return _build(config, model, choice, backend, device, decoder)
+
+
+def _build(
+    config: EngineConfig,
+    model: ModelConfig,
+    choice: Choice,
+    backend: DeviceBackend,
+    device: Device,
+    decoder: Decoder,
+) -> DeviceRunner:
     bounds = Bounds.of(config, model, on_gpu=True)
     limits = Limits(
         model,

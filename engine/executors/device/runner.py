@@ -74,6 +74,10 @@ class DeviceRunner:
     @torch.inference_mode()
     def launch(self, step: Step) -> Pending[Sampled]:
         """See `StepRunner.launch`."""
+        with self.executor.device.use():
+            return self._launch(step)
+
+    def _launch(self, step: Step) -> "PendingStep":
         side = self._side = 1 - self._side
         # Done long ago, unless the step before the last was given up: then its copies may go on.
         self._marks[side].wait()
@@ -92,6 +96,10 @@ class DeviceRunner:
 
         For measuring a model. Nothing may be in flight, and nothing is sampled.
         """
+        with self.executor.device.use():
+            return self._score(step)
+
+    def _score(self, step: Step) -> Tensor:
         side = self._side
         self._marks[side].wait()
         self._inputs.fill(step)

@@ -1,6 +1,7 @@
 """A CUDA device with one stream, on which everything runs in order."""
 
 import gc
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -21,9 +22,13 @@ class CudaDevice:
         self._stream.wait_stream(torch.cuda.default_stream(torch_device))
         self._pool = torch.cuda.graph_pool_handle()
 
+    def use(self) -> AbstractContextManager[object]:
+        """See `Device.use`: its stream is the current one."""
+        return torch.cuda.stream(self._stream)
+
     def submit(self, work: Work) -> None:
         """See `Device.submit`. Kernels are launched at once and run when their turn comes."""
-        with torch.cuda.stream(self._stream):
+        with self.use():
             work()
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -32,7 +37,7 @@ class CudaDevice:
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """See `Device.copy`."""
-        with torch.cuda.stream(self._stream):
+        with self.use():
             target.copy_(source, non_blocking=True)
 
     def mark(self) -> "CudaMark":
@@ -49,7 +54,7 @@ class CudaDevice:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            with torch.cuda.stream(self._stream):
+            with self.use():
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     work()

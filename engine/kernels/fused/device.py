@@ -1,14 +1,15 @@
 """A device that works while the host goes on, as the runtime sees it."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 Work = Callable[[], object]
-"""Launches: calls that read and write tensors of the device, at addresses that stay. Nobody looks at
-what it returns."""
+"""Launches: calls that read and write tensors of the device, at addresses that stay. What it returns
+is dropped."""
 
 
 class Mark(Protocol):
@@ -38,6 +39,10 @@ class Device(Protocol):
     """
 
     torch_device: torch.device
+
+    def use(self) -> AbstractContextManager[object]:
+        """Within it, what torch allocates and fills on the device is in the order of its work."""
+        ...
 
     def submit(self, work: Work) -> None:
         """Add work to the queue."""

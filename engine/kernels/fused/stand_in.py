@@ -6,6 +6,7 @@ give them now and then.
 """
 
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,10 @@ class StandIn:
         self._memory = memory
         self._queue: deque[Work] = deque()
         self._submitted = self._done = 0
+
+    def use(self) -> AbstractContextManager[object]:
+        """See `Device.use`. What torch does on a CPU is done at once."""
+        return nullcontext()
 
     def submit(self, work: Work) -> None:
         """See `Device.submit`."""
