@@ -17,8 +17,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Where there is no GPU, Triton's kernels run in its interpreter; Triton reads this when it is loaded.
-if not Path("/dev/nvidiactl").exists():
+# Triton reads it when it is imported. Without a GPU its kernels run in its interpreter.
+if find_spec("triton") is not None and not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # A machine that only runs the tests of the engine, with torch and pytest, may lack it.

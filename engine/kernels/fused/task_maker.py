@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels.fused.sharing import Ints, Sharing
 from engine.kernels.fused.segment_tiles import Segments, divide_segments, pick_rows
+from engine.kernels.fused.sharing import Ints, Sharing
 from engine.kernels.fused.tasks import TILE_FIELDS, AttentionTasks
 
 Array = NDArray[np.int32]
@@ -218,10 +218,11 @@ class TaskMaker:
 def split_keys(own: Array | Ints, splits: int) -> Array:
     """Keys of one split of each sequence's own keys, a multiple of `SPLIT_KEYS`."""
     unit = splits * SPLIT_KEYS
-    return np.maximum(-(-own // unit) * SPLIT_KEYS, SPLIT_KEYS).astype(np.int32)
+    keys: Array = np.maximum(-(-own // unit) * SPLIT_KEYS, SPLIT_KEYS).astype(np.int32)
+    return keys
 
 
 def window_keys(contexts: Array, window: int) -> Array:
     """Keys that a decode reads under a window: from the tile that holds the first one it sees."""
-    hidden = np.maximum(contexts - window, 0) // SPLIT_KEYS * SPLIT_KEYS
-    return contexts - hidden
+    seen: Array = contexts - np.maximum(contexts - window, 0) // SPLIT_KEYS * SPLIT_KEYS
+    return seen

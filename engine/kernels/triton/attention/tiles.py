@@ -37,6 +37,7 @@ class TileShape:
         block_size: tokens in a cache block.
         item: bytes of the model's dtype.
         cache_format: "none" where the cache has the model's dtype, "int8" or "fp8".
+        folds: whether a prefill folds in pieces over segments, which takes registers.
     """
 
     group: int
@@ -44,6 +45,7 @@ class TileShape:
     block_size: int
     item: int
     cache_format: str = "none"
+    folds: bool = False
 
 
 def shared_memory(capability: Capability) -> int:
@@ -102,7 +104,7 @@ def _preferred(phase: Phase, rows: int, shape: TileShape) -> TileConfig:
             return TileConfig(rows, 128, 4, 2)
         return TileConfig(rows, 32, 4 if wide else 2, 2)
     narrow = shape.cache_format != "none"
-    if phase == "prefill" and rows == 128 and not narrow:
+    if phase == "prefill" and rows == 128 and not (narrow or shape.folds):
         return TileConfig(rows, 128, 8, 2)
     return TileConfig(rows, 64, 8 if rows * (1 + narrow) > 64 or wide else 4, 3)
 
