@@ -17,7 +17,7 @@ from engine.kernels.triton.attention import attention
 from engine.kernels.triton.attention.attention import TritonAttention
 from engine.kernels.triton.attention.tiles import TileConfig
 from engine.kernels.triton.launch import INTERPRETED
-from paging import DEVICE, Line, Scene, make_scene, naive_attention
+from paging.scenes import DEVICE, Line, Scene, make_scene, naive_attention
 
 CAPABILITY = torch.cuda.get_device_capability() if DEVICE.type == "cuda" else (9, 0)
 EIGHT_BITS = [torch.int8, torch.float8_e4m3fn]
