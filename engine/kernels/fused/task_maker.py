@@ -220,10 +220,11 @@ class TaskMaker:
 def split_keys(own: Array | Ints, splits: int) -> Array:
     """Keys of one split of each sequence's own keys, a multiple of `SPLIT_KEYS`."""
     unit = splits * SPLIT_KEYS
-    return np.maximum(-(-own // unit) * SPLIT_KEYS, SPLIT_KEYS).astype(np.int32)
+    keys: Array = np.maximum(-(-own // unit) * SPLIT_KEYS, SPLIT_KEYS).astype(np.int32)
+    return keys
 
 
 def window_keys(contexts: Array, window: int) -> Array:
     """Keys that a decode reads under a window: from the tile that holds the first one it sees."""
-    hidden = np.maximum(contexts - window, 0) // SPLIT_KEYS * SPLIT_KEYS
-    return contexts - hidden
+    seen: Array = contexts - np.maximum(contexts - window, 0) // SPLIT_KEYS * SPLIT_KEYS
+    return seen

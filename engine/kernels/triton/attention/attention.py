@@ -101,7 +101,7 @@ class TritonAttention:
                 scale,
                 sliding_window or 0,
                 step.block_tables.shape[1],
-                **self._constants("prefill", tasks.prefill_rows, queries, cache),
+                **self._constants("prefill", tasks.prefill_rows, queries, cache, shares),
                 SHARED=shares,
                 WINDOW=sliding_window is not None,
             )
@@ -200,13 +200,13 @@ class TritonAttention:
             )
 
     def _constants(
-        self, phase: Phase, rows: int, queries: Tensor, cache: LayerCache
+        self, phase: Phase, rows: int, queries: Tensor, cache: LayerCache, folds: bool = False
     ) -> dict[str, Any]:
         """What a kernel is compiled for."""
         cache_format = FORMATS.get(cache.keys.dtype, "none")
         block_size = cache.keys.shape[1]
         group = self.heads // self.kv_heads
-        shape = TileShape(group, self.head_dim, block_size, queries.itemsize, cache_format)
+        shape = TileShape(group, self.head_dim, block_size, queries.itemsize, cache_format, folds)
         config = tile_config(self.capability, phase, rows, shape)
         stride_block, stride_token, stride_head, _ = cache.keys.stride()
         return {

@@ -6,13 +6,11 @@ import triton.language as tl
 from engine.kernels.triton.attention.widen import widen
 
 LOG2E = tl.constexpr(1.4426950408889634)
-LARGEST_INT8 = tl.constexpr(127.0)
-LARGEST_FP8 = tl.constexpr(448.0)
 
 
 @triton.jit
 def blocks_of(table, first, end, BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Cache blocks of the tokens first, ...: one number if a tile lies in a block, else [BLOCK_N]."""
+    """Cache blocks of the tokens first, ...: one number if a tile lies in one, else [BLOCK_N]."""
     if BLOCK_N <= BLOCK_SIZE:
         blocks = tl.load(table + first // BLOCK_SIZE, mask=first < end, other=0).to(tl.int64)
     else:
@@ -27,7 +25,7 @@ def load_tile(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """[BLOCK_N, BLOCK_D] of the tokens first, ...; 0 behind the head, and from ``end`` on if MASKED."""
+    """[BLOCK_N, BLOCK_D] of the tokens first, ...; 0 behind the head; MASKED: 0 from ``end`` on."""
     n = first + tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
     places = blocks * STRIDE_BLOCK + (n % BLOCK_SIZE) * STRIDE_TOKEN
@@ -60,11 +58,11 @@ def round_queries(queries, FORMAT: tl.constexpr):
     wide = queries.to(tl.float32)
     top = tl.max(tl.abs(wide), 1)
     if FORMAT == "int8":
-        scales = top / LARGEST_INT8
+        scales = top / 127.0
         scaled = wide / tl.where(top > 0, scales, 1.0)[:, None]
         rounded = tl.floor(scaled + 0.5).to(tl.int8)
     else:
-        scales = top / LARGEST_FP8
+        scales = top / 448.0
         rounded = (wide / tl.where(top > 0, scales, 1.0)[:, None]).to(tl.float8e4nv)
     return rounded, scales
 
@@ -74,12 +72,12 @@ def weigh_8_bits(weights, values, FORMAT: tl.constexpr):
     """float32 weights · values, the weights rounded to 8 bits, each row by its largest."""
     top = tl.maximum(tl.max(weights, 1), 1e-30)
     if FORMAT == "int8":
-        rounded = tl.floor(weights * (LARGEST_INT8 / top)[:, None] + 0.5).to(tl.int8)
-        sums = tl.dot(rounded, values).to(tl.float32) * (top / LARGEST_INT8)[:, None]
+        rounded = tl.floor(weights * (127.0 / top)[:, None] + 0.5).to(tl.int8)
+        sums = tl.dot(rounded, values).to(tl.float32) * (top / 127.0)[:, None]
     else:
-        rounded = (weights * (LARGEST_FP8 / top)[:, None]).to(tl.float8e4nv)
+        rounded = (weights * (448.0 / top)[:, None]).to(tl.float8e4nv)
         sums = tl.dot(rounded, values.to(tl.float8e4nv, bitcast=True))
-        sums = sums * (top / LARGEST_FP8)[:, None]
+        sums = sums * (top / 448.0)[:, None]
     return sums
 
 
@@ -151,10 +149,9 @@ def attend(
             distance = positions[:, None] - n[None, :]
             scores = tl.where((distance >= 0) & (distance < window), scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, 1) * scaled)
+        base = new_top
         if MASK == "window":  # a row may see none of the tile's keys, nor of those before
             base = tl.where(new_top > float("-inf"), new_top, 0.0)
-        else:
-            base = new_top
         weights = tl.exp2(scores * scaled - base[:, None])
         decay = tl.exp2(top - base)
         total = total * decay + tl.sum(weights, 1)

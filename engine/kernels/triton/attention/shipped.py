@@ -20,6 +20,8 @@ WINDOWED = (32, 8, 128)
 """The shape that is also shipped with a sliding window (Mistral-7B)."""
 BLOCK_SIZES = (16, 128)
 CACHE_DTYPES = (torch.bfloat16, *EIGHT_BITS)
+RARE_DIMS = (96, 256)
+"""Heads that are shipped with blocks of 16 alone."""
 
 
 def shipped_launches(capability: Capability, eight_bit_product: int = 0) -> Iterator[Launch]:
@@ -31,6 +33,8 @@ def shipped_launches(capability: Capability, eight_bit_product: int = 0) -> Iter
     """
     seen = set()
     for shape, cache_dtype, block_size in product(SHAPES, CACHE_DTYPES, BLOCK_SIZES):
+        if shape[2] in RARE_DIMS and block_size != BLOCK_SIZES[0]:
+            continue
         for found in _launches(capability, shape, cache_dtype, block_size, eight_bit_product):
             key = (found.kernel.__name__, tuple(sorted(found.constants.items())))
             if key not in seen:
@@ -66,7 +70,7 @@ def _launches(
         "segment_tiles": _ints(16, TILE_FIELDS),
         "members": _ints(16, 2),
     }
-    windows = (None, 4096) if shape == WINDOWED else (None,)
+    windows = (None, 4096) if shape == WINDOWED and scales is None else (None,)
     with collect() as launches:
         for splits, tiles, window in product((1, 4), (0, 16), windows):
             for prefill, segment in product(prefill_rows, segment_rows):

@@ -37,6 +37,7 @@ class TileShape:
         block_size: tokens in a cache block.
         item: bytes of the model's dtype.
         cache_format: "none" where the cache has the model's dtype, "int8" or "fp8".
+        folds: whether a prefill folds in pieces over segments, which takes registers.
     """
 
     group: int
@@ -44,6 +45,7 @@ class TileShape:
     block_size: int
     item: int
     cache_format: str = "none"
+    folds: bool = False
 
 
 def shared_memory(capability: Capability) -> int:
@@ -63,7 +65,7 @@ def row_choices(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Rows that tiles of prefills and of segments may have, ascending, at least ``group``."""
     least = max(power_of_two(group), FEWEST_ROWS)
-    most = 128 if shared_memory(capability) > 128 * 1024 and head_dim <= 128 else 64
+    most = 128 if capability[0] >= 9 and head_dim <= 128 else 64
     most = max(most, least)
     prefill = tuple(sorted({max(32, least), most}))
     segment = tuple(rows for rows in (32, 64, 128) if least <= rows <= most) or (most,)
@@ -83,6 +85,8 @@ def tile_config(capability: Capability, phase: Phase, rows: int, shape: TileShap
     them; an int8 cache wants 128 keys, fp8 64. Prefill: 128 x 128 in 8 warps; in 4 warps it spills.
     """
     config = _preferred(phase, max(rows, FEWEST_ROWS), shape)
+    if capability[0] < 9 and config.rows >= 64:  # products take more registers before Hopper
+        config = TileConfig(config.rows, 64, 8, 2)
     while _bytes(config, shape) > shared_memory(capability) and config.keys > FEWEST_ROWS:
         if config.stages > 2:
             config = replace(config, stages=config.stages - 1)
@@ -97,12 +101,12 @@ def _preferred(phase: Phase, rows: int, shape: TileShape) -> TileConfig:
         if shape.cache_format == "int8":
             return TileConfig(rows, 64 if wide else 128, 4, 2)
         if shape.cache_format == "fp8":
-            return TileConfig(rows, 64, 4, 3)
+            return TileConfig(rows, 64, 4, 2)
         if shape.block_size >= 128 and not wide:
             return TileConfig(rows, 128, 4, 2)
         return TileConfig(rows, 32, 4 if wide else 2, 2)
     narrow = shape.cache_format != "none"
-    if phase == "prefill" and rows == 128 and not narrow:
+    if phase == "prefill" and rows == 128 and not (narrow or shape.folds):
         return TileConfig(rows, 128, 8, 2)
     return TileConfig(rows, 64, 8 if rows * (1 + narrow) > 64 or wide else 4, 3)
 

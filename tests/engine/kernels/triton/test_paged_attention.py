@@ -9,8 +9,6 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from paging import DEVICE, Line, Scene, make_scene, naive_attention
-
 from engine.kernels.fused.sharing import Sharing
 from engine.kernels.fused.task_maker import AttentionShape
 from engine.kernels.fused.tasks import AttentionTasks
@@ -19,12 +17,13 @@ from engine.kernels.triton.attention import attention
 from engine.kernels.triton.attention.attention import TritonAttention
 from engine.kernels.triton.attention.tiles import TileConfig
 from engine.kernels.triton.launch import INTERPRETED
+from paging.scenes import DEVICE, Line, Scene, make_scene, naive_attention
 
 CAPABILITY = torch.cuda.get_device_capability() if DEVICE.type == "cuda" else (9, 0)
 EIGHT_BITS = [torch.int8, torch.float8_e4m3fn]
 SHAPE = AttentionShape(
-    heads=9,
-    kv_heads=3,
+    heads=6,
+    kv_heads=2,
     block_size=16,
     multiprocessors=1,
     prefill_rows=(16, 32),
@@ -33,7 +32,7 @@ SHAPE = AttentionShape(
     max_tokens=400,
 )
 EAGER = Sharing(min_keys=16, min_sequences=2, max_rows=64)
-EVERYTHING = [Line(1, 40), Line(1, 300), Line(1, 1), Line(7, 7), Line(30, 61), Line(2, 200)]
+EVERYTHING = [Line(1, 40), Line(1, 150), Line(1, 1), Line(7, 7), Line(30, 61), Line(2, 100)]
 
 
 @pytest.fixture(autouse=True)
@@ -85,9 +84,9 @@ def check(scene: Scene, window: int | None = None, tolerance: float = 2e-5) -> N
     assert (found[row:] == 7).all()
 
 
-@pytest.mark.parametrize("context", [1, 15, 16, 17, 31, 32, 33, 64])
-def test_decodes_at_the_edges_of_blocks(context: int) -> None:
-    check(make_scene([Line(1, context), Line(1, 5), Line(1, 0), Line(0, 0)], SHAPE, 16, decodes=4))
+def test_decodes_at_the_edges_of_blocks_and_padding() -> None:
+    lines = [Line(1, context) for context in (1, 15, 16, 17, 31, 32, 33, 64)]
+    check(make_scene([*lines, Line(1, 0), Line(0, 0)], SHAPE, 16, decodes=10))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -96,22 +95,28 @@ def test_a_batch_of_everything(dtype: torch.dtype) -> None:
     check(scene, tolerance=2e-5 if dtype == torch.float32 else 4e-3)
 
 
-@pytest.mark.parametrize("window", [1, 31, 32, 50, 1000])
-@pytest.mark.parametrize("multiprocessors", [1, 8])
+@pytest.mark.parametrize(("window", "multiprocessors"), [(1, 1), (31, 1), (50, 3), (1000, 3)])
 def test_windows(window: int, multiprocessors: int) -> None:
     shape = replace(SHAPE, window=window, multiprocessors=multiprocessors)
     front = (("front", 2),)
     lines = [replace(line, shares=front) for line in EVERYTHING if line.context > 60]
-    lines = [Line(1, 290, front), Line(1, 3), Line(1, 0), *lines]
+    lines = [Line(1, 290, front), Line(1, 0), *lines]
     scene = make_scene(lines, shape, 16, sharing=EAGER)
     assert scene.tasks.segment_tiles > 0, "segments that a layer with a window passes over"
     check(scene, window)
     check(scene)
 
 
-@pytest.mark.parametrize("block_size", [1, 2, 64, 128])
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "dim"), [(4, 4, 32), (6, 1, 40), (20, 1, 16), (10, 2, 24)]
+    ("heads", "kv_heads", "dim", "block_size"),
+    [
+        (4, 4, 32, 1),
+        (6, 1, 40, 128),
+        (20, 1, 16, 2),
+        (10, 2, 24, 64),
+        (9, 3, 64, 32),
+        (1, 1, 128, 4),
+    ],
 )
 def test_shapes(heads: int, kv_heads: int, dim: int, block_size: int) -> None:
     shape = replace(
@@ -123,13 +128,13 @@ def test_shapes(heads: int, kv_heads: int, dim: int, block_size: int) -> None:
     check(make_scene(lines, shape, dim, sharing=EAGER))
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("multiprocessors", [1, 5, 10])
 def test_splits_are_merged(multiprocessors: int) -> None:
     front = (("front", 5),)
-    lines = [Line(1, 900, front), Line(1, 7), Line(1, 0), Line(1, 385, front), Line(5, 100)]
+    lines = [Line(1, 900, front), Line(1, 0), Line(1, 385, front), Line(5, 60)]
     shape = replace(SHAPE, multiprocessors=multiprocessors)
     scene = make_scene(lines, shape, 16, sharing=EAGER)
-    assert scene.tasks.splits == {1: 1, 2: 1, 4: 2, 8: 4, 16: 8}[multiprocessors]
+    assert scene.tasks.splits == {1: 1, 5: 4, 10: 8}[multiprocessors]
     check(scene)
 
 
@@ -145,8 +150,7 @@ TREE = [
 """Sequences of unlike lengths on two levels; the last has more rows than may share."""
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 3, 20])
-@pytest.mark.parametrize("shared_pieces", [None, 12])
+@pytest.mark.parametrize(("multiprocessors", "shared_pieces"), [(1, None), (6, None), (1, 12)])
 def test_segments_on_two_levels(multiprocessors: int, shared_pieces: int | None) -> None:
     shape = replace(SHAPE, multiprocessors=multiprocessors)
     scene = make_scene(TREE, shape, 16, sharing=EAGER, shared_pieces=shared_pieces)
@@ -166,7 +170,7 @@ def test_segments_are_cut_where_they_are_long() -> None:
     check(scene)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_batches(seed: int) -> None:
     source = random.Random(seed)
     tree = [(), (("a", 2),), (("a", 2), ("b", 1)), (("a", 2), ("c", 3)), (("d", 4),)]
@@ -182,13 +186,14 @@ def test_random_batches(seed: int) -> None:
     check(scene, window=20)
 
 
-@pytest.mark.parametrize("cache_dtype", EIGHT_BITS)
-@pytest.mark.parametrize("multiprocessors", [1, 8])
+@pytest.mark.parametrize(
+    ("cache_dtype", "multiprocessors"), [(torch.int8, 1), (torch.float8_e4m3fn, 3)]
+)
 def test_caches_of_8_bits_are_widened_without_a_loss(
     cache_dtype: torch.dtype, multiprocessors: int
 ) -> None:
     shape = replace(SHAPE, multiprocessors=multiprocessors)
-    lines = [*TREE[:6], Line(1, 400), *TREE[9:]]
+    lines = [*TREE[:6], Line(1, 150), *TREE[9:11]]
     scene = make_scene(lines, shape, 16, cache_dtype=cache_dtype, sharing=EAGER)
     check(scene)
 
@@ -205,17 +210,13 @@ def test_caches_of_8_bits_are_widened_without_a_loss(
 def test_products_in_8_bits_err_as_little_as_their_rounding(
     cache_dtype: torch.dtype, product: int, most: float
 ) -> None:
-    lines = [*TREE[:6], Line(1, 400), *TREE[9:]]
+    lines = [*TREE[:6], Line(1, 150), *TREE[9:11]]
     scene = make_scene(lines, SHAPE, 32, cache_dtype=cache_dtype, sharing=EAGER)
     expected = naive_attention(scene, 32**-0.5, None)
-    rows = [i for i, line in enumerate(lines) for _ in range(line.new) if line.context]
-    live = torch.tensor(
-        [lines[i].context > 0 for i, line in enumerate(lines) for _ in range(line.new)]
-    )
+    live = torch.tensor([line.context > 0 for line in lines for _ in range(line.new)])
     found = run(scene, product=product).double()
     error = (found[live] - expected[live]).norm() / expected[live].norm()
     assert 1e-4 < error < most, "it must differ from the exact one, but not by much"
-    assert len(rows) == int(live.sum())
 
 
 def test_rows_of_zeros_and_large_scores() -> None:
@@ -231,7 +232,7 @@ def test_it_agrees_with_the_oracle() -> None:
     scene = make_scene(TREE, SHAPE, 16, sharing=EAGER)
     scene.cache.keys.nan_to_num_(0)
     scene.cache.values.nan_to_num_(0)
-    out = torch.full((scene.queries.shape[0], 9 * 16), 7.0, device=DEVICE)
+    out = torch.full((scene.queries.shape[0], 6 * 16), 7.0, device=DEVICE)
     tasks = AttentionTasks(scene.tasks.num_decodes, scene.tasks.num_prefills, 111)
     ReferenceFused().attention(scene.queries, scene.cache, scene.step, tasks, 0.25, None, out)
     torch.testing.assert_close(run(scene), out.cpu(), atol=2e-5, rtol=2e-5)

@@ -120,7 +120,7 @@ def make_cache(
     used: Tensor, kv_heads: int, dim: int, dtype: torch.dtype, generator: torch.Generator
 ) -> LayerCache:
     """Random keys and values where ``used``, what spoils a result elsewhere."""
-    found = []
+    found: list[tuple[Tensor, Tensor | None]] = []
     for _ in range(2):
         x = torch.randn(*used.shape, kv_heads, dim, generator=generator)
         if dtype not in LARGEST:
