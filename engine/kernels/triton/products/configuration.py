@@ -1,6 +1,6 @@
 """How the kernels of products are launched: tiles, splits, warps, stages, by shape and card.
 
-The numbers for compute capability 9.0 were measured on an H200; those for others follow the same
+The numbers for compute capability 9.0 follow measurements on an H200, those for others the same
 rules within the card's shared memory.
 """
 
