@@ -1,10 +1,10 @@
 """How the kernels of products are launched: tiles, splits, warps, stages, by shape and card.
 
-The numbers for compute capability 9.0 were measured on an H200; those for others follow the same
+The numbers for compute capability 9.0 follow measurements on an H200, those for others the same
 rules within the card's shared memory.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Capability = tuple[int, int]
@@ -128,21 +128,15 @@ def _eight_bits(
         if fills and capability >= (9, 0) and of.shared > 200 * 1024:
             return large
         tile = Configuration(128, 128, 128)
+    if kind == "float8" and capability < (8, 9):  # bytes are widened in registers
+        tile = replace(tile, inputs=64 if tile.rows > 32 else 128, warps=8 if tile.rows > 32 else 4)
     while inputs % tile.inputs and tile.inputs > 64:
-        tile = _with_inputs(tile, tile.inputs // 2)
+        tile = replace(tile, inputs=tile.inputs // 2)
     tiles = _tiles(tile, rows, outputs)
     splits = 1
     if rows <= SPLIT_ROWS and 3 * tiles <= 2 * of.processors:
         splits = _splits(tiles, -(-inputs // tile.inputs), programs, least=8)
-    if kind == "float8" and capability < (8, 9):  # bytes are widened in registers
-        tile = _with_inputs(tile, min(tile.inputs, 128))
     return _fitted(tile, splits, (tile.rows + tile.outputs) * tile.inputs, of)
-
-
-def _with_inputs(tile: Configuration, inputs: int) -> Configuration:
-    return Configuration(
-        tile.rows, tile.outputs, inputs, tile.weight_left, 1, tile.warps, tile.stages
-    )
 
 
 def _tiles(tile: Configuration, rows: int, outputs: int) -> int:
@@ -160,6 +154,4 @@ def _splits(tiles: int, steps: int, programs: int, least: int) -> int:
 def _fitted(tile: Configuration, splits: int, stage: int, of: Card) -> Configuration:
     """With splits, and as many stages as fit into shared memory beside 4 KiB of something else."""
     stages = max(2, min(tile.stages, (of.shared - 4096) // stage))
-    return Configuration(
-        tile.rows, tile.outputs, tile.inputs, tile.weight_left, splits, tile.warps, stages
-    )
+    return replace(tile, splits=splits, stages=stages)
