@@ -35,10 +35,8 @@ class TritonSampling:
         count, vocab = rows.logits.shape
         chunks, block = room.chunks, triton.next_power_of_2(room.chunks)
         source = (rows.logits, rows.slots, rows.positions, state.table)
-        pools = (state.counts, state.lists, state.lists.shape[1] // 2)
         counts = state.counts if adjusted else None
-        if not adjusted:
-            pools = (None, None, 0)
+        pools = (counts, state.lists, state.lists.shape[1] // 2) if adjusted else (None, None, 0)
         shape = {"VOCAB": vocab, "CHUNKS": chunks, "ADJUSTED": adjusted}
         tiles = {"STRIDE": rows.logits.stride(0), "CHUNK": CHUNK}
         filter_room = (room.sums, room.histogram) if filtered else (None, None)
