@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 
 from engine.kernels.reference.device_sampling import gumbel
 from engine.kernels.triton.sampling import sampling
-from sampled import CPU, ORACLE, TRITON, Ask, Rows
+from kernels.sampled import CPU, ORACLE, TRITON, Ask, Rows
 
 # The interpreter computes with numpy, which warns of what a device does silently.
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning")

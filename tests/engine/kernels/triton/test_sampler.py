@@ -24,7 +24,7 @@ GPU = torch.cuda.is_available() and not INTERPRETED
 VOCAB, END = 1003, 1002
 
 
-@dataclass(frozen=True)
+@dataclass
 class Eager:
     """A device on which everything is done at once, or in the order of its stream."""
 

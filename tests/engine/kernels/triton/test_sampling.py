@@ -8,7 +8,7 @@ pytest.importorskip("triton")
 
 from engine.kernels.fused.sampling import REPORT_IDS, Column
 from engine.kernels.reference.device_sampling import gumbel, token_hash
-from sampled import CPU, DEVICE, GPU, ORACLE, TRITON, Ask, Rows, drawn
+from kernels.sampled import CPU, DEVICE, GPU, ORACLE, TRITON, Ask, Rows, drawn
 
 # The interpreter computes with numpy, which warns of what a device does silently.
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning")
