@@ -64,7 +64,7 @@ LOGITS = torch.log(torch.tensor([0.4, 0.3, 0.15, 0.1, 0.04, 0.01]))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_draws_follow_the_distribution(temperature: float) -> None:
+def test_many_draws_follow_the_distribution(temperature: float) -> None:
     rows = 4000
     asks = [Ask(temperature, seed=row % 7, position=row // 7, slot=row) for row in range(rows)]
     # The oracle draws as Triton does; where there is a device, it draws them all.
