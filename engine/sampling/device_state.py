@@ -122,7 +122,10 @@ class TokenLists:
 
 
 class TokenCounts:
-    """How often tokens were seen; see `SamplerTensors.counts`. The device counts what it draws."""
+    """How often tokens were seen; see `SamplerTensors.counts`. The device counts what it draws.
+
+    Room for a sequence's tokens is made when it is put, not in the steps behind.
+    """
 
     def __init__(self, device: Device, state: SamplerTensors) -> None:
         self._device = device

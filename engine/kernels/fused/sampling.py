@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -99,67 +98,42 @@ class SampledRows:
 class Workspace:
     """Room for what the launches of one draw hand on to each other, for up to ``rows`` rows.
 
-    With chunks = ceil(vocab / 4,096), a row takes 8 · chunks bytes, 4 · chunks + 17,424 more once
-    a row is filtered, and 160 · chunks more once a row is reported. For a vocabulary of 128,256
-    these are 256, 17,552 and 5,120 bytes.
+    With chunks = ceil(vocab / 4,096), a row takes 172 · chunks + 17,424 bytes: 22,928 for a
+    vocabulary of 128,256.
 
     Attributes:
         rows, chunks: of this room.
         best, where: float32 and int32 [rows, chunks]; a chunk's maximum, and its token.
+        sums: float32 [rows, chunks]; of exponentials, relative to the chunk's maximum.
+        histogram: int32 [rows, BINS]; tokens of each class.
+        bounds: float32 [rows, 3]; a row's maximum, its sum of exponentials, last class above its
+            cut.
+        found: int32 [rows]; tokens of these classes.
+        candidates, candidate_ids: float32 and int32 [rows, CANDIDATES]; their adjusted logits and
+            their ids.
+        top_keys, top_ids: int32 [rows, chunks, ALTERNATIVES]; a chunk's first tokens, as ordered
+            integers, and their ids.
     """
 
     def __init__(self, rows: int, vocab_size: int, device: torch.device) -> None:
+        def room(dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.empty(rows, *shape, dtype=dtype, device=device)
+
         self.rows, self.chunks = rows, -(-vocab_size // CHUNK)
-        self._device = device
-        self.best = self._room(torch.float32, self.chunks)
-        self.where = self._room(torch.int32, self.chunks)
-
-    def _room(self, dtype: torch.dtype, *shape: int) -> Tensor:
-        return torch.empty(self.rows, *shape, dtype=dtype, device=self._device)
-
-    @cached_property
-    def sums(self) -> Tensor:
-        """float32 [rows, chunks]: sums of exponentials, relative to the chunk's maximum."""
-        return self._room(torch.float32, self.chunks)
-
-    @cached_property
-    def histogram(self) -> Tensor:
-        """int32 [rows, BINS]: tokens in each class."""
-        return self._room(torch.int32, BINS)
-
-    @cached_property
-    def bounds(self) -> Tensor:
-        """float32 [rows, 3]: a row's maximum, its sum of exponentials, last class above its cut."""
-        return self._room(torch.float32, 3)
-
-    @cached_property
-    def found(self) -> Tensor:
-        """int32 [rows]: tokens above the bound."""
-        return self._room(torch.int32)
-
-    @cached_property
-    def candidates(self) -> Tensor:
-        """float32 [rows, CANDIDATES]: their adjusted logits."""
-        return self._room(torch.float32, CANDIDATES)
-
-    @cached_property
-    def candidate_ids(self) -> Tensor:
-        """int32 [rows, CANDIDATES]: their token ids."""
-        return self._room(torch.int32, CANDIDATES)
-
-    @cached_property
-    def top_keys(self) -> Tensor:
-        """int32 [rows, chunks, ALTERNATIVES]: the first of each chunk, as ordered integers."""
-        return self._room(torch.int32, self.chunks, ALTERNATIVES)
-
-    @cached_property
-    def top_ids(self) -> Tensor:
-        """int32 [rows, chunks, ALTERNATIVES]: their token ids."""
-        return self._room(torch.int32, self.chunks, ALTERNATIVES)
+        self.best = room(torch.float32, self.chunks)
+        self.where = room(torch.int32, self.chunks)
+        self.sums = room(torch.float32, self.chunks)
+        self.histogram = room(torch.int32, BINS)
+        self.bounds = room(torch.float32, 3)
+        self.found = room(torch.int32)
+        self.candidates = room(torch.float32, CANDIDATES)
+        self.candidate_ids = room(torch.int32, CANDIDATES)
+        self.top_keys = room(torch.int32, self.chunks, ALTERNATIVES)
+        self.top_ids = room(torch.int32, self.chunks, ALTERNATIVES)
 
 
 class SamplingKernels(Protocol):
-    """Launches that draw tokens. They allocate nothing, but for a workspace's first use.
+    """Launches that draw tokens. They allocate nothing.
 
     A token is drawn by Gumbel's trick (Gumbel 1954): the argmax of logits / temperature + noise.
     The noise is a hash of the slot's seed, the position and the token id (`SplitMix64` of Steele et

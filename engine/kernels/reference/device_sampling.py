@@ -149,7 +149,7 @@ def gumbel(seed: int, position: int, vocab_size: int, device: torch.device) -> T
 
 def token_hash(seed: int, position: int, vocab_size: int, device: torch.device) -> Tensor:
     """int64 [vocab]: 32 bits for each token id."""
-    row = _split_mix((seed + _split_mix(position)) % 2**64)
+    row = _spread((seed + _spread(position)) % 2**64)
     x = torch.arange(vocab_size, dtype=torch.int64, device=device)
     x = (x * 0x9E3779B9 + (row & _WORD)) & _WORD
     x = ((x ^ (x >> 16)) * 0x7FEB352D + (row >> 32)) & _WORD
@@ -157,7 +157,7 @@ def token_hash(seed: int, position: int, vocab_size: int, device: torch.device) 
     return x ^ (x >> 16)
 
 
-def _split_mix(x: int) -> int:
+def _spread(x: int) -> int:
     x = (x + 0x9E3779B97F4A7C15) % 2**64
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64

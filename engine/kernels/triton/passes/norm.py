@@ -6,7 +6,7 @@ import triton.language as tl
 from engine.kernels.triton.passes.rounding import magnitude, narrowed, row_scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["token_ids", "last_tokens"])
 def embed(token_ids, last_tokens, table, residual, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """Rows of a table, in float32. Grid: (T, ceil(WIDTH / BLOCK)).
 

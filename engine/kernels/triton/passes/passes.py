@@ -9,7 +9,8 @@ from engine.kernels.fused.kernels import HeadNorms
 from engine.kernels.fused.tensors import Activations, LayerCache, StepTensors
 from engine.kernels.rope import RotaryTable
 from engine.kernels.triton.launch import launch
-from engine.kernels.triton.passes import norm, rotary, rounding
+from engine.kernels.triton.passes import norm, rounding
+from engine.kernels.triton.passes.rotary import rotate_and_store
 
 _CHUNK = 1024  # numbers of a row that a program has where rows need not stay whole
 _LONGEST = 16384  # numbers that a program keeps in its registers
@@ -47,7 +48,7 @@ class TritonPasses:
         self,
         qkv: Tensor,
         norms: HeadNorms | None,
-        rotary_table: RotaryTable,
+        rotary: RotaryTable,
         step: StepTensors,
         cache: LayerCache,
         queries: Tensor,
@@ -58,11 +59,11 @@ class TritonPasses:
         shared = math.gcd(heads, kv_heads)
         group = max(n for n in range(1, _MOST_HEADS + 1) if shared % n == 0)
         launch(
-            rotary.rotate_and_store,
+            rotate_and_store,
             (tokens, (heads + 2 * kv_heads) // group),
             qkv,
             *((None, None, 0.0) if norms is None else (norms.query, norms.key, norms.eps)),
-            *(rotary_table.cosines, rotary_table.sines),
+            *(rotary.cosines, rotary.sines),
             *(step.positions, step.cache_slots),
             *(cache.keys, cache.values, cache.key_scales, cache.value_scales),
             queries,

@@ -30,7 +30,7 @@ def _store(low, high, live, cache, scales, places, i, HALF: tl.constexpr):
         tl.store(scales + places, scale, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["positions", "cache_slots"])
 def rotate_and_store(
     qkv,
     query_norm,

@@ -75,7 +75,9 @@ def _element(values, n):
     return tl.sum(tl.where(tl.arange(0, 16) == n, values, 0), 0)
 
 
-@triton.jit(do_not_specialize=["width"])
+@triton.jit(
+    do_not_specialize=["width"], do_not_specialize_on_alignment=["slots", "positions", "tokens"]
+)
 def pick(
     logits,
     slots,

@@ -39,7 +39,7 @@ def _highest(best, row, CHUNKS: tl.constexpr, BLOCK: tl.constexpr):
     return tl.maximum(tl.max(tops, 0), -LARGEST)
 
 
-@triton.jit(do_not_specialize=["width"])
+@triton.jit(do_not_specialize=["width"], do_not_specialize_on_alignment=["slots", "positions"])
 def tally(
     logits,
     slots,
@@ -79,7 +79,7 @@ def tally(
         tl.atomic_add(histogram + row * BINS + tl.arange(0, BINS), found, mask=found > 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def bound(
     slots,
     table,
@@ -135,7 +135,7 @@ def bound(
         tl.store(found + row, 0)
 
 
-@triton.jit(do_not_specialize=["width"])
+@triton.jit(do_not_specialize=["width"], do_not_specialize_on_alignment=["slots", "positions"])
 def gather(
     logits,
     slots,

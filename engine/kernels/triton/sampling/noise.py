@@ -7,7 +7,7 @@ from engine.kernels.triton.sampling.rows import SEED_HIGH, SEED_LOW, whole
 
 
 @triton.jit
-def _split_mix(x):
+def _spread(x):
     """SplitMix64's finalizer of a uint64."""
     x = x + 0x9E3779B97F4A7C15
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
@@ -20,7 +20,7 @@ def noise(ids, slot, position, table):
     """float32 Gumbel noise of a slot's tokens at a position."""
     low = whole(table, slot, SEED_LOW).to(tl.uint32, bitcast=True).to(tl.uint64)
     high = whole(table, slot, SEED_HIGH).to(tl.uint32, bitcast=True).to(tl.uint64)
-    row = _split_mix((high << 32 | low) + _split_mix(position.to(tl.uint64)))
+    row = _spread((high << 32 | low) + _spread(position.to(tl.uint64)))
     x = ids.to(tl.uint32) * 0x9E3779B9 + row.to(tl.uint32)
     x = (x ^ (x >> 16)) * 0x7FEB352D + (row >> 32).to(tl.uint32)
     x = (x ^ (x >> 15)) * 0x846CA68B

@@ -17,7 +17,7 @@ from engine.kernels.triton.sampling.rows import (
 )
 
 
-@triton.jit(do_not_specialize=["width"])
+@triton.jit(do_not_specialize=["width"], do_not_specialize_on_alignment=["slots", "positions"])
 def race(
     logits,
     slots,
@@ -105,7 +105,7 @@ def give(
             tl.store(at, tl.load(at) + 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "tokens"])
 def settle(
     slots,
     table,

@@ -16,7 +16,7 @@ from engine.kernels.triton.sampling.rows import (
 TAKEN = tl.constexpr(-(2**31))  # below every logit's key
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def report_chunks(
     logits,
     slots,
@@ -61,7 +61,7 @@ def report_chunks(
                 keys = tl.where(ids == token, TAKEN, keys)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "tokens"])
 def report_rows(
     logits,
     slots,

@@ -14,7 +14,8 @@ from engine.kernels.fused.sampling import (
     Workspace,
 )
 from engine.kernels.triton.launch import launch
-from engine.kernels.triton.sampling import cut, filters, race, report
+from engine.kernels.triton.sampling import cut, filters, race
+from engine.kernels.triton.sampling.report import report_chunks, report_rows
 
 _SEARCHED = 512  # candidates that are compared with 16 thresholds at once
 
@@ -35,10 +36,8 @@ class TritonSampling:
         count, vocab = rows.logits.shape
         chunks, block = room.chunks, triton.next_power_of_2(room.chunks)
         source = (rows.logits, rows.slots, rows.positions, state.table)
-        pools = (state.counts, state.lists, state.lists.shape[1] // 2)
         counts = state.counts if adjusted else None
-        if not adjusted:
-            pools = (None, None, 0)
+        pools = (counts, state.lists, state.lists.shape[1] // 2) if adjusted else (None, None, 0)
         shape = {"VOCAB": vocab, "CHUNKS": chunks, "ADJUSTED": adjusted}
         tiles = {"STRIDE": rows.logits.stride(0), "CHUNK": CHUNK}
         filter_room = (room.sums, room.histogram) if filtered else (None, None)
@@ -98,7 +97,7 @@ class TritonSampling:
         )
 
     def report(
-        self, rows: SampledRows, state: SamplerTensors, room: Workspace, report_out: Tensor
+        self, rows: SampledRows, state: SamplerTensors, room: Workspace, report: Tensor
     ) -> None:
         """See `SamplingKernels.report`."""
         count, vocab = rows.logits.shape
@@ -112,11 +111,11 @@ class TritonSampling:
             "ALTERNATIVES": ALTERNATIVES,
         }
         grid = (count, chunks)
-        launch(report.report_chunks, grid, *source, *found, **shape, CHUNK=CHUNK, num_warps=8)
+        launch(report_chunks, grid, *source, *found, **shape, CHUNK=CHUNK, num_warps=8)
         launch(
-            report.report_rows,
+            report_rows,
             (count,),
-            *(*source, *found, rows.tokens, report_out),
+            *(*source, *found, rows.tokens, report),
             **shape,
             BLOCK=triton.next_power_of_2(chunks),
             TOP_BLOCK=triton.next_power_of_2(chunks * ALTERNATIVES),

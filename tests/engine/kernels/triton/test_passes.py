@@ -46,7 +46,7 @@ def expect_same_rounding(found: Activations, expected: Activations) -> None:
     """
     assert found.scales is not None
     assert expected.scales is not None
-    torch.testing.assert_close(found.scales, expected.scales, rtol=1e-6, atol=0, equal_nan=True)
+    torch.testing.assert_close(found.scales, expected.scales, rtol=1e-5, atol=0, equal_nan=True)
     a, b = found.values.float(), expected.values.float()
     if found.values.dtype == torch.int8:
         assert (a - b).abs().max() <= 1
@@ -56,7 +56,7 @@ def expect_same_rounding(found: Activations, expected: Activations) -> None:
         if INTERPRETED:
             a = torch.where((a == b / 2) & (b.abs().log2() % 1 == 0), b, a)
         torch.testing.assert_close(a, b, rtol=0.125, atol=2**-9)
-        assert (a != b).float().mean() < 1e-3
+        assert (a != b).float().mean() < 5e-3
 
 
 def test_tokens_are_looked_up_and_those_below_zero_are_the_last_of_a_slot() -> None:
@@ -187,10 +187,9 @@ class Attention:
         return LayerCache(rows(), rows(), *scales)
 
     def run(self, norms: HeadNorms | None) -> None:
-        for kernels, cache, queries in zip(
-            (TRITON, ORACLE), self.caches, self.queries, strict=True
-        ):
-            kernels.rotate_and_store(self.qkv, norms, self.rotary, self.step, cache, queries)
+        inputs = (self.qkv, norms, self.rotary, self.step)
+        TRITON.rotate_and_store(*inputs, self.caches[0], self.queries[0])
+        ORACLE.rotate_and_store(*inputs, self.caches[1], self.queries[1])
 
     def check(self) -> None:
         torch.testing.assert_close(*self.queries, rtol=1e-4, atol=1e-5)
