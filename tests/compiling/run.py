@@ -4,10 +4,11 @@ make compile                                  everything, with a line a kernel
 make compile ARGS="--sample"                  what `make test` compiles of it
 make compile ARGS="--package attention"       what one package ships
 
-Each package in `engine.kernels.triton` says what it launches on a card in ``shipped_launches``, on
-tensors of the meta device. Each distinct launch is compiled once, in worker processes, with a
-stand-in for Triton's driver: no CUDA context is made. What was found is kept in
-``~/.cache/tidemill``, under a checksum of the kernel's source and of all that decides its code.
+Each package in `engine.kernels.triton` has a module ``shipped`` whose ``shipped_launches`` gives
+what is launched on a card, on tensors of the meta device. Each distinct launch is compiled once, in
+worker processes, with a stand-in for Triton's driver: no CUDA context is made. What was found is
+kept in ``~/.cache/tidemill``, under a checksum of the kernel's source and of all that decides its
+code.
 """
 
 import argparse
@@ -24,7 +25,7 @@ os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
 
 import triton
 
-from compiling.jobs import jobs, module_at, packages, sample
+from compiling.jobs import jobs, module_at, package_of, packages, sample
 from compiling.workers import compile_all
 
 
@@ -41,7 +42,7 @@ def main() -> int:
     args = parser.parse_args()
     modules = [module_at(args.file)] if args.file else packages()
     if args.package:
-        modules = [one for one in modules if one.__name__.rsplit(".", 1)[-1] in args.package]
+        modules = [one for one in modules if package_of(one) in args.package]
     found = list(jobs(modules))
     picked = sample(found) if args.sample else found
     began, bad = time.perf_counter(), 0
