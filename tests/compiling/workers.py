@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import subprocess
 import tempfile
@@ -65,6 +66,7 @@ _jobs: list[Job] = []  # of a worker process
 
 
 def _begin(found: list[Job], folder: str) -> None:
+    os.dup2(2, 1)  # Triton prints what ptxas says; the rows go to the true output
     torch.set_num_threads(1)
     triton.knobs.cache.dir = folder
     _jobs[:] = found
@@ -78,8 +80,7 @@ def _compile(index: int) -> Compiled:
     try:
         code = launch.kernel.warmup(*launch.arguments, grid=launch.grid, **launch.constants)
     except Exception as error:  # noqa: BLE001, whatever a compiler raises is this kernel's fault
-        last = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
-        return job.outcome(error=f"{type(error).__name__}: {''.join(last)}")
+        return job.outcome(error=f"{type(error).__name__}: {_said(error)}")
     seconds = time.perf_counter() - began
     registers, stack = _resources(code.asm["cubin"])
     return job.outcome(
@@ -88,6 +89,12 @@ def _compile(index: int) -> Compiled:
         stack_bytes=stack,
         shared_bytes=code.metadata.shared,
     )
+
+
+def _said(error: Exception) -> str:
+    """The telling line of a compiler's message: the first one of a fatal error, or the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "fatal" in line), lines[-1] if lines else "")
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
