@@ -66,12 +66,13 @@ def module_at(path: str) -> ModuleType:
     return module
 
 
-def jobs(modules: Iterable[ModuleType]) -> Iterator[Job]:
-    """The distinct launches of all cards."""
+def jobs(modules: Iterable[ModuleType], cards: Iterable[int] = SHARED_BYTES) -> Iterator[Job]:
+    """The distinct launches of some cards, each told by its compute capability."""
+    cards = tuple(cards)
     seen = set()
     for module in modules:
         package = package_of(module)
-        for capability in SHARED_BYTES:
+        for capability in cards:
             for launch in module.shipped_launches(divmod(capability, 10)):
                 key = _key(launch, capability)
                 if key not in seen:

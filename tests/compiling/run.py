@@ -26,6 +26,7 @@ os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
 import triton
 
 from compiling.jobs import jobs, module_at, package_of, packages, sample
+from compiling.outcome import SHARED_BYTES
 from compiling.workers import compile_all
 
 
@@ -37,16 +38,20 @@ def main() -> int:
     parser.add_argument("--package", nargs="+", help="of engine.kernels.triton; default: all")
     parser.add_argument("--file", help="a file that ships kernels, in place of the packages")
     parser.add_argument("--sample", action="store_true", help="one launch a kernel and types")
+    parser.add_argument("--card", type=int, nargs="+", help="compute capability, 90 for 9.0")
+    parser.add_argument(
+        "--keep-code", action="store_true", help="leave the code in Triton's cache, to be run"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON a launch")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     modules = [module_at(args.file)] if args.file else packages()
     if args.package:
         modules = [one for one in modules if package_of(one) in args.package]
-    found = list(jobs(modules))
+    found = list(jobs(modules, args.card or SHARED_BYTES))
     picked = sample(found) if args.sample else found
     began, bad = time.perf_counter(), 0
-    for row in compile_all(picked, args.workers):
+    for row in compile_all(picked, args.workers, keep_code=args.keep_code):
         bad += bool(row.fault)
         line = json.dumps(asdict(row) | {"fault": row.fault}) if args.json else str(row)
         print(line, flush=True)

@@ -41,34 +41,40 @@ class StandInDriver:
         return 0
 
 
-def compile_all(found: list[Job], workers: int) -> Iterator[Compiled]:
-    """What comes of each, in order; from what is kept, or in as many worker processes."""
-    kept = {job.key: row for job in found if (row := _kept(job)) is not None}
+def compile_all(found: list[Job], workers: int, *, keep_code: bool = False) -> Iterator[Compiled]:
+    """What comes of each, in order; from what is kept, or in as many worker processes.
+
+    Args:
+        found: what is to be compiled.
+        workers: processes.
+        keep_code: leave the code in Triton's own cache, for those who run it; all is compiled.
+    """
+    kept = {} if keep_code else {job.key: row for job in found if (row := _kept(job)) is not None}
     fresh = [job for job in found if job.key not in kept]
     context = multiprocessing.get_context("fork")  # launches need not be sent
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(max(1, workers), context, _begin, (fresh, folder)) as pool,
-    ):
-        futures = {job.key: pool.submit(_compile, index) for index, job in enumerate(fresh)}
-        for job in found:
-            row = kept.get(job.key)
-            if row is None:
-                try:
-                    row = futures[job.key].result()
-                    _keep(job, row)
-                except BrokenExecutor:
-                    row = job.outcome(error="the compiler ended its process, of this or another")
-            yield row
+    with tempfile.TemporaryDirectory() as place:
+        begin = (fresh, None if keep_code else place)
+        with ProcessPoolExecutor(max(1, workers), context, _begin, begin) as pool:
+            futures = {job.key: pool.submit(_compile, index) for index, job in enumerate(fresh)}
+            for job in found:
+                row = kept.get(job.key)
+                if row is None:
+                    try:
+                        row = futures[job.key].result()
+                        _keep(job, row)
+                    except BrokenExecutor:
+                        row = job.outcome(error="the compiler ended its process, here or elsewhere")
+                yield row
 
 
 _jobs: list[Job] = []  # of a worker process
 
 
-def _begin(found: list[Job], folder: str) -> None:
+def _begin(found: list[Job], folder: str | None) -> None:
     os.dup2(2, 1)  # Triton prints what ptxas says; the rows go to the true output
     torch.set_num_threads(1)
-    triton.knobs.cache.dir = folder
+    if folder is not None:
+        triton.knobs.cache.dir = folder
     _jobs[:] = found
 
 
