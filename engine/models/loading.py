@@ -73,7 +73,8 @@ def load_model(
     with ExitStack() as stack:
         checkpoint, targets = _open(source, config, stack)
         _check(checkpoint, targets, config)
-        if reader is None and device.type == "cuda":
+        plain = isinstance(checkpoint, SafetensorsCheckpoint)
+        if reader is None and plain and device.type == "cuda":
             reader = StagedReader(CudaCopies(device))
         with torch.device("meta"):
             decoder = Decoder(config, backend)

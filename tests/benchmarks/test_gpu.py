@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,23 +16,11 @@ from gpu import run as start
 from gpu.random_models import RandomCheckpoint
 from gpu.shapes import LLAMA3_8B, QWEN3_06B, model_config
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
 def section(name: str, folder: Path, picked: str = "") -> rows.Section:
     return rows.Section(name, folder, seconds=120, device="cpu", picked=picked)
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "benchmarks/gpu/run.py", "--out", str(folder), *arguments],
-        cwd=ROOT,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def test_workloads_have_the_lengths_that_other_engines_were_measured_with() -> None:
@@ -162,10 +148,15 @@ def test_what_a_section_wrote_stays_when_its_time_is_over(
     assert "begun" in shown.err
 
 
-def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
-    done = run(tmp_path / "none")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "torch sees no CUDA device here: nothing was checked.\n"
+def test_without_a_gpu_it_says_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--out", str(tmp_path / "none")])
+    assert start.main() == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "torch sees no CUDA device here: nothing was checked.\n"
     assert not (tmp_path / "none").exists()
 
 

@@ -45,9 +45,14 @@ class Job:
 
 
 def packages() -> list[ModuleType]:
-    """Everything in `engine.kernels.triton` that ships kernels."""
+    """The module of each package in `engine.kernels.triton` that says what it ships."""
     names = [info.name for info in pkgutil.iter_modules(shipped.__path__) if info.ispkg]
-    return [importlib.import_module(f"{shipped.__name__}.{name}") for name in names]
+    return [importlib.import_module(f"{shipped.__name__}.{name}.shipped") for name in names]
+
+
+def package_of(module: ModuleType) -> str:
+    """The name of the package that a module speaks for."""
+    return module.__name__.removesuffix(".shipped").rsplit(".", 1)[-1]
 
 
 def module_at(path: str) -> ModuleType:
@@ -61,12 +66,13 @@ def module_at(path: str) -> ModuleType:
     return module
 
 
-def jobs(modules: Iterable[ModuleType]) -> Iterator[Job]:
-    """The distinct launches of all cards."""
+def jobs(modules: Iterable[ModuleType], cards: Iterable[int] = SHARED_BYTES) -> Iterator[Job]:
+    """The distinct launches of some cards, each told by its compute capability."""
+    cards = tuple(cards)
     seen = set()
     for module in modules:
-        package = module.__name__.rsplit(".", 1)[-1]
-        for capability in SHARED_BYTES:
+        package = package_of(module)
+        for capability in cards:
             for launch in module.shipped_launches(divmod(capability, 10)):
                 key = _key(launch, capability)
                 if key not in seen:
@@ -75,13 +81,16 @@ def jobs(modules: Iterable[ModuleType]) -> Iterator[Job]:
 
 
 def sample(all_jobs: Iterable[Job]) -> list[Job]:
-    """Of each kernel, card and types of arguments, the launch with the largest constants.
+    """Of each kernel and card the launch with the largest constants, on the newest card of each
+    type of arguments.
 
     Large tiles are those that spill and that do not fit into shared memory.
     """
     picked: dict[tuple[object, ...], Job] = {}
+    newest = max(SHARED_BYTES)
     for job in all_jobs:
-        kind = (job.package, job.launch.kernel.__name__, job.capability, *_types(job.launch))
+        types = _types(job.launch) if job.capability == newest else ()
+        kind = (job.package, job.launch.kernel.__name__, job.capability, *types)
         if kind not in picked or _size(job) > _size(picked[kind]):
             picked[kind] = job
     return list(picked.values())

@@ -42,8 +42,8 @@ class Compiled:
             return self.error
         if self.stack_bytes > MOST_STACK_BYTES:
             return f"spills: {self.stack_bytes} bytes of stack, more than {MOST_STACK_BYTES}"
-        if self.shared_bytes > SHARED_BYTES[self.capability]:
-            most = SHARED_BYTES[self.capability]
+        most = SHARED_BYTES.get(self.capability, max(SHARED_BYTES.values()))
+        if self.shared_bytes > most:
             return f"{self.shared_bytes:,} bytes of shared memory, more than {most:,}"
         return ""
 

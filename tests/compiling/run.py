@@ -4,10 +4,11 @@ make compile                                  everything, with a line a kernel
 make compile ARGS="--sample"                  what `make test` compiles of it
 make compile ARGS="--package attention"       what one package ships
 
-Each package in `engine.kernels.triton` says what it launches on a card in ``shipped_launches``, on
-tensors of the meta device. Each distinct launch is compiled once, in worker processes, with a
-stand-in for Triton's driver: no CUDA context is made. What was found is kept in
-``~/.cache/tidemill``, under a checksum of the kernel's source and of all that decides its code.
+Each package in `engine.kernels.triton` has a module ``shipped`` whose ``shipped_launches`` gives
+what is launched on a card, on tensors of the meta device. Each distinct launch is compiled once, in
+worker processes, with a stand-in for Triton's driver: no CUDA context is made. What was found is
+kept in ``~/.cache/tidemill``, under a checksum of the kernel's source and of all that decides its
+code.
 """
 
 import argparse
@@ -24,7 +25,8 @@ os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
 
 import triton
 
-from compiling.jobs import jobs, module_at, packages, sample
+from compiling.jobs import jobs, module_at, package_of, packages, sample
+from compiling.outcome import SHARED_BYTES
 from compiling.workers import compile_all
 
 
@@ -36,16 +38,20 @@ def main() -> int:
     parser.add_argument("--package", nargs="+", help="of engine.kernels.triton; default: all")
     parser.add_argument("--file", help="a file that ships kernels, in place of the packages")
     parser.add_argument("--sample", action="store_true", help="one launch a kernel and types")
+    parser.add_argument("--card", type=int, nargs="+", help="compute capability, 90 for 9.0")
+    parser.add_argument(
+        "--keep-code", action="store_true", help="leave the code in Triton's cache, to be run"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON a launch")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     modules = [module_at(args.file)] if args.file else packages()
     if args.package:
-        modules = [one for one in modules if one.__name__.rsplit(".", 1)[-1] in args.package]
-    found = list(jobs(modules))
+        modules = [one for one in modules if package_of(one) in args.package]
+    found = list(jobs(modules, args.card or SHARED_BYTES))
     picked = sample(found) if args.sample else found
     began, bad = time.perf_counter(), 0
-    for row in compile_all(picked, args.workers):
+    for row in compile_all(picked, args.workers, keep_code=args.keep_code):
         bad += bool(row.fault)
         line = json.dumps(asdict(row) | {"fault": row.fault}) if args.json else str(row)
         print(line, flush=True)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import subprocess
 import tempfile
@@ -40,33 +41,40 @@ class StandInDriver:
         return 0
 
 
-def compile_all(found: list[Job], workers: int) -> Iterator[Compiled]:
-    """What comes of each, in order; from what is kept, or in as many worker processes."""
-    kept = {job.key: row for job in found if (row := _kept(job)) is not None}
+def compile_all(found: list[Job], workers: int, *, keep_code: bool = False) -> Iterator[Compiled]:
+    """What comes of each, in order; from what is kept, or in as many worker processes.
+
+    Args:
+        found: what is to be compiled.
+        workers: processes.
+        keep_code: leave the code in Triton's own cache, for those who run it; all is compiled.
+    """
+    kept = {} if keep_code else {job.key: row for job in found if (row := _kept(job)) is not None}
     fresh = [job for job in found if job.key not in kept]
     context = multiprocessing.get_context("fork")  # launches need not be sent
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(max(1, workers), context, _begin, (fresh, folder)) as pool,
-    ):
-        futures = {job.key: pool.submit(_compile, index) for index, job in enumerate(fresh)}
-        for job in found:
-            row = kept.get(job.key)
-            if row is None:
-                try:
-                    row = futures[job.key].result()
-                    _keep(job, row)
-                except BrokenExecutor:
-                    row = job.outcome(error="the compiler ended its process, of this or another")
-            yield row
+    with tempfile.TemporaryDirectory() as place:
+        begin = (fresh, None if keep_code else place)
+        with ProcessPoolExecutor(max(1, workers), context, _begin, begin) as pool:
+            futures = {job.key: pool.submit(_compile, index) for index, job in enumerate(fresh)}
+            for job in found:
+                row = kept.get(job.key)
+                if row is None:
+                    try:
+                        row = futures[job.key].result()
+                        _keep(job, row)
+                    except BrokenExecutor:
+                        row = job.outcome(error="the compiler ended its process, here or elsewhere")
+                yield row
 
 
 _jobs: list[Job] = []  # of a worker process
 
 
-def _begin(found: list[Job], folder: str) -> None:
+def _begin(found: list[Job], folder: str | None) -> None:
+    os.dup2(2, 1)  # Triton prints what ptxas says; the rows go to the true output
     torch.set_num_threads(1)
-    triton.knobs.cache.dir = folder
+    if folder is not None:
+        triton.knobs.cache.dir = folder
     _jobs[:] = found
 
 
@@ -78,8 +86,7 @@ def _compile(index: int) -> Compiled:
     try:
         code = launch.kernel.warmup(*launch.arguments, grid=launch.grid, **launch.constants)
     except Exception as error:  # noqa: BLE001, whatever a compiler raises is this kernel's fault
-        last = [line.strip() for line in str(error).splitlines() if line.strip()][-1:]
-        return job.outcome(error=f"{type(error).__name__}: {''.join(last)}")
+        return job.outcome(error=f"{type(error).__name__}: {_said(error)}")
     seconds = time.perf_counter() - began
     registers, stack = _resources(code.asm["cubin"])
     return job.outcome(
@@ -88,6 +95,12 @@ def _compile(index: int) -> Compiled:
         stack_bytes=stack,
         shared_bytes=code.metadata.shared,
     )
+
+
+def _said(error: Exception) -> str:
+    """The telling line of a compiler's message: the first one of a fatal error, or the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "fatal" in line), lines[-1] if lines else "")
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
