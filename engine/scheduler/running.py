@@ -104,7 +104,7 @@ class Running:
         full = arrays.known[slots] + 1 >= arrays.max_total[slots]
         careful = ending | full | arrays.watched[slots]
         quiet = live & ~careful
-        count = np.count_nonzero(quiet)
+        count = int(np.count_nonzero(quiet))
         if count == len(slots):
             self._append(slots, token_ids)
             return Appended(count, [])
