@@ -1,5 +1,7 @@
 """A step's small index arrays, built on the host from per-slot block tables that stay."""
 
+from itertools import chain
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,7 +111,8 @@ class StepInputs:
         np.add(owners, first, out=self.owners[first:total])
         shift = starts - self.query_start[first:count]
         np.add(self._counting[first:total], shift[owners], out=self.positions[first:total])
-        self.token_ids[first:total] = [token for work in works for token in work.token_ids]
+        token_ids = chain.from_iterable(work.token_ids for work in works)
+        self.token_ids[first:total] = np.fromiter(token_ids, np.int32, total - first)
         more = [first + index for index, work in enumerate(works) if work.sample]
         self.picked = np.concatenate([self.picked, np.array(more, dtype=np.int32)])
         self.num_sequences, self.num_tokens = count, total

@@ -46,11 +46,11 @@ class StepBuilder:
         decodes = wanted == 1
         eventful = self._blocks.eventful(slots, starts)
         places = None
-        if not decodes.all():
+        if np.count_nonzero(decodes) < len(slots):
             eventful |= ~decodes
             places = np.cumsum(decodes) - 1
         self._arrays.computed[slots[~eventful]] += 1
-        for index in np.flatnonzero(eventful).tolist():
+        for index in eventful.nonzero()[0].tolist():
             sequence = self._running[slots.item(index)]
             if not decodes[index]:
                 self.book_one(sequence, counts.item(index))

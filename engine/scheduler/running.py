@@ -88,7 +88,7 @@ class Running:
     def free(self, sequence: Sequence) -> None:
         """Take a slot back."""
         self._free.append(sequence.slot)
-        self._by_slot[sequence.slot] = None
+        self._by_slot[sequence.slot], self._token_ids[sequence.slot] = None, []
         sequence.slot, sequence.arrays = NO_SLOT, None
 
     def append(self, slots: Ints, token_ids: Ints, live: Flags, ending: Flags) -> Appended:
@@ -104,14 +104,15 @@ class Running:
         full = arrays.known[slots] + 1 >= arrays.max_total[slots]
         careful = ending | full | arrays.watched[slots]
         quiet = live & ~careful
-        if quiet.all():
+        count = int(np.count_nonzero(quiet))
+        if count == len(slots):
             self._append(slots, token_ids)
-            return Appended(len(slots), [])
+            return Appended(count, [])
         self._append(slots[quiet], token_ids[quiet])
         places = np.flatnonzero(live & careful)
         sequences = [self[slot] for slot in slots[places].tolist()]
         self.touch(sequences)
-        return Appended(int(quiet.sum()), list(zip(places.tolist(), sequences, strict=True)))
+        return Appended(count, list(zip(places.tolist(), sequences, strict=True)))
 
     def _append(self, slots: Ints, token_ids: Ints) -> None:
         self.arrays.known[slots] += 1

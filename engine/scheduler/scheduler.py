@@ -192,7 +192,7 @@ class Scheduler:
                 needed = np.cumsum(self._blocks.missing(starts, counts))
                 fitting = int(np.searchsorted(needed, self.pool.num_free, side="right"))
                 total = int(counts[:fitting].sum())
-            if fitting == len(slots) and counts.all():
+            if np.count_nonzero(counts[:fitting]) == len(slots):
                 builder.book(slots, starts, counts, wanted)
             else:
                 taken = np.flatnonzero(counts[:fitting])

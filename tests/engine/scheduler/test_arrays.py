@@ -83,6 +83,7 @@ def started(*prompts: list[int], max_tokens: int = 8) -> tuple[Scheduler, list[S
 def append(scheduler: Scheduler, step: Step, ids: list[int], ending: list[bool]) -> list[int]:
     """Append a step's tokens; returns the places of those that were left."""
     appended = scheduler.append(step, np.array(ids), np.array(ending))
+    assert type(appended.quietly) is int
     assert appended.quietly + len(appended.left) == len(ids)
     return [place for place, _ in appended.left]
 
