@@ -47,11 +47,11 @@ class EngineConfig:
             it a prompt is computed whole in one step.
         output_reserve: share of a request's remaining ``max_tokens`` that admission keeps free,
             though no more than twice what answers took of late.
+        threads: CPU threads; ``None`` is all this process may use.
+        seed: seeds the draws of requests that carry no seed of their own; ``None`` is random.
         overlap: on a GPU, schedule a step while the one ahead of it runs.
         graphs: on a GPU, record what is launched again and again, and replay it.
         cascade: on a GPU, read keys that many sequences of a step share once for all of them.
-        threads: CPU threads; ``None`` is all this process may use.
-        seed: seeds the draws of requests that carry no seed of their own; ``None`` is random.
     """
 
     model: str = "smollm2"
@@ -72,11 +72,11 @@ class EngineConfig:
     prefix_caching: bool = True
     chunked_prefill: bool = True
     output_reserve: float = 0.5
+    threads: int | None = None
+    seed: int | None = None
     overlap: bool = True
     graphs: bool = True
     cascade: bool = True
-    threads: int | None = None
-    seed: int | None = None
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, Dtype)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 Work = Callable[[], object]
-"""Launches: calls that read and write tensors of the device, at addresses that stay. What it returns
-is dropped."""
+"""Launches: it reads and writes tensors of the device, at addresses that stay. What it returns is
+dropped."""
 
 
 class Mark(Protocol):
