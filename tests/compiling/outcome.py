@@ -5,8 +5,8 @@ from dataclasses import dataclass
 SHARED_BYTES = {80: 166_912, 89: 101_376, 90: 232_448}
 """Shared memory that a block of threads may take, by compute capability (CUDA C++ Programming
 Guide, technical specifications)."""
-MOST_STACK_BYTES = 64
-"""Of local memory a thread, where registers are spilled."""
+MOST_STACK_BYTES = 128
+"""Of local memory a thread, for spilled registers: an eighth of what its 255 registers hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import pytest
 from compiling.outcome import MOST_STACK_BYTES, SHARED_BYTES
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[4]
 PACKAGES = ROOT / "engine" / "kernels" / "triton"
