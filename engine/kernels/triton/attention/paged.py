@@ -93,7 +93,7 @@ def attend(
     """Go on with an online softmax over the keys first, ..., end - 1.
 
     Block numbers are read one tile ahead, so that the loads of keys are no second link of a chain
-    to Triton's pipeliner. Products of float32 are three of tf32, which leaves an error of about 1e-6.
+    to Triton's pipeliner. Products of float32 are three of tf32, which err by about 1e-6.
 
     Args:
         acc, total, top: float32 [rows, BLOCK_D], [rows], [rows]; weighted sum of values, sum of

@@ -86,8 +86,8 @@ def tile_config(capability: Capability, phase: Phase, rows: int, shape: TileShap
     """
     config = _preferred(phase, max(rows, FEWEST_ROWS), shape)
     if shape.item > 2:  # three products of tf32 for one of float32
-        return TileConfig(config.rows, *((16, 8) if config.rows > 32 else (32, 4)), 2)
-    if capability[0] < 9 and config.rows >= 64:  # products take more registers before Hopper
+        config = TileConfig(config.rows, *((16, 8) if config.rows > 32 else (32, 4)), 2)
+    elif capability[0] < 9 and config.rows >= 64:  # products take more registers before Hopper
         config = TileConfig(config.rows, 64, 8, 2)
     while _bytes(config, shape) > shared_memory(capability) and config.keys > FEWEST_ROWS:
         if config.stages > 2:
