@@ -15,6 +15,7 @@ Array = NDArray[np.int32]
 SPLIT_KEYS = 128
 """A split is a multiple of this many keys, so that tiles of every size begin where it begins."""
 MAX_SPLITS = 32
+ALIGNED = 32
 PROGRAMS = 4
 """Programs a multiprocessor that splits aim at. An H200 was as fast at 16 sequences of 16,384 keys
 and 8 KV heads with 8 splits as with 64, and at 64 sequences with 2 as with 16."""
@@ -57,8 +58,9 @@ class TaskMaker:
     """Makes `AttentionTasks`, with arrays of fixed capacity that the caller copies to the device.
 
     Attributes:
-        sizes: numbers (int32) of each array, by its name in `TaskArrays`.
-        shapes: the shape of each array.
+        sizes: numbers (int32) of each array, by its name in `TaskArrays`; multiples of 32, so that
+            arrays laid end to end begin at multiples of 128 bytes.
+        shapes: the shape of each array, which its front has.
         max_pieces: pieces that the kernels need room for, each [heads, head_dim].
     """
 
@@ -91,7 +93,9 @@ class TaskMaker:
             "segment_tiles": (self._segment_tiles, TILE_FIELDS),
             "members": (self._pieces, 2),
         }
-        self.sizes = {name: int(np.prod(size)) for name, size in self.shapes.items()}
+        self.sizes = {
+            name: -(-int(np.prod(size)) // ALIGNED) * ALIGNED for name, size in self.shapes.items()
+        }
         own = max(count * self.splits(count) for count in range(1, sequences + 1))
         self.max_pieces = self._pieces + own
         self._kept: tuple[Hashable, Segments] | None = None
@@ -125,7 +129,10 @@ class TaskMaker:
                 each, and nothing changed in the blocks of their tables that were full before; so
                 what was found about shared blocks is used again. ``None`` looks anew.
         """
-        views = {name: arrays[name].reshape(size) for name, size in self.shapes.items()}
+        views = {
+            name: arrays[name][: int(np.prod(size))].reshape(size)
+            for name, size in self.shapes.items()
+        }
         count = len(contexts)
         segments = self._segments(query_start, contexts, slots, block_tables, num_decodes, version)
         views["shared"][:count] = segments.shared

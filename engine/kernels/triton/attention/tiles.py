@@ -85,7 +85,9 @@ def tile_config(capability: Capability, phase: Phase, rows: int, shape: TileShap
     them; an int8 cache wants 128 keys, fp8 64. Prefill: 128 x 128 in 8 warps; in 4 warps it spills.
     """
     config = _preferred(phase, max(rows, FEWEST_ROWS), shape)
-    if capability[0] < 9 and config.rows >= 64:  # products take more registers before Hopper
+    if shape.item > 2:  # three products of tf32 for one of float32
+        config = TileConfig(config.rows, *((16, 8) if config.rows > 32 else (32, 4)), 2)
+    elif capability[0] < 9 and config.rows >= 64:  # products take more registers before Hopper
         config = TileConfig(config.rows, 64, 8, 2)
     while _bytes(config, shape) > shared_memory(capability) and config.keys > FEWEST_ROWS:
         if config.stages > 2:

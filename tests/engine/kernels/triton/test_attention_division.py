@@ -39,7 +39,10 @@ class Step:
         )
 
     def arrays(self) -> Arrays:
-        return {name: self.flat[name].reshape(s) for name, s in self.maker.shapes.items()}
+        return {
+            name: self.flat[name][: int(np.prod(shape))].reshape(shape)
+            for name, shape in self.maker.shapes.items()
+        }
 
 
 def keys_met(step: Step, tasks: AttentionTasks) -> tuple[list[Counter[tuple[int, int]]], list[int]]:
