@@ -99,7 +99,8 @@ def _int4(of: Card, rows: int, outputs: int, inputs: int) -> Configuration:
         tile = Configuration(rows, 128, 128, weight_left=True, warps=4 if rows == 32 else 8)
         programs = 2 * of.processors
     else:
-        tile = Configuration(128, 128, 128, weight_left=True, warps=8, stages=3)
+        outputs_of_tile = 128 if of.shared > 128 * 1024 else 64
+        tile = Configuration(128, outputs_of_tile, 128, weight_left=True, warps=8, stages=3)
         programs = 2 * of.processors
     tiles = _tiles(tile, rows, outputs)
     splits = _splits(tiles, -(-inputs // 128), programs, least=4)

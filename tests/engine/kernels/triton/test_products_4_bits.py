@@ -211,12 +211,13 @@ def test_many_rows_are_multiplied_by_the_unpacked_weight(symmetric: bool) -> Non
 @SYMMETRIC
 def test_weights_that_are_packed_one_after_the_other_share_workspaces(symmetric: bool) -> None:
     products = TritonProducts(DEVICE, torch.float16, 64, dense_elements=0)
-    shapes = ((40, 1024, 32), (200, 512, 512), (70, 2048, 128))
+    # The most splits come first, and the most groups last.
+    shapes = ((70, 2048, 128), (200, 512, 512), (40, 1024, 32))
     weights = [rounded(*shape, symmetric) for shape in shapes]
     packed = [products.pack(weight) for weight in weights]
-    for weight, one in zip(weights, packed, strict=True):
-        x = torch.randn(4, weight.values.shape[1], device=DEVICE).half()
-        out = untouched(4, len(weight.values))
+    for weight, one, rows in zip(weights, packed, (50, 4, 4), strict=True):
+        x = torch.randn(rows, weight.values.shape[1], device=DEVICE).half()
+        out = untouched(rows, len(weight.values))
         products.product(Activations(x), one, None, out)
         expect_close(out, x, weight, 1e-3)
 

@@ -62,7 +62,7 @@ def test_rows_go_into_buckets(rows: int, expected: int) -> None:
 @pytest.mark.parametrize("capability", sorted(SHARED))
 def test_tiles_in_flight_fit_into_shared_memory(capability: Capability, kind: Kind) -> None:
     width = 2 if kind == "int4" else 1
-    for outputs, inputs in [*SHIPPED, (1, 16), (48, 80)]:
+    for outputs, inputs in [*SHIPPED, (1, 16), (48, 80), (64, 65536)]:
         for rows in (2**n for n in range(15)):
             found = configuration(capability, kind, rows, outputs, inputs)
             tile = found.rows * width + found.outputs / (2 if kind == "int4" else 1)
