@@ -1,9 +1,11 @@
 """Compiles launches in processes of their own, with a stand-in for Triton's driver."""
 
+import ctypes
 import json
 import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -67,10 +69,13 @@ def compile_all(found: list[Job], workers: int, *, keep_code: bool = False) -> I
                 yield row
 
 
+_END_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _jobs: list[Job] = []  # of a worker process
 
 
 def _begin(found: list[Job], folder: str | None) -> None:
+    # Whoever started it may be killed, and a compiler would go on for minutes.
+    ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
     os.dup2(2, 1)  # Triton prints what ptxas says; the rows go to the true output
     torch.set_num_threads(1)
     if folder is not None:
