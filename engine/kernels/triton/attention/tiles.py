@@ -110,7 +110,10 @@ def _preferred(phase: Phase, rows: int, shape: TileShape) -> TileConfig:
     narrow = shape.cache_format != "none"
     if phase == "prefill" and rows == 128 and not (narrow or shape.folds):
         return TileConfig(rows, 128, 8, 2)
-    return TileConfig(rows, 64, 8 if rows * (1 + narrow) > 64 or wide else 4, 3)
+    crowded = narrow and rows >= 64 and (wide or shape.head_dim & (shape.head_dim - 1))
+    keys = 32 if crowded else 64  # more keys take more registers than there are
+    warps = 8 if rows * (1 + narrow) > 64 or wide else 4
+    return TileConfig(rows, keys, warps, 2 if wide else 3)
 
 
 def _bytes(config: TileConfig, shape: TileShape) -> int:
