@@ -75,7 +75,7 @@ def bucket(rows: int) -> int:
 
 
 def configuration(
-    capability: Capability, kind: Kind, rows: int, outputs: int, inputs: int
+    capability: Capability, kind: Kind, rows: int, outputs: int, inputs: int, out_bytes: int = 2
 ) -> Configuration:
     """How the product [rows, inputs] · [outputs, inputs]ᵀ is launched.
 
@@ -84,11 +84,12 @@ def configuration(
         kind: of the weight.
         rows: a step's; rounded up by `bucket`.
         outputs, inputs: the weight's shape. With int4, a tile's inputs are the weight's unit.
+        out_bytes: of one result.
     """
     of = card(capability)
     if kind == "int4":
         return _int4(of, bucket(rows), outputs, inputs)
-    return _eight_bits(capability, of, kind, bucket(rows), outputs, inputs)
+    return _eight_bits(capability, of, kind, bucket(rows), outputs, inputs, out_bytes)
 
 
 def _int4(of: Card, rows: int, outputs: int, inputs: int) -> Configuration:
@@ -109,7 +110,13 @@ def _int4(of: Card, rows: int, outputs: int, inputs: int) -> Configuration:
 
 
 def _eight_bits(
-    capability: Capability, of: Card, kind: Kind, rows: int, outputs: int, inputs: int
+    capability: Capability,
+    of: Card,
+    kind: Kind,
+    rows: int,
+    outputs: int,
+    inputs: int,
+    out_bytes: int,
 ) -> Configuration:
     programs = of.processors
     if rows == 16:
@@ -123,9 +130,11 @@ def _eight_bits(
             tile = Configuration(64, 64, 128, stages=5)
             programs = 2 * of.processors
     else:
-        large = Configuration(128, 256, 128, warps=8, descriptors=True)
+        # Results are laid out anew in shared memory, while the next tile's inputs arrive. Tiles of
+        # 256 outputs with sums in float32 take every register.
+        across = 256 if out_bytes == 2 and kind == "int8" else 128
+        large = Configuration(128, across, 128, warps=8, descriptors=True)
         fills = _tiles(large, rows, outputs) * 4 >= 3 * of.processors
-        # Tiles of 256 outputs need the shared memory of 9.0, and its matrix instructions.
         if fills and capability >= (9, 0) and of.shared > 200 * 1024:
             return large
         tile = Configuration(128, 128, 128)

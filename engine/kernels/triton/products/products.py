@@ -177,7 +177,7 @@ class TritonProducts:
                 out=out,
             )
             return
-        found = configuration(self._capability, kind, rows, outputs, inputs)
+        found = configuration(self._capability, kind, rows, outputs, inputs, out.dtype.itemsize)
         multiply_eight_bits(
             x,
             weight,

@@ -73,6 +73,15 @@ def test_tiles_in_flight_fit_into_shared_memory(capability: Capability, kind: Ki
             assert found.descriptors <= (capability >= (9, 0))
 
 
+def test_a_tile_of_float32_results_fits_beside_the_inputs_of_the_next() -> None:
+    for outputs, inputs in SHIPPED:
+        for rows in (128, 1024, 16384):
+            found = configuration((9, 0), "int8", rows, outputs, inputs, out_bytes=4)
+            tiles = (found.rows + found.outputs) * found.inputs * found.stages
+            results = 4 * found.rows * found.outputs if found.descriptors else 0
+            assert tiles + results <= SHARED[9, 0] * 1024
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_inputs_are_split_where_tiles_are_few(kind: Kind) -> None:
     assert configuration((9, 0), kind, 16, 4096, 14336).splits > 1
