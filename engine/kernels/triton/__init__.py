@@ -1,8 +1,7 @@
-"""The place of kernels in Triton, for GPUs. There are none yet.
+"""Kernels in Triton, for NVIDIA GPUs of compute capability 8.0 and newer.
 
-What comes here implements `engine.kernels.backend.Backend` for device type ``cuda``: attention over
-the paged cache, norms, rotary embedding, gates, products of quantized weights, and draws. Until all
-of it is there, a backend may inherit the rest from `engine.kernels.reference.backend`, its oracle
-in tests. It names what it serves in ``service`` and what it lacks on a machine in ``obstacle``;
-`engine.executors.choose` lists it ahead of the reference.
+`backend` is what an engine chooses, `fused` all passes of a step: `attention` over the paged cache,
+`products` with weights of 16, 8 and 4 bits, `passes` between them; `sampling` draws tokens. Every
+launch goes through `launch`. The ``shipped`` module of each package lists what it launches for the
+models that it is made for, so that all of it can be compiled without a GPU.
 """
