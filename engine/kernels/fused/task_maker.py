@@ -96,8 +96,9 @@ class TaskMaker:
         self.sizes = {
             name: -(-int(np.prod(size)) // ALIGNED) * ALIGNED for name, size in self.shapes.items()
         }
-        own = max(count * self.splits(count) for count in range(1, sequences + 1))
-        self.max_pieces = self._pieces + own
+        divided = {count: self.splits(count) for count in range(1, sequences + 1)}
+        own = (count * splits for count, splits in divided.items() if splits > 1)
+        self.max_pieces = self._pieces + max(own, default=0)
         self._kept: tuple[Hashable, Segments] | None = None
 
     def splits(self, num_decodes: int) -> int:
