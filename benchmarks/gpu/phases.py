@@ -66,7 +66,7 @@ class TimedRunner:
         phases.steps["prefill" if long else "decode"] += 1
         phases.tokens["prefill"] += long
         phases.tokens["decode"] += step.num_tokens - long
-        phases.sequences += step.num_sequences
+        phases.sequences += len(step.decodes) + len(step.others)
         began = perf_counter()
         pending = self._runner.launch(step)
         phases.launch += perf_counter() - began
