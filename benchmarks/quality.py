@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,9 +21,13 @@ from random import Random
 import torch
 from torch import Tensor
 
-from engine.catalog import resolve
-from engine.config import EngineConfig
-from engine.executors.build import Built, build
+from engine.catalog import ModelFiles, resolve
+from engine.config import EngineConfig, ModelConfig
+from engine.executors.build import build
+from engine.executors.choose import choose
+from engine.executors.device.runner import DeviceRunner
+from engine.executors.start import start_runner
+from engine.kernels.fused.backend import DeviceBackend
 from engine.models.families import load_config
 from engine.params import SamplingParams
 from engine.scheduler.step import Admission, Step, Work
@@ -30,6 +35,8 @@ from engine.tokenizer import Tokenizer, load_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from texts import docstrings
+
+Score = Callable[[Step], Tensor]
 
 REFERENCE = "bfloat16"
 MODES: dict[str, dict[str, object]] = {
@@ -116,13 +123,30 @@ def pick(tokenizer: Tokenizer, tokens: int) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def log_probabilities(built: Built, token_ids: list[int]) -> Tensor:
+def log_probabilities(score: Score, token_ids: list[int], block_size: int) -> Tensor:
     """float32 [T, vocab] of the tokens after each."""
-    blocks = tuple(range(-(-len(token_ids) // built.inputs.block_size)))
+    blocks = tuple(range(-(-len(token_ids) // block_size)))
     prompt = tuple(token_ids)
     start = Admission(SamplingParams(), 0, prompt, ())  # the slot begins anew
-    built.inputs.fill(Step((Work(0, 0, prompt, blocks, sample=False, admission=start),)))
-    return torch.log_softmax(built.executor.score(built.inputs), -1)
+    step = Step((Work(0, 0, prompt, blocks, sample=False, admission=start),))
+    return torch.log_softmax(score(step), -1)
+
+
+def open_model(settings: EngineConfig, config: ModelConfig, files: ModelFiles) -> Score:
+    """What gives the logits of all tokens of a step, as the engine computes them here."""
+    choice = choose(settings, config)
+    if isinstance(choice.backend, DeviceBackend):
+        runner = start_runner(settings, config, files)
+        assert isinstance(runner, DeviceRunner)
+        return runner.score
+    built = build(settings, config, files, choice)
+
+    def score(step: Step) -> Tensor:
+        built.inputs.fill(step)
+        scores: Tensor = built.executor.score(built.inputs)
+        return scores
+
+    return score
 
 
 def measure(args: argparse.Namespace) -> dict[str, Tally]:
@@ -132,7 +156,7 @@ def measure(args: argparse.Namespace) -> dict[str, Tally]:
     texts = pick(tokenizer, args.tokens)
     modes = MODES | GPU_MODES
     names = [name for name in modes if name in (REFERENCE, *args.modes)]
-    built = {}
+    scores_of = {}
     for name in names:
         settings = EngineConfig(
             model=args.model,
@@ -141,12 +165,14 @@ def measure(args: argparse.Namespace) -> dict[str, Tally]:
             kv_cache_bytes=256 * 2**20,
             **modes[name],  # type: ignore[arg-type]
         )
-        built[name] = build(settings, config, files)
+        scores_of[name] = open_model(settings, config, files)
     tallies = {name: Tally() for name in names}
     for number, token_ids in enumerate(texts):
-        reference = log_probabilities(built[REFERENCE], token_ids)
+        reference = log_probabilities(scores_of[REFERENCE], token_ids, settings.block_size)
         for name in names:
-            scores = reference if name == REFERENCE else log_probabilities(built[name], token_ids)
+            scores = reference
+            if name != REFERENCE:
+                scores = log_probabilities(scores_of[name], token_ids, settings.block_size)
             tallies[name].add(scores, reference, token_ids)
         print(f"\r{number + 1} of {len(texts)} texts", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

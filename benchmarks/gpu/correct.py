@@ -1,17 +1,16 @@
 """The section ``correct``: the tests that need a GPU, and whole engines against transformers.
 
 Tiny models of each family with random weights, in float32 and bfloat16, greedy. Each is run in ways
-that must not change a token: prompts cut into small chunks beside decodes, prefixes taken from the
-cache, a cache so small that sequences are preempted. A token is right where transformers, given the
-tokens before it, scores no other one higher by more than rounding allows.
+that must not change a token (`gpu.ways`), and every way says how it is known to have been taken. A
+token is right where transformers, given the tokens before it, scores no other one higher by more
+than rounding allows; in float32 all are its own.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,28 +24,12 @@ from engine.models.families import load_config
 from engine.params import SamplingParams
 from engine.requests import Request
 from gpu.random_models import open_engine
-from gpu.rows import Section, said
+from gpu.rows import Section
+from gpu.ways import FAMILIES, MOST_GAP, WAYS, Way, watch
 from oracle import Model, make
 
 ROOT = Path(__file__).parents[2]
-_TINY: Mapping[str, Any] = {
-    "vocab_size": 512,
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "head_dim": 64,
-}
-_FAMILIES: Mapping[str, transformers.PreTrainedConfig] = {
-    "llama": transformers.LlamaConfig(**_TINY),
-    "mistral": transformers.MistralConfig(**_TINY, sliding_window=50),
-    "qwen2": transformers.Qwen2Config(**{**_TINY, "head_dim": 32}),
-    "qwen3": transformers.Qwen3Config(**_TINY, tie_word_embeddings=True),
-}
-# How far below the best one a token's score may be, in standard deviations of all scores.
-_MOST_GAP = {"float32": 1e-3, "bfloat16": 0.15}
+_FEW_FAMILIES = ("llama", "qwen3")
 _ANSWER = 16
 _PYTEST = """[pytest]
 addopts = --import-mode=importlib -p no:cacheprovider
@@ -58,47 +41,47 @@ markers =
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How an engine is run.
-
-    Attributes:
-        settings: of `EngineConfig`.
-        preempts: whether sequences must have been preempted, or the way was not taken.
-    """
-
-    settings: Mapping[str, Any]
-    preempts: bool = False
-
-
-WAYS: Mapping[str, Way] = {
-    "whole": Way({"kv_cache_bytes": 2**24, "prefix_caching": False}),
-    "cached, chunked": Way({"kv_cache_bytes": 2**24, "max_batch_tokens": 48, "max_num_seqs": 48}),
-    "preempted": Way({"max_num_seqs": 16, "output_reserve": 0.0}, preempts=True),
-}
-
-
 def run(section: Section) -> None:
-    """The tests first, then every family, dtype and way that the time allows."""
-    if not section.dry and section.wants("tests"):
+    """The tests first, then every way, family and dtype that the time allows."""
+    if not section.dry:
         _tests(section)
     transformers.logging.set_verbosity_error()
-    for name, config in _FAMILIES.items():
-        if not section.wants(name):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            oracle = make(config)
-            # Both dtypes hold these weights. Not the whole module: its rotary buffer would lose
-            # digits that no checkpoint holds.
-            for parameter in oracle.parameters():
-                parameter.data = parameter.data.bfloat16().float()
-            oracle.save_pretrained(folder)
-            for dtype in ("float32",) if section.dry else ("float32", "bfloat16"):
-                for way in WAYS:
-                    if section.left > 3:
-                        _parity(section, name, Path(folder), oracle, dtype, way)
-                    else:
-                        section.row(model=name, dtype=dtype, way=way, note="no time left")
+    with tempfile.TemporaryDirectory() as folder:
+        oracles: dict[str, Model] = {}
+        for way, name, dtype in combinations(toy=section.dry):
+            unit = f"{name} {dtype} {way}"
+            if not section.begins(unit):
+                continue
+            home = Path(folder) / name
+            if name not in oracles:
+                oracles[name] = _save(name, home)
+            try:
+                columns = _parity(section.device, home, oracles[name], dtype, WAYS[way])
+            except Exception as error:  # noqa: BLE001, whatever it is, the others are to be tried
+                section.failed(error, model=name, dtype=dtype, way=way)
+                continue
+            section.row(model=name, dtype=dtype, way=way, **columns)
+    section.end(model="skipped")
+
+
+def combinations(*, toy: bool) -> Iterator[tuple[str, str, str]]:
+    """Ways, families and dtypes, in the order in which they are tried."""
+    for way, how in WAYS.items():
+        for name in FAMILIES:
+            if how.few and name not in _FEW_FAMILIES:
+                continue
+            for dtype in (how.dtypes[0],) if toy else how.dtypes:
+                yield way, name, dtype
+
+
+def _save(name: str, folder: Path) -> Model:
+    """A model of random weights that both dtypes hold, in a folder of its own."""
+    oracle = make(FAMILIES[name])
+    # Not the whole module: its rotary buffer would lose digits that no checkpoint holds.
+    for parameter in oracle.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    oracle.save_pretrained(folder)
+    return oracle
 
 
 def _tests(section: Section) -> None:
@@ -109,6 +92,8 @@ def _tests(section: Section) -> None:
         "marked gpu": ["-m", "gpu", *_marked(ROOT / "tests" / "engine", ROOT / kernels)],
     }
     for name, arguments in runs.items():
+        if not section.begins(f"tests {name}", needs=10, limit=section.left + 5):
+            continue
         with tempfile.NamedTemporaryFile("w", suffix=".ini") as file:
             file.write(_PYTEST.format(root=ROOT))
             file.flush()
@@ -120,7 +105,7 @@ def _tests(section: Section) -> None:
                     env=os.environ | {"PYTHONPATH": str(ROOT)},
                     capture_output=True,
                     text=True,
-                    timeout=max(1, section.left * 0.6),
+                    timeout=max(1, section.left * 0.4),
                 )
             except subprocess.TimeoutExpired:
                 section.row(model="tests", way=name, note="stopped: no time left", bad=True)
@@ -138,54 +123,78 @@ def _marked(folder: Path, beside: Path) -> list[str]:
     return [str(path) for path in files if "mark.gpu" in path.read_text()]
 
 
-def prompts(vocab_size: int) -> Iterator[list[int]]:
+def prompts(vocab_size: int) -> list[list[int]]:
     """Prompts of many lengths; half of them begin with one of two prefixes."""
     random = Random(3)
     tokens = [[random.randrange(vocab_size) for _ in range(length)] for length in (64, 40)]
+    found = []
     for index in range(24):
         own = [random.randrange(vocab_size) for _ in range(random.choice((1, 5, 17, 33, 90)))]
-        yield (tokens[index % 4] if index % 4 < 2 else []) + own
+        found.append((tokens[index % 4] if index % 4 < 2 else []) + own)
+    return found
 
 
-def _parity(section: Section, name: str, folder: Path, oracle: Model, dtype: str, way: str) -> None:
-    files = ModelFiles(name, folder, None)
+def in_groups(vocab_size: int) -> list[list[int]]:
+    """Two groups of prompts with long prefixes in common, one with a longer one in the middle."""
+    random = Random(4)
+
+    def some(count: int) -> list[int]:
+        return [random.randrange(vocab_size) for _ in range(count)]
+
+    first, second, more = some(300), some(520), some(270)
+    found = [first + some(1 + index % 7 * 9) for index in range(9)]
+    found += [first + more + some(1 + index % 5 * 11) for index in range(9)]
+    return found + [second + some(1 + index % 3 * 20) for index in range(8)]
+
+
+def _parity(device: str, folder: Path, oracle: Model, dtype: str, way: Way) -> dict[str, Any]:
+    """The columns of a row."""
+    files = ModelFiles(folder.name, folder, None)
     model = load_config(files)
-    settings = dict(WAYS[way].settings)
-    if WAYS[way].preempts:  # room for a few sequences of the longest
-        settings["kv_cache_bytes"] = 24 * 16 * model.kv_bytes_per_token(4 if "32" in dtype else 2)
-    config = EngineConfig(
-        device=section.device, dtype=dtype, quantization="none", seed=0, **settings
-    )
-    try:
-        core, _ = open_engine(config, name, model, files)
-        params = SamplingParams(temperature=0, max_tokens=_ANSWER, ignore_eos=True)
-        asked = list(prompts(model.vocab_size))
-        for index, prompt in enumerate(asked):
-            core.add(Request(str(index), tuple(prompt), params, ""))
-        core.flush()
-        equal, total, widest = 0, 0, 0.0
-        while core.has_work:
-            for finished in core.step():
-                completion = finished.completion()
-                prompt = asked[int(completion.request_id)]
-                gaps = _gaps(oracle, prompt, list(completion.outputs[0].token_ids))
-                equal += sum(gap == 0 for gap in gaps)
-                total += len(gaps)
-                widest = max(widest, *gaps)
-    except Exception as error:  # noqa: BLE001, whatever it is, the other ways are to be tried
-        section.row(model=name, dtype=dtype, way=way, bad=True, note=said(error))
-        return
+    settings = {"quantization": "none", "dtype": dtype, **way.settings}
+    if way.preempts:  # room for a few sequences of the longest
+        size = 4 if dtype == "float32" else 2
+        settings["kv_cache_bytes"] = 24 * 16 * model.kv_bytes_per_token(size)
+    config = EngineConfig(device=device, seed=0, **settings)
+    core, runner = open_engine(config, folder.name, model, files)
+    seen = watch(runner)
+    asked = (in_groups if way.shares else prompts)(model.vocab_size)
+    params = SamplingParams(temperature=0, max_tokens=_ANSWER, ignore_eos=True)
+    for index, prompt in enumerate(asked):
+        core.add(Request(str(index), tuple(prompt), params, ""))
+    core.flush()
+    gaps: list[float] = []
+    while core.has_work:
+        for finished in core.step():
+            completion = finished.completion()
+            prompt = asked[int(completion.request_id)]
+            gaps += _gaps(oracle, prompt, list(completion.outputs[0].token_ids))
     stats = core.stats()
-    taken = {"cached, chunked": stats.cached_tokens > 0, "preempted": stats.preemptions > 0}
-    section.row(
-        model=name,
-        dtype=dtype,
-        way=way,
-        equal=f"{equal} of {total}",
-        gap=f"{widest:.1e}",
-        note=f"{stats.cached_tokens} cached, {stats.preemptions} preempted",
-        bad=widest > _MOST_GAP[dtype] or total != len(asked) * _ANSWER or not taken.get(way, True),
+    equal = sum(gap == 0 for gap in gaps)
+    widest, mean = max(gaps, default=0.0), sum(gaps) / max(1, len(gaps))
+    found_gap, most = (
+        (widest, MOST_GAP[dtype]) if way.most_mean is None else (mean, way.most_mean)
     )
+    faults = {
+        f"a gap above {most}": not found_gap <= most,
+        "tokens are missing": len(gaps) != len(asked) * _ANSWER,
+        "tokens differ": dtype == "float32" and way.most_mean is None and equal < len(gaps),
+        "nothing came from the cache": way.caches and not stats.cached_tokens,
+        "nothing was preempted": way.preempts and not stats.preemptions,
+        "no segments": way.segments is True and not seen.segments,
+        "segments": way.segments is False and seen.segments > 0,
+        "no graphs": way.settings.get("graphs", True) and not seen.graphs(),
+        "graphs": not way.settings.get("graphs", True) and seen.graphs() > 0,
+    }
+    found = [fault for fault, is_so in faults.items() if is_so]
+    return {
+        "equal": f"{equal} of {len(gaps)}",
+        "gap": f"{widest:.1e}, {mean:.1e} on average",
+        "note": "; ".join(found),
+        "bad": bool(found),
+        "seen": f"{stats.cached_tokens} cached, {stats.preemptions} preempted, "
+        f"{seen.segments} of {seen.steps} with segments, {seen.graphs()} graphs",
+    }
 
 
 @torch.inference_mode()

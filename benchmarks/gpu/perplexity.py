@@ -23,14 +23,13 @@ def run(section: Section, model: str | None = None) -> None:
         if model is None and BUILTIN["smollm2"].find() is not None and not section.dry:
             model = "smollm2"
         if model is None:
-            said_of = train(folder, section.device, seconds=min(25.0, section.left / 2))
+            said_of = train(folder, section.torch_device.type, seconds=min(25.0, section.left / 2))
             section.row(mode="model", note=said_of)
             model = folder
         names = [name for name in quality.GPU_MODES if section.wants(name)]
         tallies: dict[str, quality.Tally] = {}
         for name in names[:2] if section.dry else names:
-            if section.left < 5:
-                section.row(mode=name, note="no time left")
+            if not section.begins(name, needs=5.0):
                 continue
             arguments = argparse.Namespace(
                 model=model,
@@ -43,6 +42,9 @@ def run(section: Section, model: str | None = None) -> None:
             except EngineError as error:
                 section.row(mode=name, note=f"refused: {said(error)}")
                 continue
+            except Exception as error:  # noqa: BLE001, the other modes are to be tried
+                section.failed(error, mode=name)
+                continue
             tally, base = tallies[name], tallies[quality.REFERENCE]
             section.row(
                 mode=name,
@@ -51,3 +53,4 @@ def run(section: Section, model: str | None = None) -> None:
                 KL=f"{tally.divergence / tally.tokens:.5f}",
                 same=f"{tally.agreed / tally.tokens:.1%}",
             )
+    section.end(mode="skipped")

@@ -4,9 +4,10 @@
     PYTHONPATH=. python3 benchmarks/gpu/run.py --sections engine --pick llama --out gpu-results
 
 Needs torch, triton, transformers, safetensors, tokenizers, jinja2, numpy and pytest, and no
-network. Every section is a process of its own that is ended when its time is over; what it had
-written stays. Without a CUDA device nothing is done and the status is 2; ``--dry`` tries the script
-on toy shapes on the CPU, and measures nothing.
+network. Every section is a process of its own that is ended when its time is over, and that another
+one follows where it is lost; what was written stays, and ``--table`` shows it if even this script
+was killed. Without a CUDA device nothing is done and the status is 2; ``--dry`` tries the script on
+toy shapes on the CPU, and measures nothing.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,20 +31,24 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gpu import rows, table
 
-SECONDS = {"correct": 90, "kernels": 120, "engine": 180, "quality": 60}
+SECONDS = {"correct": 90, "kernels": 115, "engine": 170, "quality": 60}
 """That each section may take at the most."""
-COMPILE, COMPILE_SECONDS = "compile", 30
+COMPILE, COMPILE_SECONDS = "compile", 45
 """What is done ahead of the sections, in a process of its own as they are."""
-FACTS = "facts.json"
+FACTS, ABOUT, ENDED = "facts.json", "about.json", "ended.json"
+LOST = 17
+"""The status of a process whose device answers nothing more."""
+_FEWEST_SECONDS = 8.0  # for which another process is worth its start
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GRACE = 5.0  # seconds in which a section that is over its time may end by itself
+_running: subprocess.Popen[bytes] | None = None
 _PACKAGES = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def run_section(name: str, args: argparse.Namespace) -> int:
-    """Be the process of one section; 1 where a row is bad."""
+    """Be the process of one section."""
     import torch
 
-    device = "cpu" if args.dry else "cuda"
     if args.dry:
         torch.set_num_threads(1)
     else:
@@ -51,14 +57,26 @@ def run_section(name: str, args: argparse.Namespace) -> int:
             "device": f"{card.name}, {card.major}.{card.minor}, {card.total_memory / 2**30:.0f} GiB"
         }
         (args.out / FACTS).write_text(json.dumps(facts))
+    device = "stand-in" if args.dry else "cuda"
     section = rows.Section(name, args.out, args.seconds, device, args.pick)
-    match name:
+    try:
+        _fill(section, args)
+    except rows.DeviceLost as lost:
+        print(lost, file=sys.stderr, flush=True)
+        os._exit(LOST)  # what Python does at its end would hang, or fail again
+    return 0
+
+
+def _fill(section: rows.Section, args: argparse.Namespace) -> None:
+    match section.name:
         case "correct":
             from gpu import correct
 
             correct.run(section)
         case "kernels":
-            from gpu import passes
+            import torch
+
+            from gpu.kernels import passes
 
             with torch.inference_mode():
                 passes.run(section)
@@ -74,7 +92,6 @@ def run_section(name: str, args: argparse.Namespace) -> int:
             from gpu import perplexity
 
             perplexity.run(section, args.model)
-    return int(section.bad > 0)
 
 
 def _command(name: str, args: argparse.Namespace, seconds: float) -> list[str]:
@@ -85,29 +102,57 @@ def _command(name: str, args: argparse.Namespace, seconds: float) -> list[str]:
     return command + (["--model", args.model] if args.model else [])
 
 
-def end_section(name: str, args: argparse.Namespace, seconds: float) -> tuple[str, bool]:
-    """Run a section in a process of its own; how it ended, and whether all was well."""
-    rows.path(args.out, name).unlink(missing_ok=True)
+def end_section(name: str, args: argparse.Namespace, seconds: float) -> str:
+    """Run a section; how it ended.
+
+    Where its process is lost in the middle of something, that is a bad row, and another process
+    goes on behind it.
+    """
+    rows.forget(args.out, name)
     log = args.out / f"{name}.log"
-    began = time.monotonic()
-    with log.open("w") as file:
-        child = subprocess.Popen(
+    log.unlink(missing_ok=True)
+    until = time.monotonic() + seconds
+    lost: list[str] = []
+    while True:
+        status = _one_process(name, args, until - time.monotonic(), log)
+        begun = rows.begun(args.out, name)
+        if status == 0 or not begun or begun == lost or until - time.monotonic() < _FEWEST_SECONDS:
+            break
+        lost = begun
+        if status != LOST:  # then it wrote the row by itself
+            rows.write(args.out, name, _lost_row(begun[-1], status))
+    took = seconds - (until - time.monotonic())
+    if status is None:
+        ended = "killed: its time was over"
+    else:
+        ended = f"ended with status {status}" if status else "done"
+    if status:
+        print(f"{name}: {ended}\n{log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
+    return f"{took:.0f} s of {seconds:.0f}, {ended}."
+
+
+def _lost_row(begun: str, status: int) -> dict[str, str]:
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return {"lost": begun, "note": f"{rows.BAD} its process ended with {how}: see the log"}
+
+
+def _one_process(name: str, args: argparse.Namespace, seconds: float, log: Path) -> int | None:
+    """Its status; ``None`` where it had to be killed."""
+    global _running
+    with log.open("a") as file:
+        child = _running = subprocess.Popen(
             _command(name, args, seconds),
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            status = child.wait(seconds + _GRACE)
-            ended = f"ended with status {status}" if status else "done"
-        except subprocess.TimeoutExpired:
-            status, ended = 1, "killed: its time was over"
-        finally:
-            _kill(child)
-    took = time.monotonic() - began
-    if status:
-        print(f"{name}: {ended}\n{log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
-    return f"{took:.0f} s of {seconds:.0f}, {ended}.", status == 0
+    try:
+        return child.wait(seconds + _GRACE)
+    except subprocess.TimeoutExpired:
+        print(f"{name}: {log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
+        return None
+    finally:
+        _kill(child)
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
@@ -142,15 +187,20 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sections", nargs="+", choices=list(SECONDS), default=list(SECONDS))
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    out = os.environ.get("OUT") or "gpu-results"
+    parser.add_argument("--out", default=out, help="a folder; default: $OUT, or gpu-results")
     parser.add_argument("--budget", type=float, default=480, help="seconds")
-    parser.add_argument("--pick", default="", help="only what has this in its name")
+    parser.add_argument(
+        "--pick", default="", help="only what has one of these in its name, between commas"
+    )
+    parser.add_argument("--no-compile", action="store_true", help="it was done before, here")
+    parser.add_argument("--table", action="store_true", help="only print what was measured so far")
     parser.add_argument("--model", help="of the section quality")
     parser.add_argument("--dry", action="store_true", help="toy shapes on the CPU")
     parser.add_argument("--section", choices=[COMPILE, *SECONDS], help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.out = args.out.absolute()
+    args.out = Path(args.out or out).absolute()
     return args
 
 
@@ -163,38 +213,88 @@ def _obstacle() -> str:
     return "" if torch.cuda.is_available() else "torch sees no CUDA device here"
 
 
+class Ended(BaseException):
+    """The run was told to end."""
+
+
+def _end(signal_number: int, frame: object) -> None:
+    raise Ended
+
+
+def write_table(args: argparse.Namespace) -> tuple[str, bool]:
+    """The table of what is there, written to its file; and whether all of it is well."""
+    facts = {"device": "none: a trial run"} | _kept(args.out / FACTS)
+    facts |= {"driver": driver(), "versions": versions()} | _kept(args.out / ABOUT)
+    ended = _kept(args.out / ENDED)
+    results = {}
+    for name in (COMPILE, *SECONDS):
+        found = rows.read(args.out, name)
+        if found or name in ended:
+            results[name] = ended.get(name, "cut off."), found
+    text = table.render(facts, results)
+    (args.out / "table.md").write_text(text)
+    good = all(
+        name == COMPILE or (how.endswith(" done.") and not rows.any_bad(found))
+        for name, (how, found) in results.items()
+    )
+    return text, good
+
+
+def _kept(file: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
 def main() -> int:
     """Run the sections and print the table; 1 where something is bad, 2 without a GPU."""
     args = arguments()
     if args.section:
         return run_section(args.section, args)
+    if args.table:
+        text, good = write_table(args)
+        print(text)
+        return int(not good)
     obstacle = _obstacle()
     if obstacle and not args.dry:
         print(f"{obstacle}: nothing was checked.", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / FACTS).unlink(missing_ok=True)
-    seconds = {name: SECONDS[name] for name in args.sections}
-    if not args.dry:
-        seconds = {COMPILE: COMPILE_SECONDS, **seconds}
-    share = min(1.0, args.budget / sum(seconds.values()))
-    results, good = {}, True
-    for name, most in seconds.items():
-        ended, well = end_section(name, args, most * share)
-        results[name] = ended, rows.read(args.out, name)
-        good &= well or name == COMPILE
-    file = args.out / FACTS
-    facts = json.loads(file.read_text()) if file.exists() else {"device": "none: a trial run"}
-    facts |= {
-        "driver": driver(),
+    for file in (FACTS, ABOUT, ENDED):
+        (args.out / file).unlink(missing_ok=True)
+    for name in (COMPILE, *SECONDS):
+        rows.forget(args.out, name)
+    about = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "versions": versions(),
         "command": shlex.join(["python3", *sys.argv]),
     }
-    text = table.render(facts, results)
-    (args.out / "table.md").write_text(text)
+    (args.out / ABOUT).write_text(json.dumps(about))
+    seconds = {name: SECONDS[name] for name in args.sections}
+    if not args.dry and not args.no_compile:
+        seconds = {COMPILE: COMPILE_SECONDS, **seconds}
+    whole = _run_all(args, seconds)
+    text, good = write_table(args)
     print(table.shortened(text))
-    return int(not good)
+    return int(not (good and whole))
+
+
+def _run_all(args: argparse.Namespace, seconds: Mapping[str, float]) -> bool:
+    """Every section, each for its share of the budget; whether all had their turn."""
+    share = min(1.0, args.budget / sum(seconds.values()))
+    ended: dict[str, str] = {}
+    before = [signal.signal(number, _end) for number in _ENDING]
+    try:
+        for name, most in seconds.items():
+            ended[name] = end_section(name, args, most * share)
+            (args.out / ENDED).write_text(json.dumps(ended))
+            write_table(args)
+    except Ended:
+        if _running is not None:
+            _kill(_running)
+        return False
+    finally:
+        for number, handler in zip(_ENDING, before, strict=True):
+            signal.signal(number, handler)
+    return True
 
 
 if __name__ == "__main__":

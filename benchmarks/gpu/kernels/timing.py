@@ -89,7 +89,22 @@ class Ceilings:
         narrow = 2 * wide
         if not toy and torch.cuda.get_device_capability(device) >= (8, 9):
             narrow = _float8_flops(device, 8192)
-        self.flops = {torch.bfloat16: wide, torch.float8_e4m3fn: narrow, torch.int8: narrow}
+        self.flops = {
+            torch.float32: wide,  # of a trial run
+            torch.bfloat16: wide,
+            torch.float8_e4m3fn: narrow,
+            torch.int8: narrow,
+        }
+
+    def line(self) -> str:
+        """All of it in a line."""
+        rates = (
+            f"{str(dtype).removeprefix('torch.')} {rate / 1e12:,.0f} TFLOP/s"
+            for dtype, rate in self.flops.items()
+            if dtype != torch.float32
+        )
+        bandwidths = f"read {self.read / 1e9:,.0f} GB/s, copy {self.copy / 1e9:,.0f} GB/s"
+        return ", ".join((bandwidths, *rates))
 
     def _product(self, device: torch.device, size: int) -> float:
         a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
@@ -124,6 +139,6 @@ def _reader(x: Tensor) -> Call:
     """What reads all of a tensor: a kernel of Triton's where it is, as torch's sum is slower."""
     if x.device.type != "cuda":
         return x.sum
-    from gpu.reading import reader
+    from gpu.kernels.reading import reader
 
     return reader(x)
