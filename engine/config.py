@@ -52,6 +52,8 @@ class EngineConfig:
         overlap: on a GPU, schedule a step while the one ahead of it runs.
         graphs: on a GPU, record what is launched again and again, and replay it.
         cascade: on a GPU, read keys that many sequences of a step share once for all of them.
+        warm_up: on a GPU, run a step of every kind before the first request. Otherwise kernels are
+            compiled when they are first needed, and the cache may leave too little memory for them.
     """
 
     model: str = "smollm2"
@@ -77,6 +79,7 @@ class EngineConfig:
     overlap: bool = True
     graphs: bool = True
     cascade: bool = True
+    warm_up: bool = True
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, Dtype)

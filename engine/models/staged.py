@@ -92,8 +92,6 @@ class CudaCopies:
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
-        # Memory that was freed before may still be in use by the current stream's work.
-        self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """See `Copies`."""
@@ -101,6 +99,8 @@ class CudaCopies:
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """See `Copies`; where dtypes differ, the device casts."""
+        # The target may be memory that was freed, and that queued kernels still read.
+        self._stream.wait_stream(torch.cuda.current_stream(target.device))
         with torch.cuda.stream(self._stream):
             if source.dtype != target.dtype:
                 source = source.to(target.device, non_blocking=True)

@@ -21,7 +21,8 @@ from dataclasses import asdict
 # Before Triton is imported: under its interpreter nothing is compiled.
 os.environ["TRITON_INTERPRET"] = "0"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
-os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
+# It is part of the key of Triton's cache, so what is compiled with it serves nobody without it.
+os.environ.pop("TRITON_DEFAULT_FP_FUSION", None)
 
 import triton
 

@@ -1,28 +1,22 @@
 """From loaded weights to a runner on a device, with the cache as large as memory allows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from dataclasses import dataclass, replace
 
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.choose import Choice
 from engine.executors.device.decoder import DeviceDecoder
-from engine.executors.device.executor import DeviceExecutor, DeviceStep
+from engine.executors.device.executor import DeviceExecutor
 from engine.executors.device.recorded import Recorded
 from engine.executors.device.runner import DeviceRunner
 from engine.executors.device.sizes import all_sizes
 from engine.executors.device.tables import DeviceTables
+from engine.executors.device.warm_up import GREEDY, Kinds, warm_up
 from engine.executors.machine import GIB
-from engine.executors.placement import Bounds, place
+from engine.executors.placement import Bounds, Placement, place
 from engine.kernels.fused.backend import DeviceBackend, Limits
 from engine.kernels.fused.cache import make_cache
 from engine.kernels.fused.device import Device
 from engine.kernels.fused.task_maker import TaskMaker
-from engine.kernels.fused.tensors import LayerCache, StepTensors
 from engine.models.decoder import Decoder
 from engine.sampling.device_sampler import DeviceSampler
 
@@ -51,7 +45,7 @@ def build_device_runner(
     backend: DeviceBackend,
     decoder: Decoder,
 ) -> DeviceRunner:
-    """Take memory for steps, run the largest one, and give the cache what is left.
+    """Take memory for steps, run one of every kind, and give the cache what is left.
 
     Args:
         config: the engine's settings.
@@ -101,78 +95,54 @@ def _build(
             config.seed,
         ),
     )
-    graphs = _try_largest(config, ready, choice)
+    graphs = _warm_up(config, choice, ready) if config.warm_up else 0
     free = device.free_memory()
-    budget = max(0, int(free * _SHARE) - graphs)
+    # Penalized sequences have counts, whose memory doubles when more of them come.
+    later = min(6 * bounds.max_num_seqs * model.vocab_size, free // 16)
+    budget = max(0, int(free * _SHARE) - graphs - later)
     reason = f"a cache of {budget / GIB:.1f} GiB, what a largest step and its graphs leave free"
-    placement = place(config, model, choice, budget=(budget, reason))
+    return _runner(config, ready, place(config, model, choice, budget=(budget, reason)))
+
+
+def _runner(config: EngineConfig, ready: DeviceModel, placement: Placement) -> DeviceRunner:
+    """A runner with a cache of its own, and no graphs yet."""
+    device, choice, size = ready.device, placement.choice, config.block_size
     caches = make_cache(
-        model, placement.num_blocks, config.block_size, choice.cache_dtype, device.torch_device
+        ready.decoder.config, placement.num_blocks, size, choice.cache_dtype, device.torch_device
     )
-    max_blocks = -(-placement.max_model_len // config.block_size)
-    tables = DeviceTables(device, placement.max_num_seqs, max_blocks, config.block_size)
-    executor = _executor(config, ready, caches)
-    return DeviceRunner(placement, executor, ready.sampler, tables, maker, overlap=config.overlap)
-
-
-def _executor(
-    config: EngineConfig, ready: DeviceModel, caches: Sequence[LayerCache]
-) -> DeviceExecutor:
-    return DeviceExecutor(
-        ready.device,
+    executor = DeviceExecutor(
+        device,
         ready.decoder,
         caches,
         ready.sampler.last_tokens,
-        Recorded(ready.device, enabled=config.graphs),
+        Recorded(device, enabled=config.graphs),
         _RECORDED_TOKENS if config.graphs else 0,
     )
+    max_blocks = -(-placement.max_model_len // size)
+    tables = DeviceTables(device, placement.max_num_seqs, max_blocks, size)
+    return DeviceRunner(
+        placement, executor, ready.sampler, tables, ready.task_maker, overlap=config.overlap
+    )
 
 
-@torch.inference_mode()
-def _try_largest(config: EngineConfig, ready: DeviceModel, choice: Choice) -> int:
-    """Run steps of the largest size without a sequence, so that all their memory is taken.
+def _warm_up(config: EngineConfig, choice: Choice, ready: DeviceModel) -> int:
+    """Run steps of every kind over a small cache.
 
     Returns:
-        Bytes that the graphs of all sizes will take, from one that is recorded here.
+        Bytes that graphs will take, from one that is recorded here.
     """
-    bounds, device = ready.bounds, ready.device
-    model = ready.decoder.config
-    caches = make_cache(model, 1, config.block_size, choice.cache_dtype, device.torch_device)
-    executor = _executor(config, ready, caches)
-    most = bounds.max_num_seqs
-    executor.prefill(_empty_step(ready, bounds.max_tokens, most, decodes=False))
-    decodes = _empty_step(ready, most, most, decodes=True)
-    executor.decode(decodes, None)
-    before = device.free_memory()
+    device, bounds, model = ready.device, ready.bounds, ready.decoder.config
+    tokens = min(bounds.context, bounds.max_batch_tokens) + config.block_size
+    blocks = -(-tokens // config.block_size)
+    size = blocks * choice.backend.block_bytes(model, config.block_size, choice.cache_dtype)
+    small = replace(config, kv_cache_bytes=min(size, config.kv_cache_bytes or size))
+    runner = _runner(config, ready, place(small, model, choice, budget=(size, "")))
+    warm_up(runner)
     if not config.graphs:
         return 0
-    executor.decode(decodes, None)
-    return max(0, before - device.free_memory()) * len(all_sizes(most))
-
-
-def _empty_step(ready: DeviceModel, tokens: int, sequences: int, *, decodes: bool) -> DeviceStep:
-    """A step of padding alone."""
-    device, maker = ready.device.torch_device, ready.task_maker
-    numbers = np.zeros(sequences, dtype=np.int32)
-    starts = np.minimum(np.arange(sequences + 1, dtype=np.int32), tokens if decodes else 0)
-    fields = {name: np.zeros(size, dtype=np.int32) for name, size in maker.sizes.items()}
-    table = numbers[:, None]
-    tasks = maker.make(
-        fields, starts, numbers, numbers, table, num_decodes=sequences if decodes else 0
-    )
-
-    def put(array: NDArray[np.int32]) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
-    by_token = np.zeros(tokens, dtype=np.int32)
-    tensors = StepTensors(
-        token_ids=put(by_token),
-        positions=put(by_token),
-        cache_slots=put(by_token - 1),
-        query_start=put(starts),
-        contexts=put(numbers),
-        slots=put(numbers),
-        block_tables=put(table),
-    )
-    on_device = {name: put(array) for name, array in fields.items()}
-    return DeviceStep(tensors, tasks.on(on_device), put(numbers))
+    largest = Kinds(runner).decodes(bounds.max_num_seqs, GREEDY)
+    before = device.free_memory()
+    runner.launch(largest).collect()  # ran once before, and is recorded now
+    taken = max(0, before - device.free_memory())
+    # Every size may have two: with and without shared keys.
+    return 2 * taken * len(all_sizes(bounds.max_num_seqs))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -111,25 +112,20 @@ class DeviceExecutor:
         return logits
 
     def score(self, step: DeviceStep) -> Tensor:
-        """Run a step, and wait for the logits of all its tokens: float32 [T, vocab], a new tensor.
+        """Run a step, and wait for the logits of all its tokens: float32 [T, vocab], on the host.
 
         For measuring a model; nothing is sampled.
         """
-        pieces = self._pieces(step)[:-1]
-        scores: list[Tensor] = []
-        most = len(self.decoder.buffers.logits)
-        count = step.num_tokens
-
-        def heads() -> None:
-            for first in range(0, count, most):
-                rows = torch.arange(first, min(first + most, count), device=step_device)
-                buffers = self.decoder.buffers.rows(count, len(rows))
-                self.decoder.head(buffers, rows.int())
-                scores.append(buffers.logits.clone())
-
-        step_device = self.device.torch_device
-        self.device.submit(lambda: _run([*pieces, heads]))
-        self.device.mark().wait()
+        decoder, device = self.decoder, self.device
+        count, most = step.num_tokens, len(decoder.buffers.logits)
+        rows = torch.arange(count, dtype=torch.int32, device=device.torch_device)
+        device.submit(lambda: _run(self._pieces(step)[:-1]))
+        scores = []
+        for first in range(0, count, most):
+            some = rows[first : first + most]
+            buffers = decoder.buffers.rows(count, len(some))
+            device.submit(partial(decoder.head, buffers, some))
+            scores.append(device.fetch(buffers.logits))
         return torch.cat(scores)
 
     def _pieces(self, step: DeviceStep) -> list[Work]:

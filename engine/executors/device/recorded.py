@@ -3,9 +3,12 @@
 The first run compiles kernels and lets libraries take their memory, which a recording must not.
 """
 
+import logging
 from collections.abc import Hashable
 
 from engine.kernels.fused.device import Device, Graph, Work
+
+log = logging.getLogger(__name__)
 
 
 class Recorded:
@@ -34,13 +37,23 @@ class Recorded:
         """
         graph = self._graphs.get(key)
         if graph is None and key in self._seen and len(self._graphs) < self._most:
-            graph = self._graphs[key] = self._device.record(work)
+            graph = self._record(key, work)
         if graph is not None:
             graph.replay()
             return
         self._device.submit(work)
         if self._enabled:
             self._seen.add(key)
+
+    def _record(self, key: Hashable, work: Work) -> Graph | None:
+        try:
+            graph = self._graphs[key] = self._device.record(work)
+        except RuntimeError as error:
+            # Most likely the driver has no memory for another graph: go on with those there are.
+            self._most = len(self._graphs)
+            log.warning("No more graphs than %d are recorded: %s", self._most, error)
+            return None
+        return graph
 
     def __len__(self) -> int:
         """Graphs so far."""

@@ -68,6 +68,11 @@ class DeviceRunner:
         self._marks: list[Mark] = [device.mark() for _ in range(2)]
         self._side = 0
 
+    @property
+    def block_size(self) -> int:
+        """Tokens in a block of the cache."""
+        return self._tables.block_size
+
     def on_layer(self, call: Callable[[], None]) -> None:
         """See `StepRunner.on_layer`. No step is long, and none waits for what is called."""
 
@@ -92,7 +97,7 @@ class DeviceRunner:
 
     @torch.inference_mode()
     def score(self, step: Step) -> Tensor:
-        """Run a step, and wait for the logits of all its tokens: float32 [T, vocab], a new tensor.
+        """Run a step, and wait for the logits of all its tokens: float32 [T, vocab], on the host.
 
         For measuring a model. Nothing may be in flight, and nothing is sampled.
         """
@@ -251,6 +256,7 @@ class PendingStep:
     slots: Ints
     side: int
 
+    @torch.inference_mode()
     def collect(self) -> Sampled:
         """See `Pending.collect`."""
         self.mark.wait()

@@ -1,7 +1,7 @@
 """A CUDA device with one stream, on which everything runs in order."""
 
 import gc
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import torch
 from torch import Tensor
@@ -58,12 +58,20 @@ class CudaDevice:
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     work()
-                finally:
-                    graph.capture_end()
+                except BaseException:
+                    with suppress(RuntimeError):  # that it failed is told by the first error
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
         finally:
             if collecting:
                 gc.enable()
         return CudaGraph(self, graph)
+
+    def fetch(self, tensor: Tensor) -> Tensor:
+        """See `Device.fetch`."""
+        with self.use():
+            return tensor.cpu()
 
     def free_memory(self) -> int:
         """See `Device.free_memory`. Waits for all work; returns what torch keeps unused."""

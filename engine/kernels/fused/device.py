@@ -64,6 +64,10 @@ class Device(Protocol):
         """Make a graph of the work, which allocates nothing and has run before."""
         ...
 
+    def fetch(self, tensor: Tensor) -> Tensor:
+        """Wait for all work, and give a tensor of the device as one of the host."""
+        ...
+
     def free_memory(self) -> int:
         """Bytes that may still be allocated."""
         ...

@@ -1,10 +1,12 @@
 """Work that comes again is recorded once and replayed; the device's queue keeps its order."""
 
 import numpy as np
+import pytest
 
 from engine.executors.device.recorded import Recorded
 from engine.executors.device.tables import DeviceTables
-from engine.kernels.fused.stand_in import StandIn
+from engine.kernels.fused import device as devices
+from engine.kernels.fused.stand_in import StandIn, StandInGraph
 from engine.params import SamplingParams
 from engine.scheduler.step import Admission, Decodes, Step, Work
 
@@ -67,3 +69,29 @@ def test_tables_on_the_device_follow_those_on_the_host() -> None:
     assert tables.on_device[1, :4].tolist() == [4, 4, 4, 6]
     assert tables.on_device[0, :4500].tolist() == list(range(4500))
     assert (tables.on_device.numpy() == tables.rows).all()
+
+
+class Full(StandIn):
+    """Has memory for so many graphs."""
+
+    def __init__(self, graphs: int) -> None:
+        super().__init__()
+        self._graphs = graphs
+
+    def record(self, work: devices.Work) -> StandInGraph:
+        if self.recorded == self._graphs:
+            raise RuntimeError("CUDA error: out of memory")
+        return super().record(work)
+
+
+def test_where_there_is_no_memory_for_a_graph_work_is_run_as_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    device, done = Full(1), []
+    recorded = Recorded(device)
+    for key in "aabbbccaa":
+        recorded.run(key, lambda key=key: done.append(key))  # type: ignore[misc]
+    device.mark().wait()
+    assert "".join(done) == "aabbbccaa"
+    assert (device.recorded, device.replayed) == (1, 3)
+    assert "No more graphs than 1" in caplog.text

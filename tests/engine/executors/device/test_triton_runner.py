@@ -78,7 +78,9 @@ def triton_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 def scores(folder: Path, device: str, **settings: Any) -> torch.Tensor:
     """Logits after every token of `PROMPT`, the last four in a second step."""
     files = ModelFiles("tiny", folder, None)
-    config = EngineConfig(model=str(folder), **SETTINGS | {"device": device} | settings)
+    config = EngineConfig(
+        model=str(folder), **SETTINGS | {"device": device, "warm_up": False} | settings
+    )
     runner = start_runner(config, load_config(files), files)
     assert isinstance(runner, DeviceRunner)
     first, last = PROMPT[:5], PROMPT[5:]
@@ -123,7 +125,7 @@ def test_few_bits_are_rounded_as_by_the_reference(
 
 def test_tokens_are_sampled_and_go_on_from_there(triton_kernels: None, tmp_path: Path) -> None:
     model = make(FAMILIES["llama"])
-    core = start(model, tmp_path, device=DEVICE)
+    core = start(model, tmp_path, device=DEVICE, warm_up=False)
     asked = [list(PROMPT), [5, 6], list(PROMPT[:4])]
     found = run(core, ask(asked, max_tokens=3))
     for index, prompt in enumerate(asked):
