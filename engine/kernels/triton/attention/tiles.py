@@ -65,7 +65,7 @@ def row_choices(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Rows that tiles of prefills and of segments may have, ascending, at least ``group``."""
     least = max(power_of_two(group), FEWEST_ROWS)
-    most = 128 if capability[0] >= 9 and head_dim <= 128 else 64
+    most = (128 if capability[0] >= 9 else 64) // (2 if head_dim > 128 else 1)
     most = max(most, least)
     prefill = tuple(sorted({max(32, least), most}))
     segment = tuple(rows for rows in (32, 64, 128) if least <= rows <= most) or (most,)
@@ -87,8 +87,8 @@ def tile_config(capability: Capability, phase: Phase, rows: int, shape: TileShap
     config = _preferred(phase, max(rows, FEWEST_ROWS), shape)
     if shape.item > 2:  # three products of tf32 for one of float32
         config = TileConfig(config.rows, *((16, 8) if config.rows > 32 else (32, 4)), 2)
-    elif capability[0] < 9 and config.rows >= 64:  # products take more registers before Hopper
-        config = TileConfig(config.rows, 64, 8, 2)
+    elif capability[0] < 9 and phase != "decode":  # products take more registers before Hopper
+        config = TileConfig(config.rows, 64, 8 if config.rows >= 64 else config.warps, 2)
     while _bytes(config, shape) > shared_memory(capability) and config.keys > FEWEST_ROWS:
         if config.stages > 2:
             config = replace(config, stages=config.stages - 1)
