@@ -104,7 +104,9 @@ def profile(call: Callable[[], object], times: int, device: torch.device) -> str
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
         if not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA:
-            spent[event.key] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            spent[event.key] += (
+                event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            )
     busy = spent.total() / 1e6
     return (
         f"busy {busy / took:.0%} of {took / times * 1e3:.2f} ms a step: {_shares(spent)}"

@@ -13,7 +13,6 @@ toy shapes on the CPU, and measures nothing.
 import argparse
 import json
 import os
-import platform
 import shlex
 import signal
 import subprocess
@@ -21,7 +20,6 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # Modules of benchmarks and tests are imported by their bare names; the engine from here.
@@ -29,20 +27,16 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gpu import rows, table
+from gpu import results, rows, table
+from gpu.results import ABOUT, COMPILE, ENDED, FACTS, SECONDS
 
-SECONDS = {"correct": 90, "kernels": 115, "engine": 170, "quality": 60}
-"""That each section may take at the most."""
-COMPILE, COMPILE_SECONDS = "compile", 45
-"""What is done ahead of the sections, in a process of its own as they are."""
-FACTS, ABOUT, ENDED = "facts.json", "about.json", "ended.json"
+COMPILE_SECONDS = 45
 LOST = 17
 """The status of a process whose device answers nothing more."""
 _FEWEST_SECONDS = 8.0  # for which another process is worth its start
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GRACE = 5.0  # seconds in which a section that is over its time may end by itself
 _running: subprocess.Popen[bytes] | None = None
-_PACKAGES = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def run_section(name: str, args: argparse.Namespace) -> int:
@@ -58,7 +52,8 @@ def run_section(name: str, args: argparse.Namespace) -> int:
         }
         (args.out / FACTS).write_text(json.dumps(facts))
     device = "stand-in" if args.dry else "cuda"
-    section = rows.Section(name, args.out, args.seconds, device, args.pick)
+    left = args.until - time.monotonic()  # what is imported takes seconds
+    section = rows.Section(name, args.out, left, device, args.pick)
     try:
         _fill(section, args)
     except rows.DeviceLost as lost:
@@ -97,7 +92,7 @@ def _fill(section: rows.Section, args: argparse.Namespace) -> None:
 def _command(name: str, args: argparse.Namespace, seconds: float) -> list[str]:
     """What starts a section's process."""
     command = [sys.executable, __file__, "--section", name, "--out", str(args.out)]
-    command += ["--seconds", f"{seconds:.0f}", "--pick", args.pick]
+    command += ["--until", f"{time.monotonic() + seconds:.1f}", "--pick", args.pick]
     command += ["--dry"] if args.dry else []
     return command + (["--model", args.model] if args.model else [])
 
@@ -164,23 +159,6 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def versions() -> str:
-    """Of Python and the packages that matter."""
-    found = [f"Python {platform.python_version()}"]
-    for package in _PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            found.append(f"no {package}")
-    return ", ".join(found)
-
-
-def driver() -> str:
-    """The version of NVIDIA's driver, as the system says it."""
-    path = Path("/proc/driver/nvidia/version")
-    return path.read_text().splitlines()[0] if path.is_file() else "unknown"
-
-
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
@@ -198,7 +176,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", help="of the section quality")
     parser.add_argument("--dry", action="store_true", help="toy shapes on the CPU")
     parser.add_argument("--section", choices=[COMPILE, *SECONDS], help=argparse.SUPPRESS)
-    parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)  # the system's clock
     args = parser.parse_args()
     args.out = Path(args.out or out).absolute()
     return args
@@ -221,37 +199,13 @@ def _end(signal_number: int, frame: object) -> None:
     raise Ended
 
 
-def write_table(args: argparse.Namespace) -> tuple[str, bool]:
-    """The table of what is there, written to its file; and whether all of it is well."""
-    facts = {"device": "none: a trial run"} | _kept(args.out / FACTS)
-    facts |= {"driver": driver(), "versions": versions()} | _kept(args.out / ABOUT)
-    ended = _kept(args.out / ENDED)
-    results = {}
-    for name in (COMPILE, *SECONDS):
-        found = rows.read(args.out, name)
-        if found or name in ended:
-            results[name] = ended.get(name, "cut off."), found
-    text = table.render(facts, results)
-    (args.out / "table.md").write_text(text)
-    good = all(
-        name == COMPILE or (how.endswith(" done.") and not rows.any_bad(found))
-        for name, (how, found) in results.items()
-    )
-    return text, good
-
-
-def _kept(file: Path) -> dict[str, str]:
-    found: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-    return found
-
-
 def main() -> int:
     """Run the sections and print the table; 1 where something is bad, 2 without a GPU."""
     args = arguments()
     if args.section:
         return run_section(args.section, args)
     if args.table:
-        text, good = write_table(args)
+        text, good = results.write_table(args.out)
         print(text)
         return int(not good)
     obstacle = _obstacle()
@@ -266,13 +220,15 @@ def main() -> int:
     about = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["python3", *sys.argv]),
+        "driver": results.driver(),
+        "versions": results.versions(),
     }
     (args.out / ABOUT).write_text(json.dumps(about))
     seconds = {name: SECONDS[name] for name in args.sections}
     if not args.dry and not args.no_compile:
         seconds = {COMPILE: COMPILE_SECONDS, **seconds}
     whole = _run_all(args, seconds)
-    text, good = write_table(args)
+    text, good = results.write_table(args.out)
     print(table.shortened(text))
     return int(not (good and whole))
 
@@ -286,7 +242,7 @@ def _run_all(args: argparse.Namespace, seconds: Mapping[str, float]) -> bool:
         for name, most in seconds.items():
             ended[name] = end_section(name, args, most * share)
             (args.out / ENDED).write_text(json.dumps(ended))
-            write_table(args)
+            results.write_table(args.out)
     except Ended:
         if _running is not None:
             _kill(_running)

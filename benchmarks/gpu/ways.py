@@ -62,9 +62,7 @@ def _few_bits(most_mean: float, **settings: str) -> Way:
 
 WAYS: Mapping[str, Way] = {
     "whole": Way({**_PLAIN, "prefix_caching": False}),
-    "cached, chunked": Way(
-        {**_PLAIN, "max_batch_tokens": 48, "max_num_seqs": 48}, caches=True
-    ),
+    "cached, chunked": Way({**_PLAIN, "max_batch_tokens": 48, "max_num_seqs": 48}, caches=True),
     "cascade": Way(_PLAIN, few=True, shares=True, caches=True, segments=True),
     "preempted": Way({"max_num_seqs": 16, "output_reserve": 0.0}, preempts=True),
     "no cascade": Way(
@@ -83,7 +81,7 @@ WAYS: Mapping[str, Way] = {
     "fp8": _few_bits(0.3, quantization="fp8"),
     "fp8, fp8 cache": _few_bits(0.3, quantization="fp8", kv_cache_dtype="fp8"),
     "int8, int8 cache": _few_bits(0.02, quantization="int8", kv_cache_dtype="int8"),
-    "int4": _few_bits(0.3, quantization="int4"),
+    "int4": _few_bits(0.8, quantization="int4"),
 }
 
 

@@ -124,6 +124,4 @@ def _report(inputs: Inputs, rows: int, width: int, beside: Case) -> Case:
         return launch, lambda: [values, report[:, REPORT_IDS:]]
 
     name = f"report {rows} x {width:,}, {ALTERNATIVES} alternatives"
-    return Case(
-        name, 4 * rows * width, 0, 0, inputs.dtype, make, most_error=1e-3, beside=beside
-    )
+    return Case(name, 4 * rows * width, 0, 0, inputs.dtype, make, most_error=1e-3, beside=beside)

@@ -105,9 +105,7 @@ class Bench:
             if gain < case.least_gain:
                 faults.append(f"gain below {case.least_gain}")
         moved = case.bytes_read + case.bytes_written
-        floor = self._ceilings.floor(
-            case.bytes_read, case.bytes_written, case.flops, case.dtype
-        )
+        floor = self._ceilings.floor(case.bytes_read, case.bytes_written, case.flops, case.dtype)
         self._section.row(
             kernel=case.name,
             us=round(took, 1),
