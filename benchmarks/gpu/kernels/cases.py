@@ -23,7 +23,7 @@ Launch = Callable[[Kit], object]
 Written = Callable[[], list[Tensor]]
 
 EXACT = 1e-2
-"""Twice what rounding to bfloat16, of the result and of the weights of attention, makes of a row."""
+"""Twice what rounding the result and the weights of attention to bfloat16 makes of a row."""
 
 
 @dataclass(frozen=True, slots=True)
