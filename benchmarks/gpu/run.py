@@ -1,7 +1,7 @@
 """Check and measure the engine on a GPU: one table, in at most 8 minutes.
 
     make gpu SECTIONS="correct kernels"
-    PYTHONPATH=. python3 benchmarks/gpu/run.py --sections engine --pick llama --out gpu-results
+    PYTHONPATH=. python3 benchmarks/gpu/run.py --sections engine --pick "llama|nano"
 
 Needs torch, triton, transformers, safetensors, tokenizers, jinja2, numpy and pytest, and no
 network. Every section is a process of its own that is ended when its time is over, and that another
@@ -24,7 +24,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # Modules of benchmarks and tests are imported by their bare names; the engine from here.
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT))
 
 from gpu import results, rows, table
 from gpu.results import ABOUT, COMPILE, ENDED, FACTS, SECONDS
@@ -169,7 +171,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", default=out, help="a folder; default: $OUT, or gpu-results")
     parser.add_argument("--budget", type=float, default=480, help="seconds")
     parser.add_argument(
-        "--pick", default="", help="only what has one of these in its name, between commas"
+        "--pick", default="", help="only what has this in its name, or that: this|that"
     )
     parser.add_argument("--no-compile", action="store_true", help="it was done before, here")
     parser.add_argument("--table", action="store_true", help="only print what was measured so far")

@@ -69,7 +69,7 @@ def test_shapes_are_those_of_the_models_and_random_weights_fill_them() -> None:
 def test_workloads_run_on_toys_and_one_can_be_picked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serving.run(section("engine", tmp_path, "8b bf16 long16, 0.6b bf16 no graphs, no overlap nano"))
+    serving.run(section("engine", tmp_path, "8b bf16 long16 | no graphs, no overlap nano"))
     found = rows.read(tmp_path, "engine")
     assert [(row["engine"], row["workload"]) for row in found] == [
         ("llama-3.1-8b bf16", "ready"),
