@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from engine.executors.executor import Pending
 from engine.executors.runner import Sampled, StepRunner
@@ -103,7 +104,7 @@ def profile(call: Callable[[], object], times: int, device: torch.device) -> str
         took = perf_counter() - began
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
-        if not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA:
+        if not on_gpu or event.device_type == DeviceType.CUDA:
             spent[event.key] += (
                 event.self_device_time_total if on_gpu else event.self_cpu_time_total
             )

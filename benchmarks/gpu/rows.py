@@ -30,7 +30,7 @@ class Section:
         folder: where its rows go.
         seconds: that it may take from now on.
         device: ``cuda``, or ``stand-in`` where shapes are toys.
-        picked: does only what has one of these in its name, between commas; empty is all.
+        picked: does only what has one of these in its name, between bars; empty is all.
         bad: rows that were bad.
     """
 
@@ -68,7 +68,7 @@ class Section:
 
     def wants(self, name: str) -> bool:
         """Whether something of this name is picked, and was not begun before."""
-        picks = [pick.strip() for pick in self.picked.split(",")]
+        picks = [pick.strip() for pick in self.picked.split("|")]
         return name not in self._begun and any(pick in name for pick in picks)
 
     def begins(self, name: str, *, needs: float = 4.0, limit: float = 60.0) -> bool:

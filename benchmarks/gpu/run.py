@@ -1,7 +1,7 @@
 """Check and measure the engine on a GPU: one table, in at most 8 minutes.
 
     make gpu SECTIONS="correct kernels"
-    PYTHONPATH=. python3 benchmarks/gpu/run.py --sections engine --pick llama --out gpu-results
+    PYTHONPATH=. python3 benchmarks/gpu/run.py --sections engine --pick "llama|nano"
 
 Needs torch, triton, transformers, safetensors, tokenizers, jinja2, numpy and pytest, and no
 network. Every section is a process of its own that is ended when its time is over, and that another
@@ -22,10 +22,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 # Modules of benchmarks and tests are imported by their bare names; the engine from here.
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT))
 
 from gpu import results, rows, table
 from gpu.results import ABOUT, COMPILE, ENDED, FACTS, SECONDS
@@ -33,6 +34,7 @@ from gpu.results import ABOUT, COMPILE, ENDED, FACTS, SECONDS
 COMPILE_SECONDS = 45
 LOST = 17
 """The status of a process whose device answers nothing more."""
+_MOST_SHARE = 3.0  # of a section's time, where there are few
 _FEWEST_SECONDS = 8.0  # for which another process is worth its start
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GRACE = 5.0  # seconds in which a section that is over its time may end by itself
@@ -111,7 +113,7 @@ def end_section(name: str, args: argparse.Namespace, seconds: float) -> str:
     while True:
         status = _one_process(name, args, until - time.monotonic(), log)
         begun = rows.begun(args.out, name)
-        if status == 0 or not begun or begun == lost or until - time.monotonic() < _FEWEST_SECONDS:
+        if not status or not begun or begun == lost or until - time.monotonic() < _FEWEST_SECONDS:
             break
         lost = begun
         if status != LOST:  # then it wrote the row by itself
@@ -169,7 +171,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", default=out, help="a folder; default: $OUT, or gpu-results")
     parser.add_argument("--budget", type=float, default=480, help="seconds")
     parser.add_argument(
-        "--pick", default="", help="only what has one of these in its name, between commas"
+        "--pick", default="", help="only what has this in its name, or that: this|that"
     )
     parser.add_argument("--no-compile", action="store_true", help="it was done before, here")
     parser.add_argument("--table", action="store_true", help="only print what was measured so far")
@@ -235,7 +237,7 @@ def main() -> int:
 
 def _run_all(args: argparse.Namespace, seconds: Mapping[str, float]) -> bool:
     """Every section, each for its share of the budget; whether all had their turn."""
-    share = min(1.0, args.budget / sum(seconds.values()))
+    share = min(_MOST_SHARE, args.budget / sum(seconds.values()))
     ended: dict[str, str] = {}
     before = [signal.signal(number, _end) for number in _ENDING]
     try:

@@ -28,6 +28,7 @@ FAMILIES: Mapping[str, transformers.PreTrainedConfig] = {
 }
 # How far below the best one a token's score may be, in standard deviations of all scores.
 MOST_GAP = {"float32": 1e-3, "bfloat16": 0.15}
+_FEW = ("llama", "qwen3")
 _PLAIN: Mapping[str, Any] = {"kv_cache_bytes": 2**24}
 
 
@@ -38,7 +39,7 @@ class Way:
     Attributes:
         settings: of `EngineConfig`.
         dtypes: that it is run in.
-        few: whether two families will do.
+        families: that it is run with.
         shares: whether prompts have long prefixes in common.
         caches, preempts: whether prefixes must have come from the cache, and sequences must have
             been preempted.
@@ -48,7 +49,7 @@ class Way:
 
     settings: Mapping[str, Any]
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    few: bool = False
+    families: tuple[str, ...] = tuple(FAMILIES)
     shares: bool = False
     caches: bool = False
     preempts: bool = False
@@ -57,26 +58,28 @@ class Way:
 
 
 def _few_bits(most_mean: float, **settings: str) -> Way:
-    return Way({**_PLAIN, **settings}, ("bfloat16",), few=True, most_mean=most_mean)
+    return Way({**_PLAIN, **settings}, ("bfloat16",), families=_FEW, most_mean=most_mean)
 
 
 WAYS: Mapping[str, Way] = {
     "whole": Way({**_PLAIN, "prefix_caching": False}),
     "cached, chunked": Way({**_PLAIN, "max_batch_tokens": 48, "max_num_seqs": 48}, caches=True),
-    "cascade": Way(_PLAIN, few=True, shares=True, caches=True, segments=True),
+    "cascade": Way(_PLAIN, families=_FEW, shares=True, caches=True, segments=True),
     "preempted": Way({"max_num_seqs": 16, "output_reserve": 0.0}, preempts=True),
     "no cascade": Way(
-        {**_PLAIN, "cascade": False}, ("float32",), few=True, shares=True, segments=False
+        {**_PLAIN, "cascade": False}, ("float32",), families=_FEW, shares=True, segments=False
     ),
-    "no graphs": Way({**_PLAIN, "graphs": False}, ("bfloat16",), few=True),
-    "no overlap": Way({**_PLAIN, "overlap": False}, ("bfloat16",), few=True),
+    "no graphs": Way({**_PLAIN, "graphs": False}, ("bfloat16",), families=_FEW),
+    "no overlap": Way({**_PLAIN, "overlap": False}, ("bfloat16",), families=_FEW),
     "no graphs, no overlap": Way(
-        {**_PLAIN, "graphs": False, "overlap": False}, ("float32",), few=True
+        {**_PLAIN, "graphs": False, "overlap": False}, ("float32",), families=_FEW
     ),
     "blocks of 128": Way(
-        {**_PLAIN, "block_size": 128}, few=True, shares=True, caches=True, segments=True
+        {**_PLAIN, "block_size": 128}, families=_FEW, shares=True, caches=True, segments=True
     ),
-    "windows over shared blocks": Way(_PLAIN, shares=True, caches=True),
+    "windows over shared blocks": Way(
+        _PLAIN, families=("mistral",), shares=True, caches=True, segments=False
+    ),
     "int8": _few_bits(0.02, quantization="int8"),
     "fp8": _few_bits(0.3, quantization="fp8"),
     "fp8, fp8 cache": _few_bits(0.3, quantization="fp8", kv_cache_dtype="fp8"),

@@ -3,24 +3,35 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from workloads import WORKLOADS, shrunk
 
+from engine.errors import InvalidConfig
+from engine.kernels.fused.tasks import AttentionTasks
 from engine.kernels.fused.tensors import Activations
 from engine.kernels.reference.fused import ReferenceFused
-from gpu import correct, passes, rows, serving, table
+from engine.kernels.triton.launch import INTERPRETED
+from gpu import correct, rows, serving, table
 from gpu import run as start
+from gpu.kernels import passes
+from gpu.kernels.attention import decode, shared
+from gpu.kernels.cases import Kit
+from gpu.kernels.inputs import Inputs, Sizes
+from gpu.kernels.kits import REFERENCE, Kits
 from gpu.random_models import RandomCheckpoint
 from gpu.shapes import LLAMA3_8B, QWEN3_06B, model_config
+from gpu.ways import WAYS
 
 CPU = torch.device("cpu")
 
 
 def section(name: str, folder: Path, picked: str = "") -> rows.Section:
-    return rows.Section(name, folder, seconds=120, device="cpu", picked=picked)
+    return rows.Section(name, folder, seconds=120, device="stand-in", picked=picked)
 
 
 def test_workloads_have_the_lengths_that_other_engines_were_measured_with() -> None:
@@ -55,45 +66,107 @@ def test_shapes_are_those_of_the_models_and_random_weights_fill_them() -> None:
     assert torch.equal(toy.read("model.norm.weight"), torch.ones(128, dtype=torch.bfloat16))
 
 
-def test_workloads_run_on_toys_and_a_refusal_is_a_row(tmp_path: Path) -> None:
-    serving.run(section("engine", tmp_path, "8b bf16"))
-    serving.run(section("engine", tmp_path, "no cascade"))
+def test_workloads_run_on_toys_and_one_can_be_picked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving.run(section("engine", tmp_path, "8b bf16 long16 | no graphs, no overlap nano"))
     found = rows.read(tmp_path, "engine")
-    whole = {row["workload"]: row for row in found if row.get("out/s")}
-    assert whole.keys() == {"long1", "long16", "q1000"}
-    assert whole["long16"]["tokens"] == f"{4 * 3}+{4 * 14}"  # of a share of 0.03
-    assert all(row["note"] == "" for row in whole.values())
-    assert found[-1]["note"].startswith("refused: ")
+    assert [(row["engine"], row["workload"]) for row in found] == [
+        ("llama-3.1-8b bf16", "ready"),
+        ("llama-3.1-8b bf16", "long16"),
+        ("llama-3.1-8b bf16", "long16, profile"),
+        ("qwen3-0.6b bf16 no graphs, no overlap", "ready"),
+        ("qwen3-0.6b bf16 no graphs, no overlap", "nano"),
+    ]
+    long = found[1]
+    assert (long["tokens"], long["steps"]) == (f"{2 * 3}+{2 * 14}", "1+14")  # shares of 0.03
+    assert (long["batch"], long["note"]) == (2.0, "")
+    assert found[2]["note"].startswith("busy ")
+
+    def refuse(*arguments: object) -> None:
+        raise InvalidConfig("not here", field="dtype")
+
+    monkeypatch.setattr(serving, "open_engine", refuse)
+    one = section("engine", tmp_path, "8b fp8 q1000")
+    serving.run(one)
+    assert rows.read(tmp_path, "engine")[-1]["note"] == "refused: InvalidConfig: not here"
+    assert one.bad == 0
 
 
 def test_passes_are_measured_and_a_wrong_one_is_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(passes, "measured", lambda case, kits: REFERENCE)
     one = section("kernels", tmp_path)
     passes.run(one)
     found = rows.read(tmp_path, "kernels")
-    assert [row for row in found if row.get("error", "0.0e+00") != "0.0e+00"] == []
-    names = [row["kernel"].split()[0] for row in found]
-    assert set(names) == {
-        "ceilings",
-        "decode",
-        "prefill",
-        "product",
-        "add_norm",
-        "gate",
-        "rotate_and_store",
+    assert [row for row in found if row.get("error", "") not in ("", "0.0e+00")] == []
+    assert {row["kernel"].split()[0] for row in found} == {
+        *("ceilings", "decode", "prefill", "shared", "unpack", "product"),
+        *("draw", "report", "torch.argmax", "torch.topk(50)"),
+        *("add_norm", "gate", "rotate_and_store"),
     }
     assert one.bad == 0
 
     class Wrong(ReferenceFused):
         def gate(self, gate_up: torch.Tensor, out: Activations) -> None:
-            super().gate(gate_up * 1.1, out)
+            super().gate(gate_up, out)
+            out.values[-1, 7] += 0.3  # one number of 768, of a standard deviation of about 0.6
 
-    monkeypatch.setattr(passes, "fused_kernels", lambda device: Wrong())
-    one = section("kernels", tmp_path, "gate 3 bfloat16")
+        def add_norm(self, *arguments: Any) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    wrong = Kit(Wrong(), REFERENCE.sampling)
+    monkeypatch.setattr(passes, "measured", lambda case, kits: wrong)
+    one = rows.Section("kernels", tmp_path / "other", 120, "stand-in", "3 float32")
+    one.folder.mkdir()
     passes.run(one)
-    assert one.bad == 1
-    assert rows.read(tmp_path, "kernels")[-1]["note"] == "BAD"
+    found = rows.read(one.folder, "kernels")
+    notes = {row["kernel"]: row.get("note", "") for row in found[1:]}
+    assert notes["gate 3 float32"] == "BAD error above 1e-02"
+    assert notes["add_norm 3 float32"].startswith("BAD RuntimeError: CUDA error: an illegal")
+    assert notes["rotate_and_store 3 float32"] == ""
+    assert one.bad == 2
+
+
+def test_a_gain_below_its_mark_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = Sizes.toy()
+    monkeypatch.setattr(Sizes, "toy", lambda: replace(toy, four_rows=((1, 1e9),)))
+    one = section("kernels", tmp_path, "128 x 128 int4")
+    passes.run(one)
+    [row] = [row for row in rows.read(tmp_path, "kernels") if "1 x 128" in row["kernel"]]
+    assert row["note"] == "BAD gain below 1000000000.0"
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="a trial run interprets kernels")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+def test_true_kernels_get_true_tasks(tmp_path: Path) -> None:
+    sizes = replace(Sizes.toy(), shared=((16, 8, 256, 5),))
+    inputs = Inputs(CPU)
+    kits = Kits(CPU, inputs.dtype, sizes)
+    case = decode(inputs, kits, 3, 48, inputs.dtype, LLAMA3_8B)
+    assert type(kits.of(case).fused).__name__ == "TritonFused"
+    assert passes.worst_error(*case.make(), kits.of(case), REFERENCE) < 1e-5
+    plain, cascade = shared(inputs, kits, 16, 8, 256, 5)
+    assert (plain.bytes_read, plain.name) == (
+        cascade.bytes_read,
+        "shared 16 by 8, 256 + 5, no cascade",
+    )
+    for one, has_segments in ((plain, False), (cascade, True)):
+        seen = []
+        kit = Kit(Noting(seen), REFERENCE.sampling)
+        one.make()[0](kit)
+        assert (seen[0].segment_tiles > 0) is has_segments
+
+
+class Noting(ReferenceFused):
+    """Notes the tasks of attention."""
+
+    def __init__(self, seen: list[AttentionTasks]) -> None:
+        self._seen = seen
+
+    def attention(self, queries: Any, cache: Any, step: Any, tasks: Any, *more: Any) -> None:
+        self._seen.append(tasks)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -102,20 +175,70 @@ def test_passes_are_measured_and_a_wrong_one_is_bad(
 def test_an_engine_equals_transformers_in_every_way_and_a_wrong_one_is_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = section("correct", tmp_path, "qwen3")
+    one = section("correct", tmp_path)
     correct.run(one)
-    found = rows.read(tmp_path, "correct")
-    assert [(row["way"], row["equal"]) for row in found] == [
-        (way, "384 of 384") for way in correct.WAYS
-    ]
+    found = {row["way"]: row for row in rows.read(tmp_path, "correct")}
+    assert found.keys() == WAYS.keys()
     assert one.bad == 0
+    for way, row in found.items():
+        if row["dtype"] == "float32":
+            whole = row["equal"].split()[2]
+            assert (row["equal"], way) == (f"{whole} of {whole}", way)
 
     gaps = correct._gaps
     monkeypatch.setattr(correct, "_gaps", lambda o, prompt, x: gaps(o, [*prompt[:-1], 1], x))
-    monkeypatch.setattr(correct, "WAYS", {"whole": correct.WAYS["whole"]})
-    one = section("correct", tmp_path, "qwen3")
+    one = section("correct", tmp_path, "whole")
+    one.folder = tmp_path / "other"
+    one.folder.mkdir()
+    one._begun.clear()
     correct.run(one)
     assert one.bad == 1
+
+    never = replace(WAYS["cascade"], settings={"kv_cache_bytes": 2**24, "cascade": False})
+    monkeypatch.setattr(correct, "WAYS", {"cascade": never})
+    monkeypatch.setattr(correct, "_gaps", gaps)
+    correct.run(section("correct", one.folder, "cascade"))
+    assert rows.read(one.folder, "correct")[-1]["note"] == "BAD no segments"
+
+
+def test_a_lost_process_is_a_bad_row_and_another_goes_on_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {root!r} + "/benchmarks"]
+from gpu.rows import Section
+section = Section("kernels", Path({folder!r}), 60, "stand-in")
+for name in "abcd":
+    if section.begins(name):
+        if name == "b":
+            os.abort()
+        if name == "c":
+            section.row(kernel=name, bad=True)
+            os._exit({lost})
+        section.row(kernel=name)
+"""
+    text = script.format(root=str(start.ROOT), folder=str(tmp_path), lost=start.LOST)
+    monkeypatch.setattr(start, "_command", lambda *arguments: [sys.executable, "-c", text])
+    arguments = ["run.py", "--dry", "--out", str(tmp_path), "--sections", "kernels"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert start.main() == 1
+    assert rows.read(tmp_path, "kernels") == [
+        {"kernel": "a"},
+        {"lost": "b", "note": "BAD its process ended with signal 6: see the log"},
+        {"kernel": "c", "note": "BAD"},
+        {"kernel": "d"},
+    ]
+    shown = capsys.readouterr().out
+    assert " done." in shown
+
+    (tmp_path / "ended.json").unlink()  # as if it had been killed itself
+    monkeypatch.setattr(sys, "argv", ["run.py", "--table", "--out", str(tmp_path)])
+    assert start.main() == 1
+    again = capsys.readouterr().out
+    assert "Cut off." in again
+    assert shown[shown.index("| kernel |") :].strip() == again[again.index("| kernel |") :].strip()
 
 
 def test_what_a_section_wrote_stays_when_its_time_is_over(
@@ -133,6 +256,7 @@ def test_what_a_section_wrote_stays_when_its_time_is_over(
 
     monkeypatch.setattr(start, "_command", command)
     monkeypatch.setattr(start, "_GRACE", 0.5)
+    monkeypatch.setattr(start, "_MOST_SHARE", 1.0)
     monkeypatch.setattr(start, "SECONDS", {"kernels": 0.5, "engine": 30, "quality": 30})
     monkeypatch.setattr(
         sys, "argv", ["run.py", "--dry", "--out", str(tmp_path), "--sections", *scripts]

@@ -23,7 +23,7 @@ Launch = Callable[[Kit], object]
 Written = Callable[[], list[Tensor]]
 
 EXACT = 1e-2
-"""Twice what rounding the result and the weights of attention to bfloat16 makes of a row."""
+"""Twice what it makes of a row to round it and the weights of attention to bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
