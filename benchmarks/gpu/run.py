@@ -22,15 +22,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 # Modules of benchmarks and tests are imported by their bare names; the engine from here.
-sys.path.insert(0, str(ROOT / "tests"))
-sys.path.insert(0, str(ROOT / "benchmarks"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gpu import results, rows, table
 from gpu.results import ABOUT, COMPILE, ENDED, FACTS, SECONDS
 
+ROOT = Path(__file__).parents[2]
 COMPILE_SECONDS = 45
 LOST = 17
 """The status of a process whose device answers nothing more."""

@@ -153,7 +153,7 @@ def test_true_kernels_get_true_tasks(tmp_path: Path) -> None:
         "shared 16 by 8, 256 + 5, no cascade",
     )
     for one, has_segments in ((plain, False), (cascade, True)):
-        seen = []
+        seen: list[AttentionTasks] = []
         kit = Kit(Noting(seen), REFERENCE.sampling)
         one.make()[0](kit)
         assert (seen[0].segment_tiles > 0) is has_segments

@@ -50,6 +50,9 @@ class Eager:
     def record(self, work: Work) -> Graph:
         raise NotImplementedError
 
+    def fetch(self, tensor: Tensor) -> Tensor:
+        return tensor.cpu()
+
     def free_memory(self) -> int:
         raise NotImplementedError
 
