@@ -153,7 +153,7 @@ def test_true_kernels_get_true_tasks(tmp_path: Path) -> None:
         "shared 16 by 8, 256 + 5, no cascade",
     )
     for one, has_segments in ((plain, False), (cascade, True)):
-        seen = []
+        seen: list[AttentionTasks] = []
         kit = Kit(Noting(seen), REFERENCE.sampling)
         one.make()[0](kit)
         assert (seen[0].segment_tiles > 0) is has_segments
@@ -219,7 +219,7 @@ for name in "abcd":
             os._exit({lost})
         section.row(kernel=name)
 """
-    text = script.format(root=str(start.ROOT), folder=str(tmp_path), lost=start.LOST)
+    text = script.format(root=str(Path(__file__).parents[2]), folder=str(tmp_path), lost=start.LOST)
     monkeypatch.setattr(start, "_command", lambda *arguments: [sys.executable, "-c", text])
     arguments = ["run.py", "--dry", "--out", str(tmp_path), "--sections", "kernels"]
     monkeypatch.setattr(sys, "argv", arguments)
