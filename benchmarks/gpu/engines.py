@@ -45,6 +45,11 @@ class Run:
         """For a row."""
         return f"{self.shape} {self.precision} {self.option}".strip()
 
+    @property
+    def needed(self) -> float:
+        """Seconds that it takes to be ready and to warm up, and a little more."""
+        return 12.0 if self.shape == QWEN3_06B else 25.0
+
 
 # The most telling ones first: the section ends when its time is over.
 RUNS = (

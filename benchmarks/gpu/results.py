@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpu import rows, table
 
-SECONDS = {"correct": 110, "kernels": 115, "engine": 160, "quality": 50}
+SECONDS = {"correct": 110, "kernels": 115, "engine": 160, "quality": 40}
 """That each section may take where all are run; see ``--budget``."""
 COMPILE = "compile"
 """What is done ahead of the sections, in a process of its own as they are."""

@@ -27,7 +27,7 @@ from gpu.random_models import RandomCheckpoint, open_engine
 from gpu.rows import Section, said
 from gpu.shapes import model_config
 
-_NEEDED = 12.0  # seconds that an engine takes to be ready, and a little more
+_NEEDED = 12.0  # seconds that it takes to warm up, and a little more
 _WARMED_UP = 5.0  # seconds at the most
 _PROFILED_STEPS = 20
 _FEW = 4  # requests that nothing more is compiled for
@@ -137,7 +137,7 @@ def run(section: Section) -> None:
 def _run(section: Section, one: Run, names: Sequence[str]) -> None:
     """One engine over its workloads."""
     # An engine that is begun for the second time ended its process the first time.
-    if not section.begins(f"{one.name} {names[0]}, ready", needs=_NEEDED, limit=90):
+    if not section.begins(f"{one.name} {names[0]}, ready", needs=one.needed, limit=90):
         return
     toy = section.dry
     settings = {**PRECISIONS[one.precision], **OPTIONS[one.option]}

@@ -219,7 +219,7 @@ for name in "abcd":
             os._exit({lost})
         section.row(kernel=name)
 """
-    text = script.format(root=str(start.ROOT), folder=str(tmp_path), lost=start.LOST)
+    text = script.format(root=str(Path(__file__).parents[2]), folder=str(tmp_path), lost=start.LOST)
     monkeypatch.setattr(start, "_command", lambda *arguments: [sys.executable, "-c", text])
     arguments = ["run.py", "--dry", "--out", str(tmp_path), "--sections", "kernels"]
     monkeypatch.setattr(sys, "argv", arguments)

@@ -39,7 +39,7 @@ def cases(inputs: Inputs, kits: Kits, sizes: Sizes) -> Iterator[Case]:
         yield from shared(inputs, kits, *of_shared)
     for rows, least in sizes.four_rows:
         yield from products.four_bits(inputs, *sizes.four_bits, rows, least)
-    yield products.unpacking(inputs, *(2 * size for size in sizes.four_bits))
+    yield products.unpacking(inputs, *sizes.four_bits)
     for tokens, context in sizes.prefills:
         yield prefill(inputs, kits, tokens, context, inputs.dtype)
     yield from draws.draws(inputs, *sizes.logits)

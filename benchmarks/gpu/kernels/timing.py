@@ -23,6 +23,7 @@ def microseconds(calls: Sequence[Call], device: torch.device) -> float:
     if device.type != "cuda":
         return _on_host(calls)
     stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         for call in calls:
             call()
