@@ -169,6 +169,7 @@ class Noting(ReferenceFused):
         self._seen.append(tasks)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning:transformers")
@@ -201,6 +202,25 @@ def test_an_engine_equals_transformers_in_every_way_and_a_wrong_one_is_bad(
     assert rows.read(one.folder, "correct")[-1]["note"] == "BAD no segments"
 
 
+def test_a_device_that_answers_nothing_more_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [None, RuntimeError("CUDA error: unspecified launch failure")]
+
+    def synchronize() -> None:
+        if (error := answers.pop(0)) is not None:
+            raise error
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    one = rows.Section("kernels", tmp_path, 60)
+    one.failed(ValueError("a wrong shape"), kernel="a")
+    with pytest.raises(rows.DeviceLost, match="unspecified launch failure"):
+        one.failed(RuntimeError("CUDA error: unspecified launch failure"), kernel="b")
+    assert [row["kernel"] for row in rows.read(tmp_path, "kernels")] == ["a", "b"]
+    assert one.bad == 2
+
+
+@pytest.mark.slow
 def test_a_lost_process_is_a_bad_row_and_another_goes_on_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
