@@ -40,7 +40,7 @@ def write_table(folder: Path) -> tuple[str, bool]:
     sections = {}
     for name in (COMPILE, *SECONDS):
         found = rows.read(folder, name)
-        if found or name in ended:
+        if found or name in ended or rows.begun(folder, name):
             sections[name] = ended.get(name, "Cut off."), found
     text = table.render(facts, sections)
     (folder / "table.md").write_text(text)

@@ -123,7 +123,7 @@ def end_section(name: str, args: argparse.Namespace, seconds: float) -> str:
     else:
         ended = f"ended with status {status}" if status else "done"
     if status:
-        print(f"{name}: {ended}\n{log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
+        print(log.read_text(errors="replace")[-1500:], file=sys.stderr)
     return f"{took:.0f} s of {seconds:.0f}, {ended}."
 
 
@@ -242,6 +242,7 @@ def _run_all(args: argparse.Namespace, seconds: Mapping[str, float]) -> bool:
     try:
         for name, most in seconds.items():
             ended[name] = end_section(name, args, most * share)
+            print(f"{name}: {ended[name]}", file=sys.stderr, flush=True)
             (args.out / ENDED).write_text(json.dumps(ended))
             results.write_table(args.out)
     except Ended:
