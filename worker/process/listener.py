@@ -133,7 +133,13 @@ class Listener:
             without_heartbeat=True,
             without_mingle=True,
             without_gossip=True,
+            ready_callback=self._ready,
         )
+
+    def _ready(self, consumer: Any) -> None:
+        """Called once it listens: `stop` may have been called before there was a consumer to end."""
+        if self._stopping.is_set():
+            consumer.call_soon(_shut_down)
 
     def _consumer(self) -> Any:
         return self._celery.consumer if self._celery is not None else None

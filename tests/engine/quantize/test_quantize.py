@@ -199,5 +199,5 @@ def test_the_embedded_model_still_makes_sense_in_four_bits(group_size: int | Non
 
 
 def test_what_cannot_be_had_is_refused() -> None:
-    with pytest.raises(InvalidConfig, match="int8 or int4"):
+    with pytest.raises(InvalidConfig, match="int8, fp8 or int4"):
         EngineConfig(quantization="int3")  # type: ignore[arg-type]

@@ -105,3 +105,16 @@ def test_a_listener_may_start_before_its_broker(valkey: Valkey, listen: Listen) 
     valkey.start()
     wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     assert _heard(wakeups, wakes, Wakeup.drain("smollm2"), 30)
+
+
+def test_one_that_is_stopped_while_it_starts_does_not_listen_for_ever(make_bench: Any) -> None:
+    bench = make_bench()
+    app = celery_app(bench.worker.settings.storage)
+    app.conf.worker_enable_remote_control = False
+    listener = Listener(app, bench.worker, ["smollm2"])
+    threads = set(threading.enumerate())
+    listener.start()
+    (thread,) = set(threading.enumerate()) - threads
+    listener.stop(0)
+    thread.join(30)
+    assert not thread.is_alive()
