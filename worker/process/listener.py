@@ -137,7 +137,7 @@ class Listener:
         )
 
     def _ready(self, consumer: Any) -> None:
-        """Called once it listens: `stop` may have been called before there was a consumer to end."""
+        """Called once it listens: `stop` may have come before there was a consumer to end."""
         if self._stopping.is_set():
             consumer.call_soon(_shut_down)
 
