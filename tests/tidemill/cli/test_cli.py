@@ -158,7 +158,7 @@ def test_a_value_that_the_engine_does_not_know_is_named(
     done = tidemill(*command, TIDEMILL_QUANTIZATION="int3")
     assert done.returncode == 1
     assert "TIDEMILL_QUANTIZATION" in done.stderr
-    assert "auto, none, int8 or int4" in done.stderr
+    assert "auto, none, int8, fp8 or int4" in done.stderr
     assert "Traceback" not in done.stderr
 
 
