@@ -8,10 +8,8 @@ from pathlib import Path
 import torch
 
 from engine.executors.machine import GIB
+from engine.kernels.triton.backend import OLDEST, WITH_FLOAT8
 
-OLDEST = (8, 0)
-"""Compute capability from which on the kernels run: asynchronous copies and bfloat16 products."""
-WITH_FLOAT8 = (8, 9)
 TABLES = ((8, 0), (8, 9), (9, 0))
 """Compute capabilities for which kernel configurations are shipped; others go by a rule."""
 
