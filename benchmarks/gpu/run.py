@@ -27,8 +27,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from gpu import results, rows, table
-from gpu.results import ABOUT, COMPILE, ENDED, FACTS, SECONDS
+try:
+    from gpu import results, rows, table
+    from gpu.results import ABOUT, COMPILE, ENDED, FACTS, SECONDS
+except ModuleNotFoundError as error:
+    sys.exit(f"{sys.executable} has no {error.name}; this needs torch and what CONTRIBUTING lists.")
 
 COMPILE_SECONDS = 55
 LOST = 17
