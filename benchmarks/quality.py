@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ from texts import docstrings
 Score = Callable[[Step], Tensor]
 
 REFERENCE = "bfloat16"
-MODES: dict[str, dict[str, object]] = {
+MODES: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
     REFERENCE: {"quantization": "none", "dtype": "bfloat16"},
     "bfloat16, int8 cache": {
@@ -73,7 +74,7 @@ MODES: dict[str, dict[str, object]] = {
         "kv_cache_dtype": "bfloat16",
     },
 }
-GPU_MODES: dict[str, dict[str, object]] = {
+GPU_MODES: dict[str, dict[str, Any]] = {
     REFERENCE: MODES[REFERENCE],
     "bfloat16, fp8 cache": {
         "quantization": "none",
@@ -163,7 +164,7 @@ def measure(args: argparse.Namespace) -> dict[str, Tally]:
             device=args.device,
             max_batch_tokens=LONGEST,
             kv_cache_bytes=256 * 2**20,
-            **modes[name],  # type: ignore[arg-type]
+            **modes[name],
         )
         scores_of[name] = open_model(settings, config, files)
     tallies = {name: Tally() for name in names}

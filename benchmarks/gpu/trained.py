@@ -47,7 +47,8 @@ def train(folder: str, device: str, *, seconds: float) -> str:
         bos_token_id=0,
         eos_token_id=0,
     )
-    model: torch.nn.Module = transformers.LlamaForCausalLM(config)
+    trained = transformers.LlamaForCausalLM(config)
+    model: torch.nn.Module = trained
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK, weight_decay=0.1)
     generator = torch.Generator().manual_seed(0)
@@ -65,7 +66,9 @@ def train(folder: str, device: str, *, seconds: float) -> str:
         optimizer.step()
         optimizer.zero_grad()
         steps += 1
-    model.bfloat16().save_pretrained(folder)  # type: ignore[operator]
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    trained.save_pretrained(folder)
     count = sum(parameter.numel() for parameter in model.parameters())
     return (
         f"a Llama of {count / 1e6:.1f}M parameters, trained for {steps} steps on "

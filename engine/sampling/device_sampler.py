@@ -142,7 +142,8 @@ class DeviceSampler:
             seed = self._random.integers(2**64, dtype=np.uint64)
         else:
             seed = combined(params.seed, index)
-        return np.array([seed]).view("<i4").tolist()  # type: ignore[no-any-return]
+        halves: list[int] = np.array([seed]).view("<i4").tolist()
+        return halves
 
     def upload(self, parity: int) -> None:
         """Submit what was admitted; to be called once a step, before its draw.

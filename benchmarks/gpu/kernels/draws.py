@@ -1,6 +1,7 @@
 """Cases of sampling, beside torch's argmax and topk."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,13 +85,11 @@ def _rows(inputs: Inputs, rows: int, width: int) -> SampledRows:
     return SampledRows(_logits(inputs, rows, width), numbers, numbers + 100, poison)
 
 
-def _draw(
-    inputs: Inputs, kind: str, rows: int, width: int, beside: Case, **settings: float
-) -> Case:
+def _draw(inputs: Inputs, kind: str, rows: int, width: int, beside: Case, **settings: Any) -> Case:
     filtered = "top_k" in settings or "top_p" in settings
 
     def make() -> tuple[Launch, Written]:
-        state = _state(inputs, rows, **settings)  # type: ignore[arg-type]
+        state = _state(inputs, rows, **settings)
         taken, room = _rows(inputs, rows, width), Workspace(rows, width, inputs.device)
 
         def launch(kit: Kit) -> None:

@@ -132,7 +132,7 @@ def _float8_flops(device: torch.device, size: int) -> float:
         for _ in range(2)
     )
     one = torch.ones((), device=device)
-    call = lambda: torch._scaled_mm(a, b.t(), one, one, out_dtype=torch.bfloat16)  # noqa: E731
+    call = partial(torch._scaled_mm, a, b.t(), one, one, out_dtype=torch.bfloat16)
     return 2 * size**3 / microseconds([call], device) * 1e6
 
 

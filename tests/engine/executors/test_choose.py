@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.config import EngineConfig, ModelConfig, Quantization, RopeConfig
+from engine.config import CacheDtype, EngineConfig, ModelConfig, Quantization, RopeConfig
 from engine.errors import InvalidConfig, OutOfCache
 from engine.executors.choose import backends, choose, choose_kernels
 from engine.executors.placement import place
@@ -131,8 +131,12 @@ def test_float8_needs_a_gpu_that_multiplies_it(capability: tuple[int, int], serv
 
 def test_a_gpus_cache_has_8_bits_only_where_they_are_asked_for() -> None:
     offered = [TritonBackend((9, 0))]
-    for asked, expected in (("auto", torch.bfloat16), ("fp8", torch.float8_e4m3fn)):
-        config = EngineConfig(quantization="int8", kv_cache_dtype=asked)  # type: ignore[arg-type]
+    expectations: list[tuple[CacheDtype, torch.dtype]] = [
+        ("auto", torch.bfloat16),
+        ("fp8", torch.float8_e4m3fn),
+    ]
+    for asked, expected in expectations:
+        config = EngineConfig(quantization="int8", kv_cache_dtype=asked)
         chosen = choose_kernels(config, MODEL, CUDA, torch.bfloat16, offered)
         assert chosen.cache_dtype == expected
     plain = offered[0].block_bytes(MODEL, 16, torch.bfloat16)

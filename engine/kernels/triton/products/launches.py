@@ -56,27 +56,26 @@ def multiply_eight_bits(
     if widened:
         x_values, weight_values = x_values.view(torch.uint8), weight_values.view(torch.uint8)
     tiles = -(-rows // found.rows) * -(-outputs // found.outputs)
+    scales_and_out = x.scales, weight.scales, bias, out
+    constants = {
+        "TILE_ROWS": found.rows,
+        "TILE_OUTPUTS": found.outputs,
+        "TILE_INPUTS": found.inputs,
+        "BAND": found.band,
+        "SUM": total,
+        "num_warps": found.warps,
+        "num_stages": found.stages,
+    }
     if rows and found.descriptors:
         launch(
             eight_bit_product_by_descriptors,
             (min(processors, tiles),),
             _descriptor(x_values, found.rows, found.inputs),
             _descriptor(weight_values, found.outputs, found.inputs),
-            x.scales,
-            weight.scales,
-            bias,
-            out,
-            rows,
-            outputs,
-            inputs,
-            TILE_ROWS=found.rows,
-            TILE_OUTPUTS=found.outputs,
-            TILE_INPUTS=found.inputs,
-            BAND=found.band,
+            *scales_and_out,
+            *(rows, outputs, inputs),
             STAGES=found.stages,
-            SUM=total,
-            num_warps=found.warps,
-            num_stages=found.stages,
+            **constants,
         )
         return
     split = found.splits > 1
@@ -85,28 +84,16 @@ def multiply_eight_bits(
     launch(
         eight_bit_product,
         (tiles, found.splits),
-        x_values,
-        weight_values,
-        x.scales,
-        weight.scales,
-        bias,
-        out,
+        *(x_values, weight_values),
+        *scales_and_out,
         sums if split else None,
-        rows,
-        outputs,
-        inputs,
+        *(rows, outputs, inputs),
         found.splits,
-        TILE_ROWS=found.rows,
-        TILE_OUTPUTS=found.outputs,
-        TILE_INPUTS=found.inputs,
-        BAND=found.band,
         WEIGHT_LEFT=found.weight_left,
         SPLIT=split,
         TAIL=inputs % found.inputs != 0,
         WIDEN=widened,
-        SUM=total,
-        num_warps=found.warps,
-        num_stages=found.stages,
+        **constants,
     )
     if split:
         _add(sums, x.scales, weight.scales, bias, out, found.splits)

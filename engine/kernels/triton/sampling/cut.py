@@ -75,6 +75,106 @@ def _element(values, n):
     return tl.sum(tl.where(tl.arange(0, 16) == n, values, 0), 0)
 
 
+@triton.jit
+def _search(
+    by_mass, target, top, inverse, count, again,
+    row, slot, position, logits, table, counts, lists, width, candidates, candidate_ids,
+    VOCAB: tl.constexpr, STRIDE: tl.constexpr, CANDIDATES: tl.constexpr, ADJUSTED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The greatest key with the target at and above it, in numbers of tokens or in their mass.
+
+    Returns:
+        The key, and int64 [16] twice: in the first two places numbers and masses at and above the
+        key, and above it.
+    """
+    steps = tl.arange(0, 16)
+    i = tl.arange(0, BLOCK)
+    cut = tl.full([], LOWEST, tl.int32)
+    numbers = tl.zeros([16], tl.int64)
+    masses = tl.zeros([16], tl.int64)
+    for n in range(9):  # 4 bits at a time; then what is at and above the cut
+        shift = tl.maximum(28 - 4 * n, 0)
+        last = n == 8
+        spread = tl.where(last, tl.minimum(steps, 1), steps << shift)
+        thresholds = cut + spread
+        numbers = tl.zeros([16], tl.int64)
+        masses = tl.zeros([16], tl.int64)
+        for start in range(0, count, BLOCK):
+            x, _ = _read(
+                start + i, count, again,
+                row, slot, position, logits, table, counts, lists, width, candidates, candidate_ids,
+                VOCAB, STRIDE, CANDIDATES, ADJUSTED,
+            )  # fmt: skip
+            inside = order(x)[None, :] >= thresholds[:, None]
+            inside = inside & (start + i < count)[None, :]
+            numbers += tl.sum(inside.to(tl.int32), 1).to(tl.int64)
+            weight = _weight(x, top, inverse)[None, :]
+            masses += tl.sum(tl.where(inside, weight, 0), 1)
+        sums = tl.where(by_mass, masses, numbers)
+        digit = tl.max(tl.where(sums >= target, steps, 0), 0)
+        cut += tl.where(last, 0, digit << shift)
+    return cut, numbers, masses
+
+
+@triton.jit
+def _last_id(
+    cut, kept, equal, count, again,
+    row, slot, position, logits, table, counts, lists, width, candidates, candidate_ids,
+    VOCAB: tl.constexpr, STRIDE: tl.constexpr, CANDIDATES: tl.constexpr, ADJUSTED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The id of the last token at the cut that stays in: the highest that fewer are below."""
+    steps = tl.arange(0, 16)
+    i = tl.arange(0, BLOCK)
+    last_id = tl.full([], 0, tl.int32)
+    for n in range(tl.where(kept < equal, 6, 0)):
+        thresholds = last_id + (steps << (20 - 4 * n))
+        numbers = tl.zeros([16], tl.int64)
+        for start in range(0, count, BLOCK):
+            x, ids = _read(
+                start + i, count, again,
+                row, slot, position, logits, table, counts, lists, width, candidates, candidate_ids,
+                VOCAB, STRIDE, CANDIDATES, ADJUSTED,
+            )  # fmt: skip
+            here = (order(x) == cut) & (start + i < count)
+            below = here[None, :] & (ids[None, :] < thresholds[:, None])
+            numbers += tl.sum(below.to(tl.int32), 1).to(tl.int64)
+        digit = tl.max(tl.where(numbers < kept, steps, 0), 0)
+        last_id += digit << (20 - 4 * n)
+    return tl.where(kept < equal, last_id, LAST_ID)
+
+
+@triton.jit
+def _draw(
+    cut, last_id, min_p, top, inverse, count, again,
+    row, slot, position, logits, table, counts, lists, width, candidates, candidate_ids,
+    VOCAB: tl.constexpr, STRIDE: tl.constexpr, CANDIDATES: tl.constexpr, ADJUSTED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The token with the highest score of those that stay in; 0 where none does."""
+    i = tl.arange(0, BLOCK)
+    best_score = tl.full([], float("-inf"), tl.float32)
+    token = tl.full([], LAST_ID, tl.int32)
+    for start in range(0, count, BLOCK):
+        x, ids = _read(
+            start + i, count, again,
+            row, slot, position, logits, table, counts, lists, width, candidates, candidate_ids,
+            VOCAB, STRIDE, CANDIDATES, ADJUSTED,
+        )  # fmt: skip
+        key = order(x)
+        stays = (key > cut) | ((key == cut) & (ids <= last_id))
+        stays = stays & (tl.exp((x - top) * inverse) >= min_p) & (start + i < count)
+        score = x * inverse + noise(ids, slot, position, table)
+        score = tl.where(stays, score, float("-inf"))
+        score_here = tl.max(score, 0)
+        token_here = tl.min(tl.where(stays & (score == score_here), ids, LAST_ID), 0)
+        tied = (score_here == best_score) & (token_here < token)
+        token = tl.where((score_here > best_score) | tied, token_here, token)
+        best_score = tl.maximum(best_score, score_here)
+    return tl.where(token == LAST_ID, 0, token)
+
+
 @triton.jit(
     do_not_specialize=["width"], do_not_specialize_on_alignment=["slots", "positions", "tokens"]
 )
@@ -128,8 +228,6 @@ def pick(
             count = tl.load(found + row)
             again = count > CANDIDATES
             count = tl.where(again, VOCAB, count)
-            steps = tl.arange(0, 16)
-            i = tl.arange(0, BLOCK)
             cut = tl.full([], LOWEST, tl.int32)
             kept = tl.full([], LAST_ID, tl.int32)  # tokens that stay in of those at the cut
             equal = tl.full([], 0, tl.int32)  # tokens at the cut
@@ -140,44 +238,11 @@ def pick(
                     target = share.to(tl.int64)
                     target += (target.to(tl.float64) < share).to(tl.int64)
                     target = tl.where(by_mass, tl.maximum(target, 1), k.to(tl.int64))
-                    cut = tl.full([], LOWEST, tl.int32)
-                    numbers = tl.zeros([16], tl.int64)
-                    masses = tl.zeros([16], tl.int64)
-                    for n in range(9):  # 4 bits at a time; then what is at and above the cut
-                        shift = tl.maximum(28 - 4 * n, 0)
-                        last = n == 8
-                        spread = tl.where(last, tl.minimum(steps, 1), steps << shift)
-                        thresholds = cut + spread
-                        numbers = tl.zeros([16], tl.int64)
-                        masses = tl.zeros([16], tl.int64)
-                        for start in range(0, count, BLOCK):
-                            x, ids = _read(
-                                start + i,
-                                count,
-                                again,
-                                row,
-                                slot,
-                                position,
-                                logits,
-                                table,
-                                counts,
-                                lists,
-                                width,
-                                candidates,
-                                candidate_ids,
-                                VOCAB,
-                                STRIDE,
-                                CANDIDATES,
-                                ADJUSTED,
-                            )
-                            inside = order(x)[None, :] >= thresholds[:, None]
-                            inside = inside & (start + i < count)[None, :]
-                            numbers += tl.sum(inside.to(tl.int32), 1).to(tl.int64)
-                            weight = _weight(x, top, inverse)[None, :]
-                            masses += tl.sum(tl.where(inside, weight, 0), 1)
-                        sums = tl.where(by_mass, masses, numbers)
-                        digit = tl.max(tl.where(sums >= target, steps, 0), 0)
-                        cut += tl.where(last, 0, digit << shift)
+                    cut, numbers, masses = _search(
+                        by_mass, target, top, inverse, count, again,
+                        row, slot, position, logits, table, counts, lists, width, candidates,
+                        candidate_ids, VOCAB, STRIDE, CANDIDATES, ADJUSTED, BLOCK,
+                    )  # fmt: skip
                     above = _element(tl.where(by_mass, masses, numbers), 1)
                     equal = (_element(numbers, 0) - _element(numbers, 1)).to(tl.int32)
                     # Where all of the row is below the target there is no logit at the cut.
@@ -189,68 +254,14 @@ def pick(
                     if stage == 0:
                         stay = tl.minimum(kept, equal).to(tl.int64)
                         mass += stay * _weight(x, top, inverse)
-            # The id of the last token at the cut that stays in: the highest that fewer are below.
-            last_id = tl.full([], 0, tl.int32)
-            for n in range(tl.where(kept < equal, 6, 0)):
-                thresholds = last_id + (steps << (20 - 4 * n))
-                numbers = tl.zeros([16], tl.int64)
-                for start in range(0, count, BLOCK):
-                    x, ids = _read(
-                        start + i,
-                        count,
-                        again,
-                        row,
-                        slot,
-                        position,
-                        logits,
-                        table,
-                        counts,
-                        lists,
-                        width,
-                        candidates,
-                        candidate_ids,
-                        VOCAB,
-                        STRIDE,
-                        CANDIDATES,
-                        ADJUSTED,
-                    )
-                    here = (order(x) == cut) & (start + i < count)
-                    below = here[None, :] & (ids[None, :] < thresholds[:, None])
-                    numbers += tl.sum(below.to(tl.int32), 1).to(tl.int64)
-                digit = tl.max(tl.where(numbers < kept, steps, 0), 0)
-                last_id += digit << (20 - 4 * n)
-            last_id = tl.where(kept < equal, last_id, LAST_ID)
-            best_score = tl.full([], float("-inf"), tl.float32)
-            token = tl.full([], LAST_ID, tl.int32)
-            for start in range(0, count, BLOCK):
-                x, ids = _read(
-                    start + i,
-                    count,
-                    again,
-                    row,
-                    slot,
-                    position,
-                    logits,
-                    table,
-                    counts,
-                    lists,
-                    width,
-                    candidates,
-                    candidate_ids,
-                    VOCAB,
-                    STRIDE,
-                    CANDIDATES,
-                    ADJUSTED,
-                )
-                key = order(x)
-                stays = (key > cut) | ((key == cut) & (ids <= last_id))
-                stays = stays & (tl.exp((x - top) * inverse) >= min_p) & (start + i < count)
-                score = x * inverse + noise(ids, slot, position, table)
-                score = tl.where(stays, score, float("-inf"))
-                score_here = tl.max(score, 0)
-                token_here = tl.min(tl.where(stays & (score == score_here), ids, LAST_ID), 0)
-                tied = (score_here == best_score) & (token_here < token)
-                token = tl.where((score_here > best_score) | tied, token_here, token)
-                best_score = tl.maximum(best_score, score_here)
-            token = tl.where(token == LAST_ID, 0, token)
+            last_id = _last_id(
+                cut, kept, equal, count, again,
+                row, slot, position, logits, table, counts, lists, width, candidates, candidate_ids,
+                VOCAB, STRIDE, CANDIDATES, ADJUSTED, BLOCK,
+            )  # fmt: skip
+            token = _draw(
+                cut, last_id, min_p, top, inverse, count, again,
+                row, slot, position, logits, table, counts, lists, width, candidates, candidate_ids,
+                VOCAB, STRIDE, CANDIDATES, ADJUSTED, BLOCK,
+            )  # fmt: skip
         give(token, row, slot, table, counts, tokens, last_tokens, VOCAB, ADJUSTED)

@@ -1,5 +1,7 @@
 """Work that comes again is recorded once and replayed; the device's queue keeps its order."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -12,10 +14,11 @@ from engine.scheduler.step import Admission, Decodes, Step, Work
 
 
 def test_the_first_run_is_plain_the_second_recorded_the_others_replayed() -> None:
-    device, done = StandIn(), []
+    device = StandIn()
+    done: list[int] = []
     recorded = Recorded(device)
     for number in range(4):
-        recorded.run("key", lambda number=number: done.append(number))  # type: ignore[misc]
+        recorded.run("key", partial(done.append, number))
     recorded.run("other", lambda: done.append(9))
     device.mark().wait()
     assert done == [0, 1, 1, 1, 9], "a graph does what it was recorded from"
@@ -87,10 +90,11 @@ class Full(StandIn):
 def test_where_there_is_no_memory_for_a_graph_work_is_run_as_it_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    device, done = Full(1), []
+    device = Full(1)
+    done: list[str] = []
     recorded = Recorded(device)
     for key in "aabbbccaa":
-        recorded.run(key, lambda key=key: done.append(key))  # type: ignore[misc]
+        recorded.run(key, partial(done.append, key))
     device.mark().wait()
     assert "".join(done) == "aabbbccaa"
     assert (device.recorded, device.replayed) == (1, 3)

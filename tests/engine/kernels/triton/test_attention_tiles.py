@@ -8,6 +8,7 @@ pytest.importorskip("triton")
 
 from engine.kernels.triton.attention.shipped import SHAPES, shipped_launches
 from engine.kernels.triton.attention.tiles import (
+    Phase,
     TileConfig,
     TileShape,
     row_choices,
@@ -44,10 +45,14 @@ def test_keys_and_values_in_flight_fit_the_device(
         assert sorted(prefill) == list(prefill)
         assert sorted(segment) == list(segment)
         assert min(prefill + segment) >= group
-        phases = [("decode", (group,)), ("prefill", prefill), ("segment", segment)]
+        phases: list[tuple[Phase, tuple[int, ...]]] = [
+            ("decode", (group,)),
+            ("prefill", prefill),
+            ("segment", segment),
+        ]
         for phase, choices in phases:
             for rows in choices:
-                tile = tile_config(capability, phase, rows, shape)  # type: ignore[arg-type]
+                tile = tile_config(capability, phase, rows, shape)
                 kept = tile.stages * 2 * tile.keys * dim * (1 if cache_format != "none" else item)
                 assert kept < shared_memory(capability), (phase, rows, shape)
                 assert tile.keys & (tile.keys - 1) == 0
