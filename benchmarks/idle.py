@@ -14,7 +14,7 @@ from engine.executors.executor import Pending
 from engine.executors.inputs import BlockTables, StepInputs
 from engine.executors.placement import Placement
 from engine.executors.runner import Sampled, SampledTokens
-from engine.kernels.fused.device import Device, Work
+from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.stand_in import StandIn
 from engine.kernels.reference.backend import ReferenceBackend
 from engine.kernels.reference.stand_in import StandInBackend
@@ -91,7 +91,7 @@ class IdleRunner:
 class IdleDevice(StandIn):
     """Takes work and drops it."""
 
-    def submit(self, work: Work) -> None:
+    def submit(self, work: Launches) -> None:
         """See `Device.submit`."""
 
 

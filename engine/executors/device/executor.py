@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.executors.device.decoder import DeviceDecoder
 from engine.executors.device.recorded import Recorded
-from engine.kernels.fused.device import Device, Work
+from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.tasks import AttentionTasks
 from engine.kernels.fused.tensors import LayerCache, StepTensors
 
@@ -73,7 +73,7 @@ class DeviceExecutor:
         """Most tokens of a step."""
         return len(self.decoder.buffers.residual)
 
-    def decode(self, step: DeviceStep, draw: Work | None) -> Tensor:
+    def decode(self, step: DeviceStep, draw: Launches | None) -> Tensor:
         """Run a step of decodes, as one graph where it may be.
 
         Args:
@@ -128,27 +128,29 @@ class DeviceExecutor:
             scores.append(device.fetch(buffers.logits))
         return torch.cat(scores)
 
-    def _pieces(self, step: DeviceStep) -> list[Work]:
+    def _pieces(self, step: DeviceStep) -> list[Launches]:
         """The step's launches in order: what lies before and between attention at even places,
         attention and at last the head at odd ones."""
         decoder, caches = self.decoder, self._caches
         buffers = decoder.buffers.rows(step.num_tokens, step.num_sampled)
         tensors, tasks, rows = step.tensors, step.tasks, step.sampled_rows
 
-        def attend(index: int) -> Work:
+        def attend(index: int) -> Launches:
             return lambda: decoder.attend(index, buffers, tensors, tasks, caches[index])
 
-        def proceed(index: int) -> Work:
+        def proceed(index: int) -> Launches:
             following = caches[index + 1] if index + 1 < len(caches) else None
             return lambda: decoder.proceed(index, buffers, tensors, following)
 
-        pieces: list[Work] = [lambda: decoder.begin(buffers, tensors, self._last_tokens, caches[0])]
+        pieces: list[Launches] = [
+            lambda: decoder.begin(buffers, tensors, self._last_tokens, caches[0])
+        ]
         for index in range(decoder.num_layers):
             pieces += [attend(index), proceed(index)]
         pieces.append(lambda: decoder.head(buffers, rows))
         return pieces
 
 
-def _run(pieces: Sequence[Work]) -> None:
+def _run(pieces: Sequence[Launches]) -> None:
     for piece in pieces:
         piece()

@@ -1,4 +1,4 @@
-"""Work that comes again and again: run as it is the first time, recorded the second, then replayed.
+"""Launches that come again and again: run as they are first, recorded next, then replayed.
 
 The first run compiles kernels and lets libraries take their memory, which a recording must not.
 """
@@ -6,7 +6,7 @@ The first run compiles kernels and lets libraries take their memory, which a rec
 import logging
 from collections.abc import Hashable
 
-from engine.kernels.fused.device import Device, Graph, Work
+from engine.kernels.fused.device import Device, Graph, Launches
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Recorded:
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, Graph] = {}
 
-    def run(self, key: Hashable, work: Work) -> None:
+    def run(self, key: Hashable, work: Launches) -> None:
         """Submit work.
 
         Args:
@@ -45,7 +45,7 @@ class Recorded:
         if self._enabled:
             self._seen.add(key)
 
-    def _record(self, key: Hashable, work: Work) -> Graph | None:
+    def _record(self, key: Hashable, work: Launches) -> Graph | None:
         try:
             graph = self._graphs[key] = self._device.record(work)
         except RuntimeError as error:

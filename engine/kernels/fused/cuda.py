@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, suppress
 import torch
 from torch import Tensor
 
-from engine.kernels.fused.device import Graph, Work
+from engine.kernels.fused.device import Graph, Launches
 
 
 class CudaDevice:
@@ -26,7 +26,7 @@ class CudaDevice:
         """See `Device.use`: its stream is the current one."""
         return torch.cuda.stream(self._stream)
 
-    def submit(self, work: Work) -> None:
+    def submit(self, work: Launches) -> None:
         """See `Device.submit`. Kernels are launched at once and run when their turn comes."""
         with self.use():
             work()
@@ -46,7 +46,7 @@ class CudaDevice:
         event.record(self._stream)
         return CudaMark(event)
 
-    def record(self, work: Work) -> Graph:
+    def record(self, work: Launches) -> Graph:
         """See `Device.record`. Nothing runs; graphs share one pool of memory."""
         graph = torch.cuda.CUDAGraph()
         self._stream.synchronize()

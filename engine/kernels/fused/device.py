@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Work = Callable[[], object]
-"""Launches: it reads and writes tensors of the device, at addresses that stay. What it returns is
-dropped."""
+Launches = Callable[[], object]
+"""Makes launches, which read and write tensors of the device at addresses that stay. What it returns
+is dropped."""
 
 
 class Mark(Protocol):
@@ -44,7 +44,7 @@ class Device(Protocol):
         """Within it, what torch allocates and fills on the device is in the order of its work."""
         ...
 
-    def submit(self, work: Work) -> None:
+    def submit(self, work: Launches) -> None:
         """Add work to the queue."""
         ...
 
@@ -60,7 +60,7 @@ class Device(Protocol):
         """A mark behind all that was submitted so far."""
         ...
 
-    def record(self, work: Work) -> Graph:
+    def record(self, work: Launches) -> Graph:
         """Make a graph of the work, which allocates nothing and has run before."""
         ...
 

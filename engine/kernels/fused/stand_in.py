@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.kernels.fused.device import Work
+from engine.kernels.fused.device import Launches
 
 
 class StandIn:
@@ -31,14 +31,14 @@ class StandIn:
     def __init__(self, memory: int = 256 * 1024**2) -> None:
         self.recorded = self.replayed = 0
         self._memory = memory
-        self._queue: deque[Work] = deque()
+        self._queue: deque[Launches] = deque()
         self._submitted = self._done = 0
 
     def use(self) -> AbstractContextManager[object]:
         """See `Device.use`. What torch does on a CPU is done at once."""
         return nullcontext()
 
-    def submit(self, work: Work) -> None:
+    def submit(self, work: Launches) -> None:
         """See `Device.submit`."""
         self._queue.append(work)
         self._submitted += 1
@@ -59,7 +59,7 @@ class StandIn:
         """See `Device.mark`."""
         return StandInMark(self, self._submitted)
 
-    def record(self, work: Work) -> "StandInGraph":
+    def record(self, work: Launches) -> "StandInGraph":
         """See `Device.record`."""
         self.recorded += 1
         return StandInGraph(self, work)
@@ -102,7 +102,7 @@ class StandInGraph:
     """See `engine.kernels.fused.device.Graph`."""
 
     device: StandIn
-    work: Work
+    work: Launches
 
     def replay(self) -> None:
         """See `Graph.replay`."""

@@ -81,7 +81,7 @@ class Full(StandIn):
         super().__init__()
         self._graphs = graphs
 
-    def record(self, work: devices.Work) -> StandInGraph:
+    def record(self, work: devices.Launches) -> StandInGraph:
         if self.recorded == self._graphs:
             raise RuntimeError("CUDA error: out of memory")
         return super().record(work)

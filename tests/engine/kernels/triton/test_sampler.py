@@ -10,7 +10,7 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from engine.kernels.fused.device import Graph, Mark, Work
+from engine.kernels.fused.device import Graph, Launches, Mark
 from engine.kernels.fused.sampling import SamplingKernels
 from engine.kernels.reference.device_sampling import ReferenceSampling
 from engine.kernels.triton.launch import INTERPRETED
@@ -35,7 +35,7 @@ class Eager:
     def use(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def submit(self, work: Work) -> None:
+    def submit(self, work: Launches) -> None:
         work()
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -47,7 +47,7 @@ class Eager:
     def mark(self) -> Mark:
         raise NotImplementedError
 
-    def record(self, work: Work) -> Graph:
+    def record(self, work: Launches) -> Graph:
         raise NotImplementedError
 
     def fetch(self, tensor: Tensor) -> Tensor:
