@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 Launches = Callable[[], object]
-"""Makes launches, which read and write tensors of the device at addresses that stay. What it returns
-is dropped."""
+"""Makes launches, which read and write tensors of the device at addresses that stay. What it
+returns is dropped."""
 
 
 class Mark(Protocol):
