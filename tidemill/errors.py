@@ -26,6 +26,19 @@ class InputError(TidemillError):
     code = "input_not_understood"
 
 
+class Interrupted(TidemillError):
+    """Interrupted."""
+
+    code = "interrupted"
+    exit_code = ExitCode.INTERRUPTED
+
+
+class OutputNotWritten(TidemillError):
+    """Standard output cannot be written."""
+
+    code = "output_not_written"
+
+
 class NotFinished(TidemillError):
     """The batch has not finished yet."""
 
@@ -67,6 +80,20 @@ class ClientError(TidemillError):
 
     code = "client_error"
     retryable = False
+
+
+class InvalidId(ClientError):
+    """This cannot be an id."""
+
+    code = "invalid_id"
+    exit_code = ExitCode.USAGE
+
+
+class InvalidAddress(ClientError):
+    """The service's URL or key cannot be one."""
+
+    code = "invalid_address"
+    exit_code = ExitCode.USAGE
 
 
 class ServiceUnreachable(ClientError):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tidemill import terminal
 from tidemill.cli import options
 
 app = typer.Typer(no_args_is_help=True, help="List, download and add models.")
@@ -49,7 +50,7 @@ def add(
     from tidemill.run.session import settings_for
     from tidemill.serve.model_store import add_model
 
-    typer.echo(add_model(settings_for(home), name, path))
+    terminal.put(add_model(settings_for(home), name, path))
 
 
 @app.command("pull")
@@ -68,9 +69,8 @@ def pull(
 
         tidemill models pull HuggingFaceTB/SmolLM2-360M-Instruct --as smollm2-360m
     """
-    from tidemill.cli.render import stderr
     from tidemill.run.session import settings_for
     from tidemill.serve.model_store import pull_model
 
-    stderr().print(f"Downloading {name}", markup=False, soft_wrap=True)
-    typer.echo(pull_model(settings_for(home), name, as_name))
+    terminal.say(f"Downloading {name}")
+    terminal.put(pull_model(settings_for(home), name, as_name))

@@ -2,52 +2,34 @@
 
 import shlex
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from msgspec import Struct
-
-from storage.datasets.readers.results import read_results
 from storage.datasets.request_lines import RequestOptions
 from storage.datasets.values.sources import Kind, Source
 from tidemill.client.client import Client
-from tidemill.client.shapes import Batch, Usage
+from tidemill.client.shapes import Batch
 from tidemill.client.uploads import Upload
-from tidemill.errors import ApiError, ResultsNotWritten, StartFailed, TidemillError
-from tidemill.run.dataset_errors import dataset_errors
-from tidemill.run.files import STDOUT
+from tidemill.errors import (
+    ApiError,
+    Interrupted,
+    ResultsNotWritten,
+    StartFailed,
+    TidemillError,
+)
+from tidemill.run.files import STDOUT, shown
 from tidemill.run.formats import OnInvalid
-from tidemill.run.outputs import Written, write_results
+from tidemill.run.outputs import write_results
 from tidemill.run.progress import Reporter, with_progress
 from tidemill.run.session import Session
+from tidemill.run.summary import Summary, summarize
 from tidemill.run.targets import Target
 from tidemill.run.uploads import upload_of
 
 MAX_METADATA = 512
-MAX_FAILURES_READ = 100_000
 RUN_MARK = {"tidemill_run": "1"}
 BATCHES_LOOKED_AT = 500
-
-
-class Summary(Struct, frozen=True):
-    """How a job went. ``tokens_per_second`` counts prompt and output over the time of running."""
-
-    batch_id: str
-    status: str
-    rows: int
-    answered: int
-    failed: int
-    seconds: float
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    tokens_per_second: float | None
-    prefix_cache_share: float
-    output: str | None
-    errors: str | None
-    failures: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +42,16 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What ``tidemill run`` ends with."""
+    """What ``tidemill run`` ends with.
+
+    Attributes:
+        next_step: the commands that run what Ctrl-C left; empty where nothing is left.
+    """
 
     batch: Batch
     summary: Summary
     interrupted: bool
+    next_step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +77,31 @@ def run_whole(
 
     Raises:
         ResultsNotWritten: they are kept; the message says how to get at them.
+        Interrupted: before the job had begun, or while its results were written.
         TidemillError: the job could not be run.
     """
     started = time.monotonic()
-    if session.own:
-        cancel_left_over(session.client, reporter)
-    batch = submit(session.client, order, reporter, on_invalid=OnInvalid.SKIP, metadata=RUN_MARK)
+    try:
+        if session.own:
+            cancel_left_over(session.client, reporter)
+        batch = submit(
+            session.client, order, reporter, on_invalid=OnInvalid.SKIP, metadata=RUN_MARK
+        )
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted before the job had begun; nothing was run.") from None
     followed = follow(session, batch, reporter)
+    how = how_to_fetch(session, batch, source, target)
     try:
         written = write_results(session.client, followed.batch, source, target)
+        summary = summarize(session.client, followed.batch, written, started)
     except TidemillError as error:
-        how = how_to_fetch(session, batch, source, target)
-        raise ResultsNotWritten(f"{error}\nThe results are kept. To fetch them: {how}") from error
-    summary = summarize(session.client, followed.batch, written, started)
-    return Outcome(followed.batch, summary, followed.interrupted)
+        raise ResultsNotWritten(f"{error} The results are kept. To fetch them: {how}") from error
+    except KeyboardInterrupt:
+        message = f"Interrupted while the results were written. They are kept; to fetch them: {how}"
+        raise Interrupted(message) from None
+    left = followed.interrupted and followed.batch.request_counts.failed > 0
+    next_step = _commands(session, ["retry", batch.id]) if left else ""
+    return Outcome(followed.batch, summary, followed.interrupted, next_step)
 
 
 def cancel_left_over(client: Client, reporter: Reporter) -> None:
@@ -128,17 +126,22 @@ def cancel_left_over(client: Client, reporter: Reporter) -> None:
 
 def how_to_fetch(session: Session, batch: Batch, source: Source, target: Target) -> str:
     """The commands that write a finished run's results once more."""
-    home = ["--home", str(session.home)]
-    fetch = ["tidemill", "fetch", batch.id, *home, "--format", target.format.value]
+    fetch = ["fetch", batch.id, "--format", target.format.value]
     if source.kind is not Kind.REQUESTS and source.path.name == source.name:
         fetch += ["--join", str(source.path)]
         fetch += ["--column", source.column] if source.column else []
     if target.columns.answer != "answer":
         fetch += ["--answer-column", target.columns.answer]
-    fetched = shlex.join(fetch) + ("" if target.output == STDOUT else " -o FILE")
+    return _commands(session, fetch) + ("" if target.output == STDOUT else " -o FILE")
+
+
+def _commands(session: Session, words: list[str]) -> str:
+    """A command for the service of this session, with the one that starts it where it has ended."""
+    home = ["--home", str(session.home)]
+    command = shlex.join(["tidemill", *words, *home])
     if not session.own:
-        return fetched
-    return f"{shlex.join(['tidemill', 'up', *home])}, and beside it {fetched}"
+        return command
+    return f"{shlex.join(['tidemill', 'up', *home])}, and beside it {command}"
 
 
 def submit(
@@ -160,7 +163,7 @@ def submit(
     return client.create_batch(
         file.id,
         order.endpoint,
-        metadata={"input": order.name[:MAX_METADATA], **(metadata or {})},
+        metadata={"input": shown(order.name)[:MAX_METADATA], **(metadata or {})},
         options={"on_invalid": on_invalid},
     )
 
@@ -189,39 +192,3 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
         reporter.update(seen)
         batch = seen
     return Followed(batch, interrupted=True)
-
-
-def failures_of(client: Client, batch: Batch) -> Counter[str]:
-    """How many lines failed by the code of their error; empty where there are very many.
-
-    Raises:
-        ClientError: the error file cannot be read.
-    """
-    if batch.error_file_id is None or batch.request_counts.failed > MAX_FAILURES_READ:
-        return Counter()
-    with dataset_errors(), client.download(batch.error_file_id) as pieces:
-        return Counter(
-            result.error.code or "unknown" for result in read_results(pieces) if result.error
-        )
-
-
-def summarize(client: Client, batch: Batch, written: Written, started: float) -> Summary:
-    """Sum a finished job up; ``started`` is a reading of `time.monotonic`."""
-    counts, usage = batch.request_counts, batch.usage or Usage()
-    progress = batch.tidemill.progress if batch.tidemill else None
-    return Summary(
-        batch_id=batch.id,
-        status=batch.status,
-        rows=counts.total,
-        answered=counts.completed,
-        failed=counts.failed,
-        seconds=round(time.monotonic() - started, 3),
-        prompt_tokens=usage.input_tokens,
-        cached_tokens=usage.input_tokens_details.cached_tokens,
-        output_tokens=usage.output_tokens,
-        tokens_per_second=progress.tokens_per_second if progress else None,
-        prefix_cache_share=round(usage.cached_share, 4),
-        output=str(written.output) if written.output else None,
-        errors=str(written.errors) if written.errors else None,
-        failures=dict(failures_of(client, batch).most_common()),
-    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidemill.client.client import DEFAULT_URL, Client
 from tidemill.errors import UsageError
+from tidemill.run.checks import ModelNeeded, check_listed, check_model
 
 if TYPE_CHECKING:
     from storage.settings import Settings
@@ -57,12 +58,18 @@ class Session:
 
 
 @contextmanager
-def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
+def own_service(
+    home: Path | None, api_key: str | None, needed: ModelNeeded | None = None
+) -> Iterator[Session]:
     """A service that lives as long as this command.
 
     Where another process serves the home folder already, that one is used.
 
+    Args:
+        needed: the model without which nothing is to be started.
+
     Raises:
+        UsageError: the model cannot be used.
         UsageError: the settings name a broker, so the work is done by workers elsewhere.
     """
     from storage.home import read_owner
@@ -78,8 +85,12 @@ def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
     owner = read_owner(settings.storage.home)
     if owner is not None and owner.url:
         with Client(owner.url, api_key) as client:
+            if needed is not None and needed.name is not None:
+                check_listed(needed.name, [model.id for model in client.models()])
             yield Session(client, settings.storage.home)
         return
+    if needed is not None:
+        check_model(settings, needed)
     from tidemill.serve.service import Service
 
     key = api_key or next(iter(settings.api.keys_by_secret), None)

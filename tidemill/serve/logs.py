@@ -8,6 +8,7 @@ from structlog.typing import EventDict, Processor
 
 from storage.settings import Settings
 from storage.settings.unknown import warn_of_unknown_variables
+from tidemill.terminal import printable
 
 
 def start_logs(settings: Settings) -> None:
@@ -25,10 +26,12 @@ def configure_logs(level: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
     ]
-    last: list[Processor] = [
-        structlog.processors.format_exc_info,
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-    ]
+    rendered: list[Processor] = (
+        [_spell_out, structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [structlog.processors.JSONRenderer()]
+    )
+    last: list[Processor] = [structlog.processors.format_exc_info, *rendered]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -46,6 +49,19 @@ def configure_logs(level: str) -> None:
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     # It warns of every in-memory broker that it has no host name.
     logging.getLogger("kombu.connection").setLevel(logging.ERROR)
+
+
+def _spell_out(logger: object, method: str, event: EventDict) -> EventDict:
+    """Nothing in it that a terminal would obey; a traceback's lines stand apart from the log's."""
+    shown = {
+        name: printable(value) if isinstance(value, str) else value
+        for name, value in event.items()
+        if name != "exception"
+    }
+    if "exception" in event:
+        lines = str(event["exception"]).splitlines()
+        shown["exception"] = "\n".join("    " + printable(line) for line in lines)
+    return shown
 
 
 def _one_line(logger: object, method: str, event: EventDict) -> EventDict:

@@ -37,8 +37,8 @@ def test_how_to_fetch_is_a_command_for_this_very_job(client: Client, tmp_path: P
     source = open_source(path)
     target = plan_target(path, source.kind, answer_column="reply")
     fetch = (
-        f"tidemill fetch {batch.id} --home /a --format plain --join '{path}' "
-        "--answer-column reply -o FILE"
+        f"tidemill fetch {batch.id} --format plain --join '{path}' "
+        "--answer-column reply --home /a -o FILE"
     )
     assert how_to_fetch(Session(client, Path("/a")), batch, source, target) == fetch
     own = how_to_fetch(Session(client, Path("/a"), own=True), batch, source, target)
