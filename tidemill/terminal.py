@@ -86,7 +86,8 @@ def say_error(text: str) -> None:
     """One line that begins with ``Error:``, in red on a terminal."""
     with suppress(OSError, ValueError):
         if sys.stderr is not None:
-            label = "\033[31mError:\033[0m" if sys.stderr.isatty() else "Error:"
+            coloured = sys.stderr.isatty() and _has_colours()
+            label = "\033[31mError:\033[0m" if coloured else "Error:"
             sys.stderr.write(f"{label} {printable(text)}\n")
             sys.stderr.flush()
 
@@ -103,17 +104,15 @@ def say_traceback(
 
 
 def flush() -> None:
-    """Write what standard output still holds; raises as `put`."""
-    with _output():
-        if sys.stdout is not None:
+    """Write what standard output still holds; raises as `put`, and throws it away then."""
+    if sys.stdout is None:
+        return
+    try:
+        with _output():
             sys.stdout.flush()
-
-
-def forget_output() -> None:
-    """Throw away what standard output still holds: Python would fail on it once more at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
+    finally:
+        _settle(sys.stdout)
+        _settle(sys.stderr)
 
 
 def is_terminal() -> bool:
@@ -163,6 +162,10 @@ class _Forgiving:
         return sys.stderr.fileno()
 
 
+def _has_colours() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
 @lru_cache(4096)
 def _is_unsafe(character: str) -> bool:
     kind = unicodedata.category(character)
@@ -186,6 +189,18 @@ def _json_escape(character: str) -> str:
         return f"\\u{number:04x}"
     number -= 0x10000
     return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
+
+
+def _settle(stream: TextIO | None) -> None:
+    """Throw away what a stream cannot write: Python would fail on it once more at its end."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _write(text: str) -> None:

@@ -10,7 +10,8 @@ from tidemill import terminal
 from tidemill.cli import batches, doctor, lifecycle, models, processes, run, up
 from tidemill.errors import Interrupted, TidemillError
 from tidemill.exits import HELP, ExitCode
-from tidemill.run.interrupts import Heard, interruptible
+from tidemill.run.interrupts import interruptible
+from tidemill.serve.signals import Heard
 
 app = typer.Typer(
     name="tidemill",
@@ -124,9 +125,6 @@ def _flushed(code: int) -> int:
         code = code or ExitCode.READER_GONE
     except TidemillError as error:
         code = code or fail(str(error), error.exit_code)
-    else:
-        return code
-    terminal.forget_output()
     return code
 
 

@@ -34,8 +34,9 @@ def checked_url(url: str) -> httpx.URL:
         parsed = httpx.URL(url.rstrip("/").removesuffix("/v1"))
     except (httpx.InvalidURL, ValueError) as error:
         raise _no_address(url) from error
-    wrong = parsed.scheme not in ("http", "https") or not parsed.host
-    if wrong or parsed.query or parsed.fragment or not 0 < (parsed.port or 80) < 65536:
+    wrong = parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host
+    port = 80 if parsed.port is None else parsed.port
+    if wrong or parsed.query or parsed.fragment or not 0 < port < 65536:
         raise _no_address(url)
     return parsed
 

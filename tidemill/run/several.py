@@ -67,7 +67,7 @@ def _check_shared(option: str, path: Path | None, *, streams: bool) -> None:
     if path is None or path.is_dir() or (streams and is_stream(output_path(path))):
         return
     raise UsageError(
-        f"{option} {path} is one file, and there are several inputs: name a folder that is there, "
+        f"{option} {path} is no folder, and there are several inputs: name a folder that is there, "
         "or leave it out for a file beside each input."
     )
 

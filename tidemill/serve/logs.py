@@ -1,14 +1,16 @@
 """How log lines look: one line each on stderr, in colour on a terminal, as JSON elsewhere."""
 
+import json
 import logging
 import sys
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from storage.settings import Settings
 from storage.settings.unknown import warn_of_unknown_variables
-from tidemill.terminal import printable
+from tidemill.terminal import json_printable, printable
 
 
 def start_logs(settings: Settings) -> None:
@@ -29,7 +31,7 @@ def configure_logs(level: str) -> None:
     rendered: list[Processor] = (
         [_spell_out, structlog.dev.ConsoleRenderer()]
         if terminal
-        else [structlog.processors.JSONRenderer()]
+        else [structlog.processors.JSONRenderer(_json)]
     )
     last: list[Processor] = [structlog.processors.format_exc_info, *rendered]
     structlog.configure(
@@ -62,6 +64,10 @@ def _spell_out(logger: object, method: str, event: EventDict) -> EventDict:
         lines = str(event["exception"]).splitlines()
         shown["exception"] = "\n".join("    " + printable(line) for line in lines)
     return shown
+
+
+def _json(event: EventDict, **options: Any) -> str:
+    return json_printable(json.dumps(event, **options))
 
 
 def _one_line(logger: object, method: str, event: EventDict) -> EventDict:
