@@ -98,8 +98,8 @@ def say_traceback(
     """What `sys.excepthook` is: a traceback, for what nobody expected."""
     import traceback
 
-    for part in traceback.format_exception(kind, error, trace):
-        for line in part.splitlines():
+    for piece in traceback.format_exception(kind, error, trace):
+        for line in piece.splitlines():
             say(line)
 
 

@@ -45,13 +45,13 @@ class Outcome:
     """What ``tidemill run`` ends with.
 
     Attributes:
-        next_step: the commands that run what Ctrl-C left; empty where nothing is left.
+        rest_by: the commands that run what Ctrl-C left; empty where nothing is left.
     """
 
     batch: Batch
     summary: Summary
     interrupted: bool
-    next_step: str = ""
+    rest_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ def run_whole(
         message = f"Interrupted while the results were written. They are kept; to fetch them: {how}"
         raise Interrupted(message) from None
     left = followed.interrupted and followed.batch.request_counts.failed > 0
-    next_step = _commands(session, ["retry", batch.id]) if left else ""
-    return Outcome(followed.batch, summary, followed.interrupted, next_step)
+    rest_by = _commands(session, ["retry", batch.id]) if left else ""
+    return Outcome(followed.batch, summary, followed.interrupted, rest_by)
 
 
 def cancel_left_over(client: Client, reporter: Reporter) -> None:

@@ -86,8 +86,8 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
 def what_is_left(outcome: Outcome, not_begun: Sequence[str]) -> str:
     """What to do after an interruption, on one line."""
     sentences = []
-    if outcome.next_step:
-        sentences.append(f"To run the rest: {outcome.next_step}.")
+    if outcome.rest_by:
+        sentences.append(f"To run the rest: {outcome.rest_by}.")
     if not_begun:
         sentences.append(f"Not begun: {', '.join(not_begun)}; run those again.")
     return " ".join(sentences) or "Interrupted; every row had been run."

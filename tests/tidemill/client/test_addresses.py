@@ -74,7 +74,9 @@ def test_an_address_is_shown_without_its_password(given: str, root: str) -> None
         assert client.url == root
 
 
-@pytest.mark.parametrize("key", ["s3cret\n", " s3cret", "schlüssel", "\x1b", "s3cret\r\nX-Other: 1"])
+@pytest.mark.parametrize(
+    "key", ["s3cret\n", " s3cret", "schlüssel", "\x1b", "s3cret\r\nX-Other: 1"]
+)
 def test_a_key_that_no_header_carries_is_not_shown(key: str) -> None:
     with pytest.raises(InvalidAddress, match="TIDEMILL_API_KEY") as caught:
         Client(NOBODY, key)
