@@ -1,10 +1,12 @@
 """What may be put into a request's URL: a service's address, and ids."""
 
 import re
-
-import httpx
+from typing import TYPE_CHECKING
 
 from tidemill.errors import InvalidAddress, InvalidId
+
+if TYPE_CHECKING:
+    import httpx
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
@@ -24,12 +26,14 @@ def checked_id(value: str) -> str:
     return value
 
 
-def checked_url(url: str) -> httpx.URL:
+def checked_url(url: str) -> "httpx.URL":
     """The root of a service's URL, without ``/v1``.
 
     Raises:
         InvalidAddress: it is none that can be asked.
     """
+    import httpx
+
     try:
         parsed = httpx.URL(url.rstrip("/").removesuffix("/v1"))
     except (httpx.InvalidURL, ValueError) as error:

@@ -19,12 +19,11 @@ from typing import Any, Self
 
 from tidemill.client.addresses import checked_id
 from tidemill.client.shapes import Batch, BatchPage, File, Model, ModelList
-from tidemill.client.transport import Transport
 from tidemill.client.uploads import Upload, form
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_BATCHES = 100
-FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 2.0
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.05, 2.0
 
 
 class Client:
@@ -53,6 +52,9 @@ class Client:
         timeout: float = 60.0,
         retries: int = 4,
     ) -> None:
+        # Imported here: a command can then begin its work before an HTTP library is loaded.
+        from tidemill.client.transport import Transport
+
         self._transport = Transport(url, api_key, timeout=timeout, retries=retries)
 
     @property

@@ -47,17 +47,18 @@ class ModelNeeded:
     max_tokens: int | None
 
 
-def check_model(settings: "Settings", needed: ModelNeeded) -> None:
+def check_model(settings: "Settings", needed: ModelNeeded) -> str:
     """Refuse a model that is not in the home folder, or whose files are not there.
+
+    Returns:
+        Where its files are, as the engine takes it.
 
     Raises:
         UsageError: there is no such model, its files cannot be used, or its context has no room
             for the answer.
     """
-    from engine.errors import EngineError
     from storage.database.connection import Database
     from storage.registry import models
-    from tidemill.serve.model_store import model_config
 
     default = settings.worker.default_model
     sources = {default: default}
@@ -70,11 +71,24 @@ def check_model(settings: "Settings", needed: ModelNeeded) -> None:
             database.close()
     name = needed.name or default
     check_listed(name, list(sources))
+    check_files(name, sources[name], needed.max_tokens)
+    return sources[name]
+
+
+def check_files(name: str, source: str, max_tokens: int | None) -> None:
+    """Refuse a model whose files cannot be used, or whose context has no room for the answer.
+
+    Raises:
+        UsageError: why.
+    """
+    from engine.catalog import resolve
+    from engine.errors import EngineError
+    from engine.models.families import load_config
+
     try:
-        config = model_config(sources[name])
+        config = load_config(resolve(source))
     except EngineError as error:
         raise UsageError(f"The model {name} cannot be used: {error}") from error
-    max_tokens = needed.max_tokens
     if max_tokens is not None and max_tokens >= config.max_position:
         raise UsageError(
             f"--max-tokens: the context of {name} is {config.max_position:,} tokens, prompt and "

@@ -43,6 +43,18 @@ def collect(engine: EngineProcess, count: int, timeout: float = 60) -> list[Comp
     return done
 
 
+def test_an_engine_that_is_spawned_loads_while_nobody_waits() -> None:
+    process = EngineProcess(CONFIG)
+    process.spawn()
+    pid = process.pid
+    assert process.start(timeout=120).description
+    assert process.pid == pid
+    process.close()
+    never = EngineProcess(CONFIG)
+    never.close()
+    never.close()
+
+
 def test_requests_come_back_once_each_while_more_are_fed(engine: EngineProcess) -> None:
     params = SamplingParams(temperature=0, max_tokens=5)
     engine.submit([Request(f"a{i}", (*PROMPT, i), params) for i in range(10)])
