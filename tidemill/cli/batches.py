@@ -82,7 +82,14 @@ def watch(
 def fetch(
     batch_id: options.BatchId,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The output file; '-' is standard output.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=options.named_output,
+            metavar="<path>",
+            help="The output file, or a folder for it; '-' is standard output.",
+        ),
     ] = Path("-"),
     errors: options.Errors = None,
     format: options.OutputFormat = None,

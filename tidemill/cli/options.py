@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tidemill.cli.ranges import above_zero_to, at_least, between
+from tidemill.errors import UsageError
 from tidemill.run.formats import Endpoint, Format
 
 Inputs = Annotated[
@@ -49,11 +50,23 @@ Port = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary.")]
 
+
+def named_output(text: str) -> Path:
+    """A path that was given; an empty one, of a variable that is not set, would be the folder."""
+    if not text:
+        raise UsageError(
+            "--output and --errors need the name of a file or a folder; for standard output '-'."
+        )
+    return Path(text)
+
+
 Output = Annotated[
     Path | None,
     typer.Option(
         "--output",
         "-o",
+        parser=named_output,
+        metavar="<path>",
         help="The output file; '-' is standard output. A folder takes a file for each input.",
     ),
 ]
@@ -61,6 +74,8 @@ Errors = Annotated[
     Path | None,
     typer.Option(
         "--errors",
+        parser=named_output,
+        metavar="<path>",
         help="The file for rows that failed; written only if any did. Or a folder for such files.",
     ),
 ]

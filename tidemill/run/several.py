@@ -90,4 +90,6 @@ def what_is_left(outcome: Outcome, not_begun: Sequence[str]) -> str:
         sentences.append(f"To run the rest: {outcome.rest_by}.")
     if not_begun:
         sentences.append(f"Not begun: {', '.join(not_begun)}; run those again.")
+    if not outcome.batch.request_counts.total:
+        sentences.insert(0, "Interrupted before any row was run.")
     return " ".join(sentences) or "Interrupted; every row had been run."

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -92,11 +93,16 @@ def reasons_of(client: Client, batch: Batch) -> list[Reason]:
     """
     if batch.error_file_id is None or batch.request_counts.failed > MAX_FAILURES_READ:
         return []
-    groups = _Groups()
     with dataset_errors(), client.download(batch.error_file_id) as pieces:
-        for result in read_results(pieces):
-            if result.error is not None:
-                groups.add(result, result.error)
+        return group_reasons(read_results(pieces))
+
+
+def group_reasons(results: Iterable[Result]) -> list[Reason]:
+    """The reasons of results that failed, the most frequent first."""
+    groups = _Groups()
+    for result in results:
+        if result.error is not None:
+            groups.add(result, result.error)
     return groups.reasons()
 
 

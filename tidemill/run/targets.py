@@ -41,13 +41,8 @@ def plan_target(
     """Fill in what the user left open: the input's own format, and names beside ``name``.
 
     An output or errors file that is a folder gets a file in it, named after the input.
-
-    Raises:
-        UsageError: the output's name is empty.
     """
     name = name.with_suffix("") if name.suffix == ".gz" else name
-    if output is not None and not output.name:
-        raise UsageError("--output needs the name of a file or folder, or '-' for standard output.")
     output = output and output_path(output)
     errors = errors and output_path(errors)
     if output is not None and output.is_dir():
@@ -61,7 +56,7 @@ def plan_target(
     base = name if output is None or is_stream(output) else output
     if errors is None and format is not Format.PARQUET:
         errors = base.with_name(base.stem + ".errors.jsonl")
-    elif errors is not None and errors.name and errors.is_dir():
+    elif errors is not None and errors.is_dir():
         errors = errors / (base.stem + ".errors.jsonl")
     output = output or name.with_name(name.stem + ".output" + suffix)
     return Target(output, errors, format, ResultColumns.named(answer_column))

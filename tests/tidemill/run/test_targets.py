@@ -27,6 +27,7 @@ def source(tmp_path: Path) -> Path:
         ("/dev/stdout", "-", "dir/in.errors.jsonl"),
         ("/dev/null", "/dev/null", "dir/in.errors.jsonl"),
         ("/dev", "/dev/in.output.jsonl", "/dev/in.errors.jsonl"),
+        (".", "in.output.jsonl", "in.errors.jsonl"),
     ],
 )
 def test_names_that_the_user_left_open(
@@ -81,8 +82,6 @@ def test_two_paths_of_one_file_are_refused(
 @pytest.mark.parametrize(
     ("output", "errors", "kind", "message"),
     [
-        ("", None, UsageError, "--output needs the name of a file"),
-        ("new", "", UsageError, "is a folder"),
         ("socket", None, UsageError, "is no regular file"),
         ("missing/new", None, TidemillError, "there is no folder"),
         ("x.output.jsonl/new", None, TidemillError, "there is no folder"),
