@@ -11,8 +11,7 @@ from storage.datasets.readers.results import read_results
 from storage.datasets.readers.rows import read_fields
 from storage.datasets.values.results import Record, Result, ResultError
 from storage.datasets.values.sources import Source
-
-UNREADABLE = "unreadable_row"
+from storage.datasets.values.unsendable import CODE
 
 Pieces = Iterable[bytes]
 
@@ -54,7 +53,7 @@ def join_rows(source: Source, outputs: Pieces, errors: Pieces) -> Iterator[Recor
         result = results.of(number)
         if problem is not None and result.error is not None:
             # The request went without a prompt; the reason for that is the one to tell.
-            result = msgspec.structs.replace(result, error=ResultError(UNREADABLE, problem))
+            result = msgspec.structs.replace(result, error=ResultError(CODE, problem))
         yield Record(fields, result)
 
 

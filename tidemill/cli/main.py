@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tidemill.cli import batches, doctor, lifecycle, models, processes, run, up
+from tidemill.cli.texts import only_utf8
 from tidemill.errors import TidemillError
 from tidemill.exits import HELP, ExitCode
 
@@ -35,6 +36,8 @@ for command, name in (
     (doctor.doctor, "doctor"),
 ):
     app.command(name, epilog=HELP)(command)
+only_utf8(app)
+only_utf8(models.app)
 app.add_typer(models.app, name="models")
 
 

@@ -14,6 +14,7 @@ from worker.endpoints.values import (
     integer,
     mapping,
     missing,
+    missing_prompt,
     string,
     template_args,
     unsupported,
@@ -97,7 +98,7 @@ def _logprobs(body: Mapping[str, Any]) -> int | None:
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if body.get("messages") is None:
-        raise missing("messages")
+        raise missing_prompt("messages", "prompt", body, CHAT_COMPLETIONS)
     messages = array("messages", body["messages"])
     if not messages:
         raise BodyError(

@@ -50,11 +50,17 @@ def wrong_type(name: str, expected: str, value: object) -> BodyError:
     )
 
 
-def missing(name: str) -> BodyError:
-    """The error of a required parameter that is not there."""
-    return BodyError(
-        f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
-    )
+def missing(name: str, why: str = "") -> BodyError:
+    """The error of a required parameter that is not there, perhaps with a reason behind it."""
+    message = f"Missing required parameter: '{name}'.{why and ' '}{why}"
+    return BodyError(message, param=name, code="missing_required_parameter")
+
+
+def missing_prompt(name: str, other: str, body: Mapping[str, Any], endpoint: str) -> BodyError:
+    """The error of a body without its prompt, which may hold that of another endpoint."""
+    if body.get(other) is None:
+        return missing(name)
+    return missing(name, f"The endpoint is {endpoint}, while the body holds '{other}'.")
 
 
 def unsupported(name: str, message: str) -> BodyError:
