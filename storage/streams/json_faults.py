@@ -25,7 +25,7 @@ _KINDS = {
     float: "a number",
     type(None): "null",
 }
-_ONE_DOCUMENT = "One document over several lines becomes lines by: jq -c '.[]' (or '.')."
+_ONE_DOCUMENT = "jq -c makes lines of a document that goes over several"
 
 
 def json_kind(value: object) -> str:
@@ -117,7 +117,7 @@ def _syntax(text: str, error: json.JSONDecodeError) -> str:
 
 def _cut_off(text: str) -> str:
     fault = f"it is cut off at column {len(text.rstrip()) + 1}"
-    return f"{fault}. {_ONE_DOCUMENT}" if len(text.strip()) <= 2 else fault
+    return f"{fault} ({_ONE_DOCUMENT})" if len(text.strip()) <= 2 else fault
 
 
 def _trailing_comma(text: str, at: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from storage.datasets.joining import OrderedResults
 from storage.datasets.readers.rows import field_types, has_rows
-from storage.datasets.values.sources import Kind, Source
+from storage.datasets.values.sources import Kind, Source, shown
 from tidemill.client.shapes import Batch
 from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.files import WholeFile
@@ -43,7 +43,7 @@ def without_rows(source: Source, target: Target) -> Outcome:
         output_tokens=0,
         tokens_per_second=None,
         prefix_cache_share=0.0,
-        output=str(output.kept) if output.kept else None,
+        output=shown(str(output.kept)) if output.kept else None,
         errors=None,
         failures={},
     )

@@ -21,6 +21,7 @@ from storage.streams.jsonl import raw_lines, without_mark
 from storage.streams.lines import is_blank, is_blank_bytes
 
 NO_PROMPT_COLUMN = "neither a column prompt nor messages"
+NOT_UTF8 = "is not UTF-8 text; of older Windows programs: iconv -f WINDOWS-1252 -t UTF-8"
 MOST_LINES = 100_000  # of one record
 # Our own limit, in bytes of a record, is the one that counts.
 csv.field_size_limit(2**31 - 1)
@@ -107,7 +108,7 @@ def _row(record: _Record, names: list[str], column: str) -> Row:
     if is_blank(text):
         problem = f"The column {column!r} is empty."
     elif not is_clean(text):
-        problem = f"The column {column!r} is not UTF-8 text."
+        problem = f"The column {column!r} {NOT_UTF8}"
     return Row(record.number, None if problem else _prompt(text, column), fields, problem=problem)
 
 

@@ -1,17 +1,20 @@
 """Which kind of input a file is: what the user says, else its content, and its name for tables."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from storage.datasets.readers.delimited import (
+    NOT_UTF8,
     delimiter_of,
     fields_of,
     prompt_column,
+    read_delimited_rows,
     read_header,
 )
 from storage.datasets.readers.requests import endpoint_of, is_request
-from storage.datasets.readers.sample import Sample, means_json
+from storage.datasets.readers.sample import SAMPLE_LINES, Sample, means_json
 from storage.datasets.readers.telling import first_telling, why_nothing_tells
 from storage.datasets.readers.text import is_utf8
 from storage.datasets.readers.unpacked import open_unpacked
@@ -148,12 +151,21 @@ def _has_header(sample: Sample, column: str | None) -> bool:
 
 
 def _delimited(source: Source, sample: Sample, kind: Kind, told: str = "") -> Source:
-    _check_utf8(sample)
     delimiter = delimiter_of(kind, sample.first_text)
     source = replace(source, kind=kind, delimiter=delimiter)
     with open_unpacked(source.path, source.name, source.limits) as stream:
         column = prompt_column(source, read_header(stream, source))
+    _check_table(source)
     return replace(source, column=column, reason=f"{_why(source, told)}, column {column}")
+
+
+def _check_table(source: Source) -> None:
+    """Refuse a table whose first prompts are mostly not UTF-8; a few only fail their own rows."""
+    with open_unpacked(source.path, source.name, source.limits) as stream:
+        rows = list(islice(read_delimited_rows(stream, source), SAMPLE_LINES))
+    bad = [row for row in rows if row.problem and row.problem.endswith(NOT_UTF8)]
+    if bad and len(bad) * 2 >= len(rows):
+        raise InputNotUnderstood(f"{source.name}, line {bad[0].number}: {bad[0].problem}")
 
 
 def _json(source: Source, sample: Sample) -> Source:
@@ -162,7 +174,7 @@ def _json(source: Source, sample: Sample) -> Source:
         if source.column:
             raise _no_column(source)
         return _requests(source, sample, "")
-    found = first_telling(source)
+    found = None if sample.is_document and not source.asked else first_telling(source)
     if found is None:
         raise InputNotUnderstood(why_nothing_tells(source, sample))
     number, fields, kind = found

@@ -50,7 +50,8 @@ def test_a_bad_envelope_fails_the_batch_and_a_bad_body_does_not(
     assert (job.n_invalid, len(job.errors)) == (3, 2)
     assert job.errors[0] == {
         "code": "invalid_json_line",
-        "message": "This line is not parseable as valid JSON.",
+        "message": "This line is not parseable as valid JSON: it is cut off at column 2 "
+        "(jq -c makes lines of a document that goes over several).",
         "param": None,
         "line": 1,
     }
