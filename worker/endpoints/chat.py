@@ -14,7 +14,7 @@ from worker.endpoints.values import (
     integer,
     mapping,
     missing,
-    missing_prompt,
+    refuse_prompt_of,
     string,
     template_args,
     unsupported,
@@ -56,6 +56,7 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
     """
     refuse_stream(body)
     refuse(body, ALLOWED)
+    refuse_prompt_of("prompt", body, "messages", CHAT_COMPLETIONS)
     extra: dict[str, Any] = {}
     if (limit := body.get("max_completion_tokens")) is not None:
         extra["max_tokens"] = integer("max_completion_tokens", limit)
@@ -98,7 +99,7 @@ def _logprobs(body: Mapping[str, Any]) -> int | None:
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if body.get("messages") is None:
-        raise missing_prompt("messages", "prompt", body, CHAT_COMPLETIONS)
+        raise missing("messages")
     messages = array("messages", body["messages"])
     if not messages:
         raise BodyError(

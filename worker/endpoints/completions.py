@@ -9,7 +9,7 @@ from storage.endpoints import COMPLETIONS
 from worker.endpoints.endpoint import Endpoint, ParsedBody, Prompt, TextPrompt, TokenPrompt
 from worker.endpoints.options import read_params, refuse, refuse_stream
 from worker.endpoints.response_fields import logprob, usage
-from worker.endpoints.values import array, integer, missing_prompt, token_ids, wrong_type
+from worker.endpoints.values import array, integer, missing, refuse_prompt_of, token_ids, wrong_type
 from worker.errors import BodyError
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's own
@@ -31,6 +31,7 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
     """
     refuse_stream(body)
     refuse(body, ALLOWED)
+    refuse_prompt_of("messages", body, "prompt", COMPLETIONS)
     extra: dict[str, Any] = {}
     if (logprobs := body.get("logprobs")) is not None:
         extra["logprobs"] = integer("logprobs", logprobs)
@@ -50,7 +51,7 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
 def _prompt(body: Mapping[str, Any]) -> Prompt:
     value = body.get("prompt")
     if value is None:
-        raise missing_prompt("prompt", "messages", body, COMPLETIONS)
+        raise missing("prompt")
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
         value = value[0]
     if isinstance(value, str):

@@ -56,11 +56,10 @@ def missing(name: str, why: str = "") -> BodyError:
     return BodyError(message, param=name, code="missing_required_parameter")
 
 
-def missing_prompt(name: str, other: str, body: Mapping[str, Any], endpoint: str) -> BodyError:
-    """The error of a body without its prompt, which may hold that of another endpoint."""
-    if body.get(other) is None:
-        return missing(name)
-    return missing(name, f"The endpoint is {endpoint}, while the body holds '{other}'.")
+def refuse_prompt_of(other: str, body: Mapping[str, Any], name: str, endpoint: str) -> None:
+    """Raise where a body lacks its prompt and holds that of another endpoint."""
+    if body.get(name) is None and body.get(other) is not None:
+        raise missing(name, f"The endpoint is {endpoint}, while the body holds '{other}'.")
 
 
 def unsupported(name: str, message: str) -> BodyError:
