@@ -48,7 +48,7 @@ class Utf8(io.RawIOBase):
 
     def __init__(self, head: bytes, rest: BinaryIO, encoding: str) -> None:
         self._name = encoding[:6].upper()
-        self._decode: Callable[..., str] = codecs.getincrementaldecoder(encoding)(
+        self._to_text: Callable[..., str] = codecs.getincrementaldecoder(encoding)(
             "surrogatepass"
         ).decode
         self._head = head
@@ -63,7 +63,7 @@ class Utf8(io.RawIOBase):
             data = self._head or self._rest.read(READ_BYTES)
             self._head = b""
             try:
-                text = self._decode(data, final=not data)
+                text = self._to_text(data, final=not data)
             except UnicodeDecodeError as error:
                 raise DamagedData(f"The {self._name} text is damaged or cut off.") from error
             self._made = text.encode("utf-8", "surrogatepass")

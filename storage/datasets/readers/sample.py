@@ -100,8 +100,9 @@ def _is_document(head: bytes) -> bool:
     try:
         _, end = json.JSONDecoder(strict=False).raw_decode(text)
     except json.JSONDecodeError as error:
-        # The sample may end within it.
-        return not text[error.pos :].strip() and len(head) >= LONG_BYTES
+        # The sample may end within it. A long object in one line may be a row.
+        ends_within = not text[error.pos :].strip() and len(head) >= LONG_BYTES
+        return ends_within and (text[0] == "[" or "\n" in text)
     except (ValueError, RecursionError):
         return False
     return "\n" in text[:end]
