@@ -101,7 +101,8 @@ def _is_document(head: bytes) -> bool:
         _, end = json.JSONDecoder(strict=False).raw_decode(text)
     except json.JSONDecodeError as error:
         # The sample may end within it. A long object in one line may be a row.
-        ends_within = not text[error.pos :].strip() and len(head) >= LONG_BYTES
+        at_end = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
+        ends_within = at_end and len(head) >= LONG_BYTES
         return ends_within and (text[0] == "[" or "\n" in text)
     except (ValueError, RecursionError):
         return False
