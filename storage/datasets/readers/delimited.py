@@ -91,7 +91,7 @@ def _names(source: Source, records: Iterator[_Record]) -> list[str]:
     if header is None or header.problem:
         reason = header.problem if header else "There is no line in it."
         raise InputNotUnderstood(f"{source.name} has no header that can be read. {reason}")
-    names = [clean_text(name) or f"column_{place}" for place, name in enumerate(header.values, 1)]
+    names = [clean_text(name).strip() or f"column_{n}" for n, name in enumerate(header.values, 1)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputNotUnderstood(f"{source.name} has two columns of the name {twice[0]!r}.")
     return names

@@ -84,8 +84,8 @@ def test_a_value_that_is_not_sent_costs_no_row(tmp_path: Path) -> None:
     assert (row.prompt, row.fields) == ("Why?", {"prompt": "Why?", "note": "caf\ufffd"})
 
 
-def test_an_index_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
-    (row,) = rows(tmp_path, b",prompt\n0,Why?\n")
+def test_names_of_columns_are_trimmed_and_an_index_has_that_of_its_place(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, b", prompt\n0,Why?\n")
     assert row.fields == {"column_1": "0", "prompt": "Why?"}
 
 
