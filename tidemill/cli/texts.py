@@ -21,19 +21,17 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
     def checked(**values: Any) -> Any:
         for name, value in values.items():
             for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, str) and not _is_utf8(text):
-                    shown = text.encode(errors="surrogateescape").decode(errors="replace")
-                    raise UsageError(
-                        f"The value of {name.replace('_', '-')} is not UTF-8 text: {shown}"
-                    )
+                if isinstance(text, str):
+                    check_utf8(name.replace("_", "-"), text)
         return command(**values)
 
     return checked
 
 
-def _is_utf8(text: str) -> bool:
+def check_utf8(name: str, text: str) -> None:
+    """Refuse an argument that is not UTF-8 with a `UsageError` that names it."""
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        shown = text.encode(errors="surrogateescape").decode(errors="replace")
+        raise UsageError(f"The value of {name} is not UTF-8 text: {shown}") from error

@@ -20,6 +20,7 @@ from tidemill.errors import InputError, UsageError
         (("list", "--api-key", "m\udce9"), "api-key"),
         (("status", "m\udce9"), "batch-id"),
         (("models", "add", "m\udce9", "folder"), "name"),
+        (("models", "add", "name", "m\udce9"), "path"),
     ],
 )
 def test_a_text_that_is_not_utf8_is_refused_by_name(
