@@ -52,6 +52,8 @@ def _too_long(number: int, limit: int) -> Line:
 
 def without_mark(line: bytes) -> bytes:
     """A line without the byte-order marks at its start."""
+    if not line.startswith(_BOM):
+        return line
     marks = _MARKS.match(line)
     return line[marks.end() :] if marks else line
 

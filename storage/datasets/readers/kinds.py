@@ -67,7 +67,8 @@ def open_source(
     if kind is not None or means_json(sample):
         return _json(source, sample)
     if _has_header(sample, column):
-        return _delimited(source, sample, Kind.CSV, "by its header")
+        tabs = delimiter_of(Kind.CSV, sample.first_text) == "\t"
+        return _delimited(source, sample, Kind.TSV if tabs else Kind.CSV, "by its header")
     return _text(source, sample)
 
 

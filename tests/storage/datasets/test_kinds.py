@@ -170,7 +170,7 @@ def test_a_refusal_says_what_is_wrong(
         ("in.CSV", b"id;prompt\n1;Hi\n", {}, "CSV: by its name, column prompt"),
         ("in.tab", b"id\tprompt\n1\tHi\n", {}, "TSV: by its name, column prompt"),
         ("in", b"\xef\xbb\xbfid,prompt\n1,Hi\n", {}, "CSV: by its header, column prompt"),
-        ("in", b"id\tmessages\n1\tHi\n", {}, "CSV: by its header, column messages"),
+        ("in", b"id\tmessages\n1\tHi\n", {}, "TSV: by its header, column messages"),
         (
             "in.txt",
             b"question\nHi\n",
