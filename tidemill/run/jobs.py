@@ -11,12 +11,13 @@ from msgspec import Struct
 
 from storage.datasets.readers.results import read_results
 from storage.datasets.request_lines import RequestOptions
-from storage.datasets.values.sources import Kind, Source, shown
+from storage.datasets.values.sources import Kind, Source
 from tidemill.client.client import Client
 from tidemill.client.shapes import Batch, Usage
 from tidemill.client.uploads import Upload
 from tidemill.errors import ApiError, ResultsNotWritten, StartFailed, TidemillError
 from tidemill.run.dataset_errors import dataset_errors
+from tidemill.run.empty import is_empty, write_empty
 from tidemill.run.files import STDOUT
 from tidemill.run.formats import OnInvalid
 from tidemill.run.outputs import Written, write_results
@@ -87,23 +88,22 @@ class Order:
 def run_whole(
     session: Session, source: Source, order: Order, target: Target, reporter: Reporter
 ) -> Outcome:
-    """A whole job: submit, follow, fetch; bad lines are skipped.
+    """A whole job: submit, follow, fetch; bad lines are skipped, and the batch may take long.
+
+    A table without rows has an empty output, and no batch.
 
     Raises:
         ResultsNotWritten: they are kept; the message says how to get at them.
         TidemillError: the job could not be run.
     """
     started = time.monotonic()
+    if is_empty(source):
+        batch = Batch("", "completed", order.endpoint, "", 0)
+        written = write_empty(source, target)
+        return Outcome(batch, summarize(session.client, batch, written, started), False)
     if session.own:
         cancel_left_over(session.client, reporter)
-    batch = submit(
-        session.client,
-        order,
-        reporter,
-        on_invalid=OnInvalid.SKIP,
-        window=LONGEST_WINDOW,
-        metadata=RUN_MARK,
-    )
+    batch = submit(session.client, order, reporter, on_invalid=OnInvalid.SKIP, metadata=RUN_MARK)
     followed = follow(session, batch, reporter)
     try:
         written = write_results(session.client, followed.batch, source, target)
@@ -138,7 +138,7 @@ def how_to_fetch(session: Session, batch: Batch, source: Source, target: Target)
     """The commands that write a finished run's results once more."""
     home = ["--home", str(session.home)]
     fetch = ["tidemill", "fetch", batch.id, *home, "--format", target.format.value]
-    if source.kind is not Kind.REQUESTS and shown(source.path.name) == source.name:
+    if source.kind is not Kind.REQUESTS and source.path.name == source.name:
         fetch += ["--join", str(source.path)]
         fetch += ["--column", source.column] if source.column else []
         fetch += ["--input-format", source.kind.value] if source.asked else []
@@ -156,10 +156,13 @@ def submit(
     reporter: Reporter,
     *,
     on_invalid: OnInvalid,
-    window: str,
+    window: str = LONGEST_WINDOW,
     metadata: Mapping[str, str] | None = None,
 ) -> Batch:
-    """Upload an input and create its batch, which may take as long as ``window`` says.
+    """Upload an input and create its batch.
+
+    Args:
+        window: the time that the batch may take, as ``24h`` or ``7d``.
 
     Raises:
         InputError: a row of the input cannot be sent.
@@ -170,9 +173,9 @@ def submit(
     return client.create_batch(
         file.id,
         order.endpoint,
-        completion_window=window,
         metadata={"input": order.name[:MAX_METADATA], **(metadata or {})},
         options={"on_invalid": on_invalid},
+        completion_window=window,
     )
 
 
@@ -232,7 +235,7 @@ def summarize(client: Client, batch: Batch, written: Written, started: float) ->
         output_tokens=usage.output_tokens,
         tokens_per_second=progress.tokens_per_second if progress else None,
         prefix_cache_share=round(usage.cached_share, 4),
-        output=shown(str(written.output)) if written.output else None,
-        errors=shown(str(written.errors)) if written.errors else None,
+        output=str(written.output) if written.output else None,
+        errors=str(written.errors) if written.errors else None,
         failures=dict(failures_of(client, batch).most_common()),
     )

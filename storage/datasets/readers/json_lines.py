@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from storage.datasets.values.rows import Row, prompt_of, why_no_prompt
+from storage.datasets.values.missing_prompts import why_no_prompt
+from storage.datasets.values.rows import Row, prompt_of
 
 TOO_DEEP = "The line is nested too deeply."
 _HALVES = re.compile("[\ud800-\udfff]")

@@ -47,6 +47,14 @@ def has_rows(source: Source) -> bool:
     return next(read_rows(source), None) is not None
 
 
+def column_names(source: Source) -> list[str]:
+    """The columns of a CSV or TSV file, none of others; `InputNotUnderstood` as `read_rows`."""
+    if not source.kind.delimited:
+        return []
+    with open_unpacked(source.path, source.name, source.limits) as stream:
+        return read_header(stream, source)
+
+
 def read_fields(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
     """Every row's number, all of its fields, and why it could not be sent, if that is so.
 
@@ -67,11 +75,8 @@ def field_types(source: Source) -> dict[str, type]:
     """The fields of all rows and the type of each, for formats that fix them beforehand.
 
     Types are ``bool``, ``int`` (64 bits), ``float`` and ``str``. A field of several types, or of
-    lists or objects, is ``str``: JSON text. All columns of a CSV file are ``str``.
+    lists or objects, is ``str``: JSON text.
     """
-    if source.kind.delimited:
-        with open_unpacked(source.path, source.name, source.limits) as stream:
-            return dict.fromkeys(read_header(stream, source), str)
     types: dict[str, type] = {}
     for _, fields, _ in read_fields(source):
         for name, value in fields.items():

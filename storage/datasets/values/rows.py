@@ -1,15 +1,12 @@
 """Rows of a plain input, their prompts, and the ``custom_id`` by which results find them again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from storage.datasets.values.sources import Kind
-from storage.streams.json_faults import json_kind
 
 MAX_DIGITS = 18
-SHOWN_NAMES, SHOWN_CHARACTERS = 8, 40
 
 Prompt = str | list[dict[str, Any]]
 
@@ -34,41 +31,15 @@ class Row:
     problem: str | None = None
 
 
-PROMPT_FIELDS = ("messages", "prompt")
-
-
 def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
     """The prompt among a row's fields, or ``None`` where there is none that could be one."""
-    for name in (column,) if column else PROMPT_FIELDS:
+    for name in (column,) if column else ("messages", "prompt"):
         value = fields.get(name)
         if isinstance(value, str):
             return value
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
             return value
     return None
-
-
-def why_no_prompt(fields: Mapping[str, Any], column: str | None) -> str:
-    """The reason for which `prompt_of` finds none."""
-    names = (column,) if column else PROMPT_FIELDS
-    found = [name for name in names if name in fields]
-    if not found:
-        wanted = f"no field {column!r}" if column else "neither a field 'prompt' nor 'messages'"
-        return f"The row has {wanted}; it has {_listed(fields)}."
-    name = next((name for name in found if fields[name] is not None), found[0])
-    value = fields[name]
-    if isinstance(value, list):
-        kind = "a list of other things than messages" if value else "an empty list"
-    else:
-        kind = json_kind(value)
-    return f"The field {name!r} is {kind}; a prompt is a string or a list of messages."
-
-
-def _listed(names: Iterable[str]) -> str:
-    first = [repr(name)[:SHOWN_CHARACTERS] for name in islice(names, SHOWN_NAMES + 1)]
-    if not first:
-        return "none at all"
-    return ", ".join(first[:SHOWN_NAMES]) + (" and others" if len(first) > SHOWN_NAMES else "")
 
 
 def custom_id(kind: Kind, number: int) -> str:
