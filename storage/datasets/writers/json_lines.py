@@ -24,5 +24,4 @@ def write_json_lines(
 
 
 def _line(fields: dict[str, Any]) -> bytes:
-    # Values that JSON has no form for (a Parquet column may hold any) become text.
-    return msgspec.json.encode(fields, enc_hook=str) + b"\n"
+    return msgspec.json.encode(fields) + b"\n"

@@ -1,0 +1,150 @@
+"""The rows of a Parquet file in its own types, in bounded memory.
+
+A few bytes of Parquet can stand for very many, as a value that repeats is kept once. So the limit
+is checked twice: against the file's own footer before anything is read, and against what comes out
+while it is read. Repeated texts are read as indices into those that differ, and are written out in
+full only for a few rows at a time. Where Arrow cannot do that for a type, no more than those few
+rows are read at once.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.datasets.readers.arrow_types import can_fold, plain, plain_schema
+from storage.datasets.values.sources import Limits, Source
+from storage.errors import InputNotUnderstood
+
+ROWS_AT_ONCE = 8_192
+UNFOLDED_ROWS = 64
+
+
+def checked_schema(path: Path, name: str, limits: Limits) -> pa.Schema:
+    """The columns of a file and their types.
+
+    Raises:
+        InputNotUnderstood: it is damaged, has two columns of a name or one of a type that cannot be
+            written again, or holds more than the limit.
+    """
+    with _faults_named(path, name):
+        file = _open(path)
+    groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
+    if sum(group.total_byte_size for group in groups) > limits.max_decoded_bytes:
+        raise _too_large(name, limits)
+    schema = file.schema_arrow
+    if len(set(schema.names)) < len(schema.names):
+        raise InputNotUnderstood(f"{name} has two columns of the same name.")
+    for field in schema:
+        _check_writable(name, field)
+    return schema
+
+
+def schema_of(source: Source) -> pa.Schema:
+    """The columns of a source and their types; `InputNotUnderstood` where it is damaged."""
+    with _faults_named(source.path, source.name):
+        return _open(source.path).schema_arrow
+
+
+def read_batches(source: Source) -> Iterator[pa.RecordBatch]:
+    """The rows with all columns, at most `UNFOLDED_ROWS` at a time, in the types of
+    `plain_schema`.
+
+    Raises:
+        InputNotUnderstood: the file is damaged, or holds more than the limit.
+    """
+    schema = plain_schema(schema_of(source))
+    left = source.limits.max_decoded_bytes
+    with _faults_named(source.path, source.name):
+        for batch in _folded_batches(source.path):
+            for start in range(0, batch.num_rows, UNFOLDED_ROWS):
+                rows = _unfolded(batch.slice(start, UNFOLDED_ROWS), schema)
+                left -= rows.nbytes
+                if left < 0:
+                    raise _too_large(source.name, source.limits)
+                yield rows
+
+
+def _open(path: Path, folded: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a file; texts of the ``folded`` columns are read as indices into those that differ."""
+    # As bytes: a file's name need not be UTF-8, which Arrow takes a text for.
+    return pq.ParquetFile(pa.OSFile(os.fsencode(path)), read_dictionary=list(folded))
+
+
+def _folded_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Batches with texts as indices into those that differ; small ones where that cannot be."""
+    file = _open(path)
+    if not all(can_fold(field.type) for field in file.schema_arrow):
+        return file.iter_batches(batch_size=UNFOLDED_ROWS)
+    leaves = (file.schema.column(index) for index in range(len(file.schema)))
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    return _open(path, texts).iter_batches(batch_size=ROWS_AT_ONCE)
+
+
+def _unfolded(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = []
+    for column, field in zip(map(plain, rows.columns), schema, strict=True):
+        # Not all types can be cast to themselves.
+        same = column.type.equals(field.type)
+        columns.append(column if same else column.cast(field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _check_writable(name: str, field: pa.Field) -> None:
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), plain_schema(pa.schema([field]))).close()
+    except pa.ArrowException as error:
+        raise InputNotUnderstood(
+            f"The column {field.name!r} of {name} is of type {field.type}, which cannot be "
+            "written again; leave it out, or write it as another type."
+        ) from error
+
+
+@contextmanager
+def _faults_named(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise InputNotUnderstood(_fault(path, name, error)) from error
+    except OSError as error:
+        # Arrow reports damage so, too, but without a number.
+        reason = f"{name} cannot be read: {error.strerror}." if error.errno else None
+        raise InputNotUnderstood(reason or _fault(path, name, error)) from error
+
+
+def _fault(path: Path, name: str, error: Exception) -> str:
+    """What is wrong with a file that Arrow cannot read, with the column where it is one's fault."""
+    unknown = isinstance(error, pa.ArrowNotImplementedError)
+    where = _column_at_fault(path)
+    if where is None:
+        return (
+            f"{name} cannot be read: {error}" if unknown else f"{name} is a damaged Parquet file."
+        )
+    what = f"its column {where.name!r}, of type {where.type}, cannot be read"
+    return f"{name}: {what}: {error}" if unknown else f"{name} is a damaged Parquet file: {what}."
+
+
+def _column_at_fault(path: Path) -> pa.Field | None:
+    try:
+        file = _open(path)
+        leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+    except (pa.ArrowException, OSError):
+        return None
+    for field in file.schema_arrow:
+        own = [leaf for leaf in leaves if leaf == field.name or leaf.startswith(f"{field.name}.")]
+        try:
+            for _ in file.iter_batches(batch_size=UNFOLDED_ROWS, columns=own):
+                pass
+        except (pa.ArrowException, OSError):
+            return field
+    return None
+
+
+def _too_large(name: str, limits: Limits) -> InputNotUnderstood:
+    return InputNotUnderstood(
+        f"{name} holds more than {limits.max_decoded_bytes:,} bytes once it is unpacked "
+        "(TIDEMILL_MAX_DECODED_BYTES sets the limit)."
+    )
