@@ -73,17 +73,29 @@ class OrderedResults:
             )
 
 
-def join_rows(source: Source, results: OrderedResults, columns: ResultColumns) -> Iterator[Record]:
-    """Every row with its result, in order.
+def join_rows(
+    source: Source,
+    outputs: Pieces,
+    errors: Pieces,
+    *,
+    columns: ResultColumns | None = None,
+    rows: int | None = None,
+) -> Iterator[Record]:
+    """Every row with its result, in order; ``outputs`` and ``errors`` are the result files.
+
+    Args:
+        columns: names that no row may have among its own.
+        rows: how many rows the batch's input had, if that is known.
 
     Raises:
         InputNotUnderstood: the source cannot be read, or has a field of a name that is needed.
         InputMismatch: the results are not those of the source.
         ResultNotUnderstood: a line of the result files is not a result.
     """
-    number = 0
+    results, number = OrderedResults(outputs, errors, rows), 0
     for number, fields, problem in read_fields(source):
-        check_names(source.name, number, fields, columns)
+        if columns is not None:
+            check_names(source.name, number, fields, columns)
         result = results.of(number)
         if problem is not None and result.error is not None:
             # The request went without a prompt; the reason for that is the one to tell.

@@ -5,14 +5,14 @@ with the answer beside them; ``parquet`` the same as columns. A joined output is
 order. Failed rows go to the errors file, and in Parquet stay in place with their error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.datasets.joining import OrderedResults, join_rows, unjoined
 from storage.datasets.readers.field_types import FieldType, field_types
-from storage.datasets.values.results import ResultColumns
+from storage.datasets.values.results import Record, ResultColumns
 from storage.datasets.values.sources import Kind, Source
 from storage.datasets.writers.json_lines import write_json_lines
 from tidemill.client.client import Client
@@ -44,6 +44,10 @@ class _ResultFiles:
     def in_order(self) -> OrderedResults:
         """Both files' results, to be asked for row by row."""
         return OrderedResults(self.outputs, self.errors, self.rows)
+
+    def joined(self, source: Source, columns: ResultColumns) -> Iterator[Record]:
+        """Every row of a plain source with its result."""
+        return join_rows(source, self.outputs, self.errors, columns=columns, rows=self.rows)
 
 
 def write_results(client: Client, batch: Batch, source: Source | None, target: Target) -> Written:
@@ -115,7 +119,7 @@ def _write_plain(
         errors.write_all(files.errors)
         records = unjoined(files.outputs)
     else:
-        records = join_rows(source, files.in_order(), columns)
+        records = files.joined(source, columns)
     write_json_lines(records, columns, output.stream, errors.stream)
 
 
@@ -130,7 +134,7 @@ def _write_parquet(
     elif source.kind is Kind.PARQUET:
         write_joined(source, files.in_order(), columns, output.stream)
     else:
-        records = join_rows(source, files.in_order(), columns)
+        records = files.joined(source, columns)
         write_records(records, field_types(source), columns, output.stream)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from storage.datasets.values.results import ResultColumns
 from storage.datasets.values.sources import Kind
 from tidemill.errors import TidemillError, UsageError
-from tidemill.run.files import STDOUT
+from tidemill.run.files import STDOUT, check_can_write
 from tidemill.run.formats import Format
 
 
@@ -95,3 +95,4 @@ def _check_writable(paths: Iterable[Path | None]) -> None:
             raise TidemillError(f"{path} cannot be written: there is no folder {path.parent}.")
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise TidemillError(f"{path} cannot be written: {path.parent} is not writable.")
+        check_can_write(path)

@@ -2,7 +2,7 @@
 
 import math
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, tzinfo
 from functools import partial
 from itertools import islice, repeat
@@ -78,11 +78,11 @@ def _pairs(entries: pa.StructArray, errors: str) -> list[Any]:
     return [list(pair) for pair in zip(keys, values, strict=True)]
 
 
-def _object(pairs: Iterable[Sequence[Any]]) -> dict[str, Any] | list[Any]:
+def _object(pairs: Iterable[Iterable[Any]]) -> dict[str, Any] | list[Any]:
     """An object, or the pairs where a name comes twice."""
-    pairs = [list(pair) for pair in pairs]
-    named = dict(pairs)
-    return named if len(named) == len(pairs) else pairs
+    listed = [tuple(pair) for pair in pairs]
+    named = dict(listed)
+    return named if len(named) == len(listed) else [list(pair) for pair in listed]
 
 
 def _of_leaf(column: pa.Array, errors: str) -> list[Any]:

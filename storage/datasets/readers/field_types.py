@@ -1,6 +1,6 @@
 """The types of a source's fields, for formats that fix them beforehand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
@@ -43,13 +43,10 @@ class _Seen:
         exact: whether floats hold all of the integers.
     """
 
-    kinds: set[type]
+    kinds: set[type] = field(default_factory=set)
     least: int = 0
     most: int = 0
     exact: bool = True
-
-    def __init__(self) -> None:
-        self.kinds = set()
 
     def add(self, value: Any) -> None:
         """Take the next value into account."""

@@ -76,12 +76,20 @@ def _open(path: Path, folded: Sequence[str] = ()) -> pq.ParquetFile:
 
 def _folded_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Batches with texts as indices into those that differ; small ones where that cannot be."""
-    file = _open(path)
-    if not all(can_fold(field.type) for field in file.schema_arrow):
-        return file.iter_batches(batch_size=UNFOLDED_ROWS)
-    leaves = (file.schema.column(index) for index in range(len(file.schema)))
-    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-    return _open(path, texts).iter_batches(batch_size=ROWS_AT_ONCE)
+    file, rows = _open(path), UNFOLDED_ROWS
+    if all(can_fold(field.type) for field in file.schema_arrow):
+        leaves = (file.schema.column(index) for index in range(len(file.schema)))
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        file, rows = _open(path, texts), ROWS_AT_ONCE
+    yield from _batches(file, rows)
+
+
+def _batches(
+    file: pq.ParquetFile, rows: int, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    # Group by group: Arrow cannot read texts inside of lists with a dictionary from two of them.
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
 
 
 def _unfolded(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -136,7 +144,7 @@ def _column_at_fault(path: Path) -> pa.Field | None:
     for field in file.schema_arrow:
         own = [leaf for leaf in leaves if leaf == field.name or leaf.startswith(f"{field.name}.")]
         try:
-            for _ in file.iter_batches(batch_size=UNFOLDED_ROWS, columns=own):
+            for _ in _batches(file, UNFOLDED_ROWS, own):
                 pass
         except (pa.ArrowException, OSError):
             return field

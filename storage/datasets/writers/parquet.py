@@ -1,23 +1,17 @@
 """Parquet out. Only imported where a Parquet file is really written."""
 
-from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage.datasets.joining import OrderedResults
-from storage.datasets.readers.arrow_types import plain_schema
 from storage.datasets.readers.field_types import FieldType
 from storage.datasets.readers.parquet_batches import UNFOLDED_ROWS, read_batches, schema_of
 from storage.datasets.values.results import Record, Result, ResultColumns, check_names
 from storage.datasets.values.sources import Source
-
-GROUP_ROWS = 65_536
-GROUP_BYTES = 64 * 1024**2
+from storage.datasets.writers.row_groups import row_groups
 
 _ARROW_TYPES = {
     FieldType.BOOL: pa.bool_(),
@@ -43,7 +37,7 @@ def write_joined(
     for name in columns.all:
         schema = schema.append(pa.field(name, pa.string()))
     rows = 0
-    with _row_groups(destination, schema) as groups:
+    with row_groups(destination, schema) as groups:
         for batch in read_batches(source):
             taken = [results.of(rows + at) for at in range(1, batch.num_rows + 1)]
             rows += batch.num_rows
@@ -66,7 +60,7 @@ def write_records(
     all_types = {**types, **dict.fromkeys(columns.all, FieldType.TEXT)}
     schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in all_types.items()])
     rows: list[dict[str, Any]] = []
-    with _row_groups(destination, schema) as groups:
+    with row_groups(destination, schema) as groups:
         for record in records:
             values = {**record.fields, **dict(zip(columns.all, _texts(record.result), strict=True))}
             rows.append({name: _as(values.get(name), kind) for name, kind in all_types.items()})
@@ -74,43 +68,6 @@ def write_records(
                 groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
                 rows.clear()
         groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
-
-
-class _RowGroups:
-    """Gathers small batches to row groups of `GROUP_ROWS`, or of `GROUP_BYTES` if that is less."""
-
-    def __init__(self, writer: pq.ParquetWriter) -> None:
-        self._writer = writer
-        self._batches: list[pa.RecordBatch] = []
-        self._rows = self._bytes = 0
-
-    def add(self, columns: Sequence[pa.Array]) -> None:
-        """Take the next rows."""
-        batch = pa.RecordBatch.from_arrays(columns, schema=self._writer.schema)
-        self._batches.append(batch)
-        self._rows += batch.num_rows
-        self._bytes += batch.nbytes
-        if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
-            self.write()
-
-    def write(self) -> None:
-        """Write what is gathered, if anything is."""
-        if self._rows:
-            self._writer.write_table(pa.Table.from_batches(self._batches), GROUP_ROWS)
-        self._batches.clear()
-        self._rows = self._bytes = 0
-
-
-@contextmanager
-def _row_groups(destination: BinaryIO, schema: pa.Schema) -> Iterator[_RowGroups]:
-    """Row groups of columns that are read again with the types of ``schema``."""
-    with pq.ParquetWriter(destination, plain_schema(schema), store_schema=False) as writer:
-        groups = _RowGroups(writer)
-        yield groups
-        groups.write()
-        # As Arrow itself keeps a schema, which here is not that of the columns it was given.
-        arrow_schema = b64encode(schema.serialize().to_pybytes())
-        writer.add_key_value_metadata({**(schema.metadata or {}), b"ARROW:schema": arrow_schema})
 
 
 def _texts(result: Result) -> tuple[str | None, str | None, str | None]:
