@@ -1,4 +1,4 @@
-"""Arrow's types: which hold texts, and which ones are other layouts of the same values."""
+"""Arrow's types: texts and lists of all kinds, and those that only differ in their layout."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 _LISTS = (
     *(pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list),
     *(pa.types.is_list_view, pa.types.is_large_list_view),
 )
-_FOLDED_INSIDE = (*(pa.types.is_list, pa.types.is_large_list, pa.types.is_struct, pa.types.is_map),)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -27,6 +25,11 @@ def is_list(kind: pa.DataType) -> bool:
 def stored_type(kind: pa.DataType) -> pa.DataType:
     """The type that an extension's values are kept as; any other type itself."""
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def own_bytes(column: pa.Array) -> int:
+    """The bytes of a column without its categories, which other columns may share."""
+    return int((column.indices if pa.types.is_dictionary(column.type) else column).nbytes)
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -86,24 +89,6 @@ def _offsets(lists: pa.Array) -> pa.Array:
     """Where the lists of a column begin among its items, and where the last one ends."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).cast(pa.int64())
     return pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])
-
-
-def can_fold(kind: pa.DataType) -> bool:
-    """Whether Arrow can read a type's texts as indices into those that differ, and undo that."""
-    if pa.types.is_dictionary(kind) or _is_any((*_TEXTS, *_BYTES), kind):
-        return True
-    if _is_any(_FOLDED_INSIDE, kind):
-        return all(map(can_fold, _inner(kind)))
-    return not _has_text(kind)
-
-
-def _has_text(kind: pa.DataType) -> bool:
-    kind = stored_type(kind)
-    return _is_any((*_TEXTS, *_BYTES), kind) or any(map(_has_text, _inner(kind)))
-
-
-def _inner(kind: pa.DataType) -> list[pa.DataType]:
-    return [kind.field(index).type for index in range(kind.num_fields)]
 
 
 def _plain_field(field: pa.Field) -> pa.Field:

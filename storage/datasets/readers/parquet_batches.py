@@ -2,25 +2,22 @@
 
 A few bytes of Parquet can stand for very many, as a value that repeats is kept once. So the limit
 is checked twice: against the file's own footer before anything is read, and against what comes out
-while it is read. Repeated texts are read as indices into those that differ, and are written out in
-full only for a few rows at a time. Where Arrow cannot do that for a type, no more than those few
-rows are read at once.
+while it is read, which is only a few rows at a time.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.datasets.readers.arrow_types import can_fold, plain, plain_schema
+from storage.datasets.readers.arrow_types import own_bytes, plain, plain_schema
 from storage.datasets.values.sources import Limits, Source
 from storage.errors import InputNotUnderstood
 
-ROWS_AT_ONCE = 8_192
-UNFOLDED_ROWS = 64
+FEW_ROWS = 64
 
 
 def checked_schema(path: Path, name: str, limits: Limits) -> pa.Schema:
@@ -50,8 +47,7 @@ def schema_of(source: Source) -> pa.Schema:
 
 
 def read_batches(source: Source) -> Iterator[pa.RecordBatch]:
-    """The rows with all columns, at most `UNFOLDED_ROWS` at a time, in the types of
-    `plain_schema`.
+    """The rows with all columns, `FEW_ROWS` or fewer at a time, in the types of `plain_schema`.
 
     Raises:
         InputNotUnderstood: the file is damaged, or holds more than the limit.
@@ -59,46 +55,23 @@ def read_batches(source: Source) -> Iterator[pa.RecordBatch]:
     schema = plain_schema(schema_of(source))
     left = source.limits.max_decoded_bytes
     with _faults_named(source.path, source.name):
-        for batch in _folded_batches(source.path):
-            for start in range(0, batch.num_rows, UNFOLDED_ROWS):
-                rows = _unfolded(batch.slice(start, UNFOLDED_ROWS), schema)
-                left -= rows.nbytes
-                if left < 0:
-                    raise _too_large(source.name, source.limits)
-                yield rows
+        for batch in _batches(_open(source.path)):
+            rows = pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), schema=schema)
+            left -= sum(map(own_bytes, rows.columns))
+            if left < 0:
+                raise _too_large(source.name, source.limits)
+            yield rows
 
 
-def _open(path: Path, folded: Sequence[str] = ()) -> pq.ParquetFile:
-    """Open a file; texts of the ``folded`` columns are read as indices into those that differ."""
+def _open(path: Path) -> pq.ParquetFile:
     # As bytes: a file's name need not be UTF-8, which Arrow takes a text for.
-    return pq.ParquetFile(pa.OSFile(os.fsencode(path)), read_dictionary=list(folded))
+    return pq.ParquetFile(pa.OSFile(os.fsencode(path)))
 
 
-def _folded_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Batches with texts as indices into those that differ; small ones where that cannot be."""
-    file, rows = _open(path), UNFOLDED_ROWS
-    if all(can_fold(field.type) for field in file.schema_arrow):
-        leaves = (file.schema.column(index) for index in range(len(file.schema)))
-        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        file, rows = _open(path, texts), ROWS_AT_ONCE
-    yield from _batches(file, rows)
-
-
-def _batches(
-    file: pq.ParquetFile, rows: int, columns: list[str] | None = None
-) -> Iterator[pa.RecordBatch]:
-    # Group by group: Arrow cannot read texts inside of lists with a dictionary from two of them.
+def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    # Group by group: Arrow cannot read categories inside of lists from two of them at once.
     for group in range(file.num_row_groups):
-        yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
-
-
-def _unfolded(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    columns = []
-    for column, field in zip(map(plain, rows.columns), schema, strict=True):
-        # Not all types can be cast to themselves.
-        same = column.type.equals(field.type)
-        columns.append(column if same else column.cast(field.type))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+        yield from file.iter_batches(batch_size=FEW_ROWS, row_groups=[group], columns=columns)
 
 
 def _check_writable(name: str, field: pa.Field) -> None:
@@ -144,7 +117,7 @@ def _column_at_fault(path: Path) -> pa.Field | None:
     for field in file.schema_arrow:
         own = [leaf for leaf in leaves if leaf == field.name or leaf.startswith(f"{field.name}.")]
         try:
-            for _ in _batches(file, UNFOLDED_ROWS, own):
+            for _ in _batches(file, own):
                 pass
         except (pa.ArrowException, OSError):
             return field

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from storage.datasets.joining import OrderedResults
 from storage.datasets.readers.field_types import FieldType
-from storage.datasets.readers.parquet_batches import UNFOLDED_ROWS, read_batches, schema_of
+from storage.datasets.readers.parquet_batches import FEW_ROWS, read_batches, schema_of
 from storage.datasets.values.results import Record, Result, ResultColumns, check_names
 from storage.datasets.values.sources import Source
 from storage.datasets.writers.row_groups import row_groups
@@ -64,7 +64,7 @@ def write_records(
         for record in records:
             values = {**record.fields, **dict(zip(columns.all, _texts(record.result), strict=True))}
             rows.append({name: _as(values.get(name), kind) for name, kind in all_types.items()})
-            if len(rows) >= UNFOLDED_ROWS:
+            if len(rows) >= FEW_ROWS:
                 groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
                 rows.clear()
         groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)

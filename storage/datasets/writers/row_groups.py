@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.datasets.readers.arrow_types import is_list, plain_schema
+from storage.datasets.readers.arrow_types import is_list, own_bytes, plain_schema
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 64 * 1024**2
@@ -23,17 +23,19 @@ class RowGroups:
         self._writer = writer
         self._batches: list[pa.RecordBatch] = []
         self._categories = _Categories()
+        self._dictionaries: dict[int, pa.Array] = {}
         self._rows = self._bytes = 0
 
     def add(self, columns: Sequence[pa.Array]) -> None:
         """Take the next rows."""
-        batch = pa.RecordBatch.from_arrays(columns, schema=self._writer.schema)
         if not self._categories.take(columns):
             self.write()
             self._categories.take(columns)
+        shared = [self._shared(at, column) for at, column in enumerate(columns)]
+        batch = pa.RecordBatch.from_arrays(shared, schema=self._writer.schema)
         self._batches.append(batch)
         self._rows += batch.num_rows
-        self._bytes += batch.nbytes
+        self._bytes += sum(map(own_bytes, shared))
         if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self.write()
 
@@ -44,6 +46,21 @@ class RowGroups:
         self._batches.clear()
         self._categories = _Categories()
         self._rows = self._bytes = 0
+
+    def _shared(self, at: int, column: pa.Array) -> pa.Array:
+        """A column with the categories of the one before it, where they are the same.
+
+        Arrow reads them anew for every batch, which together are far more than the rows.
+        """
+        kind = column.type
+        if not pa.types.is_dictionary(kind):
+            return column
+        known = self._dictionaries.get(at)
+        if known is None or not known.equals(column.dictionary):
+            self._dictionaries[at] = column.dictionary
+            self._bytes += column.dictionary.nbytes
+            return column
+        return pa.DictionaryArray.from_arrays(column.indices, known, ordered=kind.ordered)
 
 
 @contextmanager

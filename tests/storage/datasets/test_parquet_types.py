@@ -223,6 +223,35 @@ def test_categories_of_several_row_groups_stay_readable(
     assert after.to_pylist() == before.to_pylist()
 
 
+def test_a_large_row_group_is_never_in_memory(tmp_path: Path) -> None:
+    texts = [f"{n} " * 1_000 for n in range(5_000)]
+    pq.write_table(pa.table({"prompt": texts}), tmp_path / "in", data_page_size=100_000)
+    before, most, rows = pa.total_allocated_bytes(), 0, 0
+    for row in read_rows(open_source(tmp_path / "in")):
+        most, rows = max(most, pa.total_allocated_bytes() - before), row.number
+    assert rows == 5_000
+    assert most < 12_000_000, "the texts are 24 MB"
+
+
+def test_categories_are_kept_once_a_group(tmp_path: Path) -> None:
+    values = pa.array([f"category {n} of many" for n in range(10_000)])
+    column = pa.DictionaryArray.from_arrays(pa.array([*range(10_000)], pa.int32()), values)
+    pq.write_table(pa.table({"prompt": ["a"] * 10_000, "x": column}), tmp_path / "in")
+    held = []
+
+    class Output(io.BytesIO):
+        def write(self, data: Any) -> int:
+            held.append(pa.total_allocated_bytes() - before)
+            return super().write(data)
+
+    before, output = pa.total_allocated_bytes(), Output()
+    results = OrderedResults(_answers(10_000), [])
+    write_joined(open_source(tmp_path / "in"), results, NAMES, output)
+    assert pq.ParquetFile(output).num_row_groups == 1
+    assert pq.read_table(output)["x"].combine_chunks().equals(column)
+    assert max(held) < 10_000_000, "157 batches with their own categories are 40 MB"
+
+
 def _damaged_beside(path: Path) -> None:
     rows = [f"row {n}" * 9 for n in range(5_000)]
     pq.write_table(pa.table({"prompt": ["a"] * 5_000, "note": rows}), path, compression="none",
