@@ -1,6 +1,5 @@
 """Result files that are there whole or not at all."""
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,7 +30,7 @@ class WholeFile:
     def __init__(self, path: Path | None) -> None:
         self.kept: Path | None = None
         self._path = path
-        self._partial = _partial_path(path) if path else Path("/dev/null")
+        self._partial = path.with_name(f".{path.name}.partial") if path else Path("/dev/null")
 
     def __enter__(self) -> Self:
         if self._path == STDOUT:
@@ -50,7 +49,7 @@ class WholeFile:
         trace: TracebackType | None,
     ) -> None:
         if self._path == STDOUT:
-            _flush_stdout(self.stream)
+            self.stream.flush()
             self.kept = self._path
             return
         if self._path is None:
@@ -76,32 +75,3 @@ class WholeFile:
         """Write every piece."""
         for piece in pieces:
             self.stream.write(piece)
-
-
-def check_can_write(path: Path) -> None:
-    """Find out whether a `WholeFile` of this path can be made, and leave nothing behind.
-
-    Raises:
-        TidemillError: it cannot.
-    """
-    partial = _partial_path(path)
-    try:
-        there = partial.exists()
-        partial.open("ab").close()
-        if not there:
-            partial.unlink()
-    except OSError as error:
-        raise TidemillError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-def _partial_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def _flush_stdout(stream: BinaryIO) -> None:
-    try:
-        stream.flush()
-    except OSError:
-        # Python flushes once more when it ends, and would say the same again in its own words.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise

@@ -9,8 +9,9 @@ from pathlib import Path
 from storage.datasets.values.results import ResultColumns
 from storage.datasets.values.sources import Kind
 from tidemill.errors import TidemillError, UsageError
-from tidemill.run.files import STDOUT, check_can_write
+from tidemill.run.files import STDOUT
 from tidemill.run.formats import Format
+from tidemill.run.probe import check_can_write
 
 
 @dataclass(frozen=True, slots=True)

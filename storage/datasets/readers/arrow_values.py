@@ -1,6 +1,5 @@
 """Arrow's values as JSON can hold them. Only imported where a Parquet file is really read."""
 
-import math
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from datetime import UTC, tzinfo
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.datasets.readers.arrow_types import is_list, is_text
+from storage.datasets.values.json_text import json_float
 from storage.datasets.values.times import date_text, duration_text, time_text, timestamp_text
 
 _DAY_MILLISECONDS = 86_400_000
@@ -22,7 +22,7 @@ def json_values(column: pa.Array, errors: str = "replace") -> list[Any]:
     """The values of a column, none changed: what JSON has no form for becomes text.
 
     Times are ISO 8601 (`storage.datasets.values.times`), decimals keep their digits, bytes are
-    base64; ``"NaN"``, ``"Infinity"`` and ``"-Infinity"`` are those floats. A map of text keys is
+    base64, floats as `json_float` has them. A map of text keys is
     an object, any other a list of pairs; so is what has a name twice.
 
     Args:
@@ -93,18 +93,12 @@ def _of_leaf(column: pa.Array, errors: str) -> list[Any]:
         return _of_texts(column, errors)
     values: list[Any] = column.to_pylist()
     if pa.types.is_floating(kind):
-        return _each(values, _float)
+        return _each(values, json_float)
     if pa.types.is_decimal(kind):
         return _each(values, lambda value: format(value, "f"))
     if any(isinstance(value, bytes) for value in values):
         return _each(values, lambda value: b64encode(value).decode())
     return values
-
-
-def _float(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _of_texts(column: pa.Array, errors: str) -> list[Any]:

@@ -5,6 +5,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from storage.datasets.values.json_text import json_bytes
 from storage.datasets.values.results import Record, ResultColumns
 
 
@@ -24,4 +25,4 @@ def write_json_lines(
 
 
 def _line(fields: dict[str, Any]) -> bytes:
-    return msgspec.json.encode(fields) + b"\n"
+    return json_bytes(fields) + b"\n"

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
-import msgspec
 import pyarrow as pa
 
 from storage.datasets.joining import OrderedResults
 from storage.datasets.readers.field_types import FieldType
 from storage.datasets.readers.parquet_batches import FEW_ROWS, read_batches, schema_of
+from storage.datasets.values.json_text import json_bytes, json_float
 from storage.datasets.values.results import Record, Result, ResultColumns, check_names
 from storage.datasets.values.sources import Source
 from storage.datasets.writers.row_groups import row_groups
@@ -84,5 +84,6 @@ def _as(value: Any, kind: FieldType) -> Any:
     if value is None or isinstance(value, str):
         return value
     if kind is FieldType.TEXT:
-        return msgspec.json.encode(value).decode()
+        text = json_float(value) if isinstance(value, float) else value
+        return text if isinstance(text, str) else json_bytes(value).decode()
     return float(value) if kind is FieldType.FLOAT64 else value

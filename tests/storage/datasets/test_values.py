@@ -1,6 +1,7 @@
 """Values keep what they say: times beyond Python's, fields of mixed types, messages as text."""
 
 import io
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.datasets.joining import join_rows
-from storage.datasets.readers.field_types import field_types
+from storage.datasets.readers.field_types import FieldType, field_types
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.readers.rows import read_rows
-from storage.datasets.values.results import ResultColumns
+from storage.datasets.values.results import Record, Result, ResultColumns
 from storage.datasets.values.times import date_text, duration_text, time_text, timestamp_text
+from storage.datasets.writers.json_lines import write_json_lines
 from storage.datasets.writers.parquet import write_records
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -95,6 +97,31 @@ def test_a_field_becomes_a_column_that_holds_all_of_its_values(
     assert written["x"].type == kind
     assert written["x"].to_pylist() == column
     assert written["answer"].to_pylist() == ["A", "B"]
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def test_floats_that_json_lacks_are_text() -> None:
+    fields = {"a": NAN, "b": [None, -INFINITY, {"c": INFINITY}], "d": "null", "e": 1.5}
+    result = Result("line-1", 1, "A", "stop", None)
+    output = io.BytesIO()
+    names = ResultColumns.named("answer")
+    write_json_lines([Record(fields, result)], names, output, output)
+    assert orjson.loads(output.getvalue()) == {
+        **{"a": "NaN", "b": [None, "-Infinity", {"c": "Infinity"}], "d": "null", "e": 1.5},
+        **{"answer": "A", "finish_reason": "stop"},
+    }
+    types = dict.fromkeys("abd", FieldType.TEXT) | {"e": FieldType.FLOAT64}
+    output = io.BytesIO()
+    write_records([Record(fields, result), Record({"e": NAN}, result)], types, names, output)
+    first, second = pq.read_table(output).to_pylist()
+    assert (first["a"], first["b"], first["e"]) == (
+        "NaN",
+        '[null,"-Infinity",{"c":"Infinity"}]',
+        1.5,
+    )
+    assert math.isnan(second["e"])
 
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
