@@ -1,6 +1,6 @@
 """Parquet in. Only imported where a Parquet file is really read or written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ import pyarrow as pa
 from storage.datasets.readers.arrow_types import is_list, is_text, stored_type
 from storage.datasets.readers.arrow_values import json_values
 from storage.datasets.readers.parquet_batches import checked_schema, read_batches, schema_of
-from storage.datasets.values.rows import MESSAGES, Prompt, Row, text_prompt
+from storage.datasets.values.rows import MESSAGES, NO_MESSAGES, Row, text_prompt
 from storage.datasets.values.sources import EXPECTED, Limits, Source
 from storage.errors import InputNotUnderstood
+
+_NOT_UTF8 = object()
 
 
 def prompt_column(path: Path, column: str | None, limits: Limits, name: str | None = None) -> str:
@@ -57,9 +59,7 @@ def read_parquet_rows(source: Source) -> Iterator[Row]:
     for batch in read_batches(source):
         for value in _prompts(batch.column(index)):
             number += 1
-            yield Row(
-                number, text_prompt(column, value) if isinstance(value, str) else value, names
-            )
+            yield _row(number, value, column, names)
 
 
 def read_parquet_fields(source: Source) -> Iterator[dict[str, Any]]:
@@ -72,13 +72,23 @@ def read_parquet_fields(source: Source) -> Iterator[dict[str, Any]]:
             yield dict(zip(names, values, strict=True))
 
 
-def _prompts(column: pa.Array) -> list[Prompt | None]:
-    """Prompts and messages; nothing for one that is not UTF-8."""
+def _row(number: int, value: Any, column: str, names: Mapping[str, None]) -> Row:
+    if value is _NOT_UTF8:
+        problem = f"The text in {column!r} is not UTF-8."
+        return Row(number, None, names, problem=problem)
+    if not isinstance(value, str):
+        return Row(number, value, names)
+    prompt = text_prompt(column, value)
+    return Row(number, prompt, names, problem=NO_MESSAGES if prompt is None else None)
+
+
+def _prompts(column: pa.Array) -> list[Any]:
+    """Texts and messages; `_NOT_UTF8` for one that is not."""
     try:
         return [_prompt(value) for value in json_values(column, "strict")]
     except UnicodeDecodeError:
         if len(column) == 1:
-            return [None]
+            return [_NOT_UTF8]
         return [value for at in range(len(column)) for value in _prompts(column.slice(at, 1))]
 
 

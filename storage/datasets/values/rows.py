@@ -9,6 +9,7 @@ import msgspec
 
 from storage.datasets.values.sources import Kind
 
+NO_MESSAGES = "The text in 'messages' is JSON, but no list of messages that can be read."
 MAX_DIGITS = 18
 _OBJECTS = re.compile(r"\s*\[\s*\{")
 

@@ -140,7 +140,9 @@ def test_texts_that_are_not_utf8(tmp_path: Path) -> None:
     raw = pa.array([b"fine", b"l\xe4tin", None]).view(pa.string())
     pq.write_table(pa.table({"prompt": raw, "x": raw}), tmp_path / "in")
     source = open_source(tmp_path / "in")
-    assert [row.prompt for row in read_rows(source)] == ["fine", None, None]
+    rows = list(read_rows(source))
+    assert [row.prompt for row in rows] == ["fine", None, None]
+    assert [row.problem for row in rows] == [None, "The text in 'prompt' is not UTF-8.", None]
     assert [row["x"] for row in json_rows(source)] == ["fine", "l\ufffdtin", None]
     again = pq.read_table(joined(source))["x"].combine_chunks().view(pa.binary())
     assert again.to_pylist() == [b"fine", b"l\xe4tin", None]
