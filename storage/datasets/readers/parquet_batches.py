@@ -6,18 +6,22 @@ while it is read, which is only a few rows at a time.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.datasets.readers.arrow_types import own_bytes, plain, plain_schema
+from storage.datasets.readers.arrow_types import is_list, own_bytes, plain, plain_schema
 from storage.datasets.values.sources import Limits, Source
 from storage.errors import InputNotUnderstood
 
 FEW_ROWS = 64
+
+_MOST_SECONDS = 2**63 // 10**9  # that a time in nanoseconds can be from 1970
 
 
 def checked_schema(path: Path, name: str, limits: Limits) -> pa.Schema:
@@ -64,8 +68,48 @@ def read_batches(source: Source) -> Iterator[pa.RecordBatch]:
 
 
 def _open(path: Path) -> pq.ParquetFile:
+    """Open a file; old times of 96 bits are read in nanoseconds where those can hold them all."""
+    file = _opened(path, "ns")
+    found = path.stat()
+    if not _old_times(file) or _fit_nanoseconds(path, found.st_mtime_ns, found.st_size):
+        return file
+    return _opened(path, "us")
+
+
+def _opened(path: Path, old_times_in: str) -> pq.ParquetFile:
     # As bytes: a file's name need not be UTF-8, which Arrow takes a text for.
-    return pq.ParquetFile(pa.OSFile(os.fsencode(path)))
+    file = pa.OSFile(os.fsencode(path))
+    return pq.ParquetFile(file, coerce_int96_timestamp_unit=old_times_in)
+
+
+def _old_times(file: pq.ParquetFile) -> list[str]:
+    leaves = (file.schema.column(index) for index in range(len(file.schema)))
+    return [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+
+
+@lru_cache(maxsize=8)
+def _fit_nanoseconds(path: Path, modified: int, size: int) -> bool:
+    """Whether nanoseconds hold all old times of a file; Arrow itself lets them wrap around."""
+    file = _opened(path, "s")
+    for batch in _batches(file, _old_times(file)):
+        for times in _in_seconds(batch.columns):
+            ends = pc.min_max(times.view(pa.int64())).as_py()
+            if not all(end is None or abs(end) < _MOST_SECONDS for end in ends.values()):
+                return False
+    return True
+
+
+def _in_seconds(columns: Iterable[pa.Array]) -> Iterator[pa.Array]:
+    """The old times of columns, in whatever they stand."""
+    for column in columns:
+        if column.type == pa.timestamp("s"):
+            yield column
+        elif pa.types.is_struct(column.type):
+            yield from _in_seconds(column.flatten())
+        elif pa.types.is_map(column.type):
+            yield from _in_seconds([column.keys, column.items])
+        elif is_list(column.type):
+            yield from _in_seconds([column.flatten()])
 
 
 def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

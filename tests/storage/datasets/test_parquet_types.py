@@ -2,6 +2,7 @@
 
 import io
 from base64 import b64encode
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,21 @@ def test_a_slice_has_its_own_values() -> None:
         assert json_values(column[1:]) == in_json[1:], name
         for nested in inside(column).values():
             assert json_values(nested[1:]) == json_values(nested)[1:], name
+
+
+@pytest.mark.parametrize(("year", "unit"), [(9999, "us"), (1001, "us"), (2026, "ns")])
+def test_old_times_of_96_bits_do_not_wrap_around(tmp_path: Path, year: int, unit: str) -> None:
+    times = pa.array([datetime(year, 12, 31, microsecond=1), None, datetime(2026, 1, 1)])
+    table = pa.table({"prompt": PROMPTS, "x": times, "in": pa.array([[time] for time in times])})
+    pq.write_table(table, tmp_path / "in", use_deprecated_int96_timestamps=True)
+    source = open_source(tmp_path / "in")
+    first, second, third = json_rows(source)
+    assert first["x"] == f"{year}-12-31T00:00:00.000001"
+    assert first["in"] == [first["x"]]
+    assert (second["x"], third["x"]) == (None, "2026-01-01T00:00:00")
+    again = pq.read_table(joined(source))
+    assert again["x"].type == pa.timestamp(unit)
+    assert again["x"].cast(pa.timestamp("us")).equals(table["x"])
 
 
 def test_texts_that_are_not_utf8(tmp_path: Path) -> None:
