@@ -23,16 +23,23 @@ def sent_unchanged(source: Source) -> Iterator[dict[str, str]]:
     if source.kind is Kind.REQUESTS:
         yield {}
         return
-    before = source.path.stat()
+    before = _state(source)
     with dataset_errors():
         digest = source_digest(source)
     yield {DIGEST_KEY: digest}
-    after = source.path.stat()
-    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+    if _state(source) != before:
         raise InputError(
             f"{source.name} changed while it was sent, so nothing was started; try again once "
             "nobody writes to it."
         )
+
+
+def _state(source: Source) -> tuple[int, int, int]:
+    try:
+        found = source.path.stat()
+    except OSError as error:
+        raise InputError(f"{source.name} cannot be read: {error.strerror}.") from error
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def check_input(client: Client, batch: Batch, source: Source) -> None:

@@ -161,6 +161,8 @@ def test_submit_watch_fetch(tidemill: Run, tmp_path: Path) -> None:
     refused = tidemill("fetch", batch_id, "--join", "other.txt", "-o", "wrong.jsonl")
     assert refused.returncode == 1
     assert f"other.txt is not the file that {batch_id} was made of" in refused.stderr
+    again = shlex.split(refused.stderr.split("The results are kept. To fetch them: tidemill ")[1])
+    assert again[:6] == ["fetch", batch_id, "--output", "wrong.jsonl", "--format", "plain"]
     assert not (tmp_path / "wrong.jsonl").exists()
 
 
