@@ -22,8 +22,8 @@ def json_values(column: pa.Array, errors: str = "replace") -> list[Any]:
     """The values of a column, none changed: what JSON has no form for becomes text.
 
     Times are ISO 8601 (`storage.datasets.values.times`), decimals keep their digits, bytes are
-    base64, floats as `json_float` has them. A map of text keys is
-    an object, any other a list of pairs; so is what has a name twice.
+    base64, floats as `json_float` has them. A map of text keys is an object, any other a list of
+    pairs; so is what has a name twice.
 
     Args:
         errors: what becomes of texts that are not UTF-8, as in `bytes.decode`.
@@ -35,8 +35,7 @@ def json_values(column: pa.Array, errors: str = "replace") -> list[Any]:
     if isinstance(kind, pa.BaseExtensionType):
         return _of_extension(column, errors)
     if pa.types.is_dictionary(kind):
-        known = json_values(column.dictionary, errors)
-        return [None if at is None else known[at] for at in column.indices.to_pylist()]
+        return json_values(column.dictionary.take(column.indices), errors)
     if pa.types.is_run_end_encoded(kind):
         return json_values(pc.run_end_decode(column), errors)
     if pa.types.is_map(kind):
