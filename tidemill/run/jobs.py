@@ -15,10 +15,12 @@ from storage.datasets.values.sources import Kind, Source
 from tidemill.client.client import Client
 from tidemill.client.shapes import Batch, Usage
 from tidemill.client.uploads import Upload
-from tidemill.errors import ApiError, ResultsNotWritten, StartFailed, TidemillError
+from tidemill.errors import ApiError, InputError, ResultsNotWritten, StartFailed, TidemillError
+from tidemill.exits import ExitCode
 from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.files import STDOUT
 from tidemill.run.formats import OnInvalid
+from tidemill.run.identity import sent_unchanged
 from tidemill.run.outputs import Written, write_results
 from tidemill.run.progress import Reporter, with_progress
 from tidemill.run.session import Session
@@ -71,7 +73,7 @@ class Outcome:
 class Order:
     """What to send for an input: its upload and the endpoint it is for."""
 
-    name: str
+    source: Source
     upload: Upload
     endpoint: str
 
@@ -80,7 +82,7 @@ class Order:
         """The order for a source; `UsageError` where the options do not fit it."""
         upload = upload_of(source, options)
         endpoint = source.endpoint if source.kind is Kind.REQUESTS else options.endpoint
-        return cls(source.name, upload, endpoint)
+        return cls(source, upload, endpoint)
 
 
 def run_whole(
@@ -99,11 +101,24 @@ def run_whole(
     followed = follow(session, batch, reporter)
     try:
         written = write_results(session.client, followed.batch, source, target)
-    except TidemillError as error:
-        how = how_to_fetch(session, batch, source, target)
-        raise ResultsNotWritten(f"{error}\nThe results are kept. To fetch them: {how}") from error
+    except (TidemillError, BrokenPipeError, KeyboardInterrupt) as error:
+        joined = None if isinstance(error, InputError) else source
+        how = how_to_fetch(session, batch, joined, target)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        raise ResultsNotWritten(
+            f"{_why(error)}\nThe results are kept. To fetch them: {how}",
+            ExitCode.INTERRUPTED if interrupted else ExitCode.FAILURE,
+        ) from error
     summary = summarize(session.client, followed.batch, written, started)
     return Outcome(followed.batch, summary, followed.interrupted)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted while the results were written."
+    if isinstance(error, BrokenPipeError):
+        return "Nobody reads standard output any more."
+    return str(error)
 
 
 def cancel_left_over(client: Client, reporter: Reporter) -> None:
@@ -126,11 +141,15 @@ def cancel_left_over(client: Client, reporter: Reporter) -> None:
         )
 
 
-def how_to_fetch(session: Session, batch: Batch, source: Source, target: Target) -> str:
-    """The commands that write a finished run's results once more."""
+def how_to_fetch(session: Session, batch: Batch, source: Source | None, target: Target) -> str:
+    """The commands that write a finished run's results once more.
+
+    Args:
+        source: the input to join them to, where it is still the one that was sent.
+    """
     home = ["--home", str(session.home)]
     fetch = ["tidemill", "fetch", batch.id, *home, "--format", target.format.value]
-    if source.kind is not Kind.REQUESTS and source.path.name == source.name:
+    if source and source.kind is not Kind.REQUESTS and source.path.name == source.name:
         fetch += ["--join", str(source.path)]
         fetch += ["--column", source.column] if source.column else []
     if target.columns.answer != "answer":
@@ -156,11 +175,13 @@ def submit(
         ClientError: the service refused.
     """
     reporter.say("Uploading")
-    file = client.upload(with_progress(order.upload, reporter))
+    name = order.source.name[:MAX_METADATA]
+    with sent_unchanged(order.source) as identity:
+        file = client.upload(with_progress(order.upload, reporter))
     return client.create_batch(
         file.id,
         order.endpoint,
-        metadata={"input": order.name[:MAX_METADATA], **(metadata or {})},
+        metadata={"input": name, **identity, **(metadata or {})},
         options={"on_invalid": on_invalid},
     )
 

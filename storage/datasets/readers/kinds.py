@@ -45,7 +45,7 @@ def open_source(
     if head.startswith(_PARQUET_MAGIC) and _starts_with(path, _PARQUET_MAGIC):
         from storage.datasets.readers.parquet import prompt_column
 
-        column = prompt_column(path, column, limits)
+        column = prompt_column(path, column, limits, name)
         return Source(path, name, Kind.PARQUET, column, limits=limits)
     if b"\0" in head:
         raise InputNotUnderstood(f"{name} is a binary file. {EXPECTED}")

@@ -1,12 +1,19 @@
 """Rows of a plain input, their prompts, and the ``custom_id`` by which results find them again."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
+
+import msgspec
 
 from storage.datasets.values.sources import Kind
 
+NO_MESSAGES = "The text in 'messages' is JSON, but no list of messages that can be read."
 MAX_DIGITS = 18
+_OBJECTS = re.compile(r"\s*\[\s*\{")
+
+MESSAGES = "messages"
 
 Prompt = str | list[dict[str, Any]]
 
@@ -32,13 +39,33 @@ class Row:
 
 def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
     """The prompt among a row's fields, or ``None`` where there is none that could be one."""
-    for name in (column,) if column else ("messages", "prompt"):
+    for name in (column,) if column else (MESSAGES, "prompt"):
         value = fields.get(name)
         if isinstance(value, str):
-            return value
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            return text_prompt(name, value)
+        if _is_messages(value):
             return value
     return None
+
+
+def text_prompt(column: str, text: str) -> Prompt | None:
+    """What a text of a column stands for: itself, or in ``messages`` the messages in JSON.
+
+    ``None`` where it is JSON of something else, or begins as a list of objects and is not JSON.
+    """
+    if column != MESSAGES:
+        return text
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None if _OBJECTS.match(text) else text
+    if not isinstance(value, list | dict):
+        return text
+    return value if _is_messages(value) else None
+
+
+def _is_messages(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 
 def custom_id(kind: Kind, number: int) -> str:
