@@ -17,9 +17,8 @@ from storage.datasets.values.results import (
     check_names,
 )
 from storage.datasets.values.sources import Source
+from storage.datasets.values.unsendable import CODE
 from storage.errors import InputMismatch
-
-UNREADABLE = "unreadable_row"
 
 Pieces = Iterable[bytes]
 
@@ -99,7 +98,7 @@ def join_rows(
         result = results.of(number)
         if problem is not None and result.error is not None:
             # The request went without a prompt; the reason for that is the one to tell.
-            result = msgspec.structs.replace(result, error=ResultError(UNREADABLE, problem))
+            result = msgspec.structs.replace(result, error=ResultError(CODE, problem))
         yield Record(fields, result)
     results.end(number)
 

@@ -13,6 +13,7 @@ import typer
 
 from tidemill.cli import options
 from tidemill.exits import of_batch
+from tidemill.run.formats import InputFormat
 
 
 def status(
@@ -87,6 +88,7 @@ def fetch(
         typer.Option("--join", help="The plain input of the batch, to put the answers beside."),
     ] = None,
     column: options.Column = None,
+    input_format: options.InputFormatOption = InputFormat.AUTO,
     answer_column: options.ResultColumn = "answer",
     url: options.Url = None,
     api_key: options.ApiKey = None,
@@ -114,7 +116,7 @@ def fetch(
 
     with (
         connect(url, api_key, home) as client,
-        open_input(join, column, home) if join else nullcontext() as source,
+        open_input(join, column, home, input_format.kind) if join else nullcontext() as source,
     ):
         batch = client.batch(batch_id)
         if not batch.finished:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from storage.datasets.readers.results import read_results
 from storage.datasets.request_lines import RequestOptions
-from storage.datasets.values.sources import Kind, Source
+from storage.datasets.values.sources import Kind, Source, shown
 from tidemill.client.client import Client
 from tidemill.client.shapes import Batch, Usage
 from tidemill.client.uploads import Upload
@@ -31,6 +31,7 @@ MAX_METADATA = 512
 MAX_FAILURES_READ = 100_000
 RUN_MARK = {"tidemill_run": "1"}
 BATCHES_LOOKED_AT = 500
+LONGEST_WINDOW = "365d"  # the service allows no more
 
 
 class Summary(Struct, frozen=True):
@@ -97,7 +98,14 @@ def run_whole(
     started = time.monotonic()
     if session.own:
         cancel_left_over(session.client, reporter)
-    batch = submit(session.client, order, reporter, on_invalid=OnInvalid.SKIP, metadata=RUN_MARK)
+    batch = submit(
+        session.client,
+        order,
+        reporter,
+        on_invalid=OnInvalid.SKIP,
+        window=LONGEST_WINDOW,
+        metadata=RUN_MARK,
+    )
     followed = follow(session, batch, reporter)
     try:
         written = write_results(session.client, followed.batch, source, target)
@@ -149,9 +157,11 @@ def how_to_fetch(session: Session, batch: Batch, source: Source | None, target: 
     """
     home = ["--home", str(session.home)]
     fetch = ["tidemill", "fetch", batch.id, *home, "--format", target.format.value]
-    if source and source.kind is not Kind.REQUESTS and source.path.name == source.name:
+    rows = source is not None and source.kind is not Kind.REQUESTS
+    if source is not None and rows and shown(source.path.name) == source.name:
         fetch += ["--join", str(source.path)]
         fetch += ["--column", source.column] if source.column else []
+        fetch += ["--input-format", source.kind.value] if source.asked else []
     if target.columns.answer != "answer":
         fetch += ["--answer-column", target.columns.answer]
     fetched = shlex.join(fetch) + ("" if target.output == STDOUT else " -o FILE")
@@ -166,9 +176,10 @@ def submit(
     reporter: Reporter,
     *,
     on_invalid: OnInvalid,
+    window: str,
     metadata: Mapping[str, str] | None = None,
 ) -> Batch:
-    """Upload an input and create its batch.
+    """Upload an input and create its batch, which may take as long as ``window`` says.
 
     Raises:
         InputError: a row of the input cannot be sent.
@@ -181,6 +192,7 @@ def submit(
     return client.create_batch(
         file.id,
         order.endpoint,
+        completion_window=window,
         metadata={"input": name, **identity, **(metadata or {})},
         options={"on_invalid": on_invalid},
     )
@@ -242,7 +254,7 @@ def summarize(client: Client, batch: Batch, written: Written, started: float) ->
         output_tokens=usage.output_tokens,
         tokens_per_second=progress.tokens_per_second if progress else None,
         prefix_cache_share=round(usage.cached_share, 4),
-        output=str(written.output) if written.output else None,
-        errors=str(written.errors) if written.errors else None,
+        output=shown(str(written.output)) if written.output else None,
+        errors=shown(str(written.errors)) if written.errors else None,
         failures=dict(failures_of(client, batch).most_common()),
     )

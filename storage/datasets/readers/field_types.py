@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+from storage.datasets.readers.delimited import read_header
 from storage.datasets.readers.rows import read_fields
+from storage.datasets.readers.unpacked import open_unpacked
 from storage.datasets.values.sources import Source
 
 _INT64 = range(-(2**63), 2**63)
@@ -24,8 +26,12 @@ class FieldType(Enum):
 def field_types(source: Source) -> dict[str, FieldType]:
     """The fields of all rows, and for each a type that holds all of its values unchanged.
 
-    Integers and floats together are floats only where floats hold all of the integers.
+    Integers and floats together are floats only where floats hold all of the integers. All columns
+    of a CSV file are text.
     """
+    if source.kind.delimited:
+        with open_unpacked(source.path, source.name, source.limits) as stream:
+            return dict.fromkeys(read_header(stream, source), FieldType.TEXT)
     seen: dict[str, _Seen] = {}
     for _, fields, _ in read_fields(source):
         for name, value in fields.items():

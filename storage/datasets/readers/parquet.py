@@ -9,7 +9,7 @@ import pyarrow as pa
 from storage.datasets.readers.arrow_types import is_list, is_text, stored_type
 from storage.datasets.readers.arrow_values import json_values
 from storage.datasets.readers.parquet_batches import checked_schema, read_batches, schema_of
-from storage.datasets.values.rows import MESSAGES, NO_MESSAGES, Row, text_prompt
+from storage.datasets.values.rows import NO_MESSAGES, PROMPT_FIELDS, Row, text_prompt
 from storage.datasets.values.sources import EXPECTED, Limits, Source
 from storage.errors import InputNotUnderstood
 
@@ -28,7 +28,7 @@ def prompt_column(path: Path, column: str | None, limits: Limits, name: str | No
     """
     shown = name or path.name
     schema = checked_schema(path, shown, limits)
-    found = column or next((n for n in (MESSAGES, "prompt") if n in schema.names), None)
+    found = column or next((n for n in PROMPT_FIELDS if n in schema.names), None)
     if found is None or found not in schema.names:
         wanted = f"no column {column!r}" if column else "neither a column prompt nor messages"
         raise InputNotUnderstood(

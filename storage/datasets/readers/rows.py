@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from storage.datasets.readers.delimited import read_delimited_rows
 from storage.datasets.readers.json_lines import json_row
 from storage.datasets.readers.text import text_row
 from storage.datasets.readers.unpacked import open_unpacked
@@ -17,7 +18,8 @@ def read_rows(source: Source) -> Iterator[Row]:
     Blank lines (`storage.streams.lines`) are passed over.
 
     Raises:
-        InputNotUnderstood: a compressed or Parquet file is damaged, or holds more than the limit.
+        InputNotUnderstood: a compressed or Parquet file is damaged, or holds more than the limit;
+            a CSV file has no header with the prompts' column.
     """
     if source.kind is Kind.PARQUET:
         from storage.datasets.readers.parquet import read_parquet_rows
@@ -26,6 +28,9 @@ def read_rows(source: Source) -> Iterator[Row]:
         return
     limits = source.limits
     with open_unpacked(source.path, source.name, limits) as stream:
+        if source.kind.delimited:
+            yield from read_delimited_rows(stream, source)
+            return
         for line in read_lines(stream, max_line_bytes=limits.max_line_bytes):
             if line.error is not None:
                 yield Row(line.number, None, {}, problem=str(line.error))
@@ -33,6 +38,11 @@ def read_rows(source: Source) -> Iterator[Row]:
                 yield text_row(line.number, line.data)
             else:
                 yield json_row(line.number, line.data, source.column)
+
+
+def has_rows(source: Source) -> bool:
+    """Whether there is any row; `InputNotUnderstood` as `read_rows`."""
+    return next(read_rows(source), None) is not None
 
 
 def read_fields(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:

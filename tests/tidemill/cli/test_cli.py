@@ -222,6 +222,21 @@ def test_submit_status_list_cancel(tidemill: Run, tmp_path: Path, api_url: str) 
     assert tidemill("cancel", batch_id, **reach).stdout == "cancelling\n"
 
 
+def test_a_table_of_any_name_is_submitted_with_its_window(
+    tidemill: Run, tmp_path: Path, api_url: str
+) -> None:
+    reach = {"TIDEMILL_URL": api_url, "TIDEMILL_API_KEY": "secret"}
+    (tmp_path / "caf\udce9.csv").write_text("id,question\n1,Why?\n")
+    submitted = tidemill(
+        "submit", "caf\udce9.csv", "--column", "question", "--window", "3d", "--json", **reach
+    )
+    assert submitted.returncode == 0, submitted.stderr
+    assert "Reading caf\ufffd.csv as CSV: by its name, column question\n" in submitted.stderr
+    batch = orjson.loads(submitted.stdout)
+    assert batch["completion_window"] == "3d"
+    assert batch["metadata"] == {"input": "caf\ufffd.csv"}
+
+
 def test_an_unknown_batch_is_the_services_error(tidemill: Run, api_url: str) -> None:
     done = tidemill("status", "batch_none", "--url", api_url, "--api-key", "secret")
     assert done.returncode == 1

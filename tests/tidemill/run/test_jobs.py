@@ -11,14 +11,23 @@ from columns.results import answered
 from msgspec import structs
 from rich.console import Console
 
+from api.schemas.batch_create import MAX_WINDOW_SECONDS, parse_window
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.request_lines import RequestOptions
+from storage.datasets.values.sources import Kind
 from tidemill.client import Client, Upload
 from tidemill.client.shapes import Batch, BatchExtension
 from tidemill.errors import InputChanged, InputError, ResultsNotWritten
 from tidemill.exits import ExitCode
 from tidemill.run.identity import DIGEST_KEY, check_input, sent_unchanged
-from tidemill.run.jobs import RUN_MARK, Order, cancel_left_over, how_to_fetch, run_whole
+from tidemill.run.jobs import (
+    LONGEST_WINDOW,
+    RUN_MARK,
+    Order,
+    cancel_left_over,
+    how_to_fetch,
+    run_whole,
+)
 from tidemill.run.progress import reporter
 from tidemill.run.session import Session
 from tidemill.run.targets import plan_target
@@ -38,6 +47,18 @@ def test_what_a_killed_run_left_is_cancelled_and_said_so(client: Client) -> None
         cancel_left_over(client, quiet)
     assert said.getvalue().count(left.id) == 1
     assert kept.id not in said.getvalue()
+
+
+def test_a_run_asks_for_the_longest_window_there_is() -> None:
+    assert parse_window(LONGEST_WINDOW) == MAX_WINDOW_SECONDS
+
+
+def test_how_to_fetch_says_what_the_input_was_read_as(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "Why?"}\n')
+    source = open_source(tmp_path / "in.jsonl", kind=Kind.TEXT)
+    target = plan_target(source.path, source.kind)
+    batch = Batch("batch_x", "completed", "/v1/chat/completions", "file-x", 0)
+    assert "--input-format text" in how_to_fetch(Session(client, Path("/a")), batch, source, target)
 
 
 def test_how_to_fetch_is_a_command_for_this_very_job(client: Client, tmp_path: Path) -> None:
