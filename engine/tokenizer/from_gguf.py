@@ -30,6 +30,38 @@ _SPECIAL_IDS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# How tokens that end a turn are spelled, whatever keys a file has: llama.cpp's list of tokens that
+# end generation (`llama-vocab.cpp`), and those of families that it reads from keys.
+_ENDS = frozenset(
+    {
+        "</s>",
+        "<EOT>",
+        "<end_of_turn>",
+        "<end_of_utterance>",
+        "<turn|>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<|call|>",
+        "<|calls|>",
+        "<|end_of_text|>",
+        "<|end_of_turn|>",
+        "<|endoftext|>",
+        "<|end|>",
+        "<|eom_id|>",
+        "<|eom|>",
+        "<|eot_id|>",
+        "<|eot|>",
+        "<|flush|>",
+        "<|im_end|>",
+        "<|return|>",
+        "<｜end▁of▁sentence｜>",
+        "[EOS]",
+        "[EOT]",
+        "_<EOT>",
+    }
+)
+# Where a vocabulary has both of a pair, "<|end|>" ends a message and not a turn.
+_MESSAGE_END, _ENDS_BESIDE_IT = "<|end|>", (("<|return|>", "<|call|>"), ("<|calls|>", "<|flush|>"))
+
 
 class TokenType(IntEnum):
     """What a token of the vocabulary is (``llama_token_type``)."""
@@ -77,6 +109,21 @@ def special_tokens(metadata: Metadata) -> dict[str, str]:
         for role, token_id in named.items()
         if token_id is not None and token_id < len(tokens)
     }
+
+
+def end_tokens(metadata: Metadata) -> list[str]:
+    """Control tokens that end a turn by their spelling alone, in a file that has a chat template.
+
+    A base model's file has none, and ends where its keys say.
+    """
+    if not chat_templates(metadata):
+        return []
+    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
+    control = set(_of_types(metadata, TokenType.CONTROL, TokenType.USER_DEFINED))
+    ends = [token for token in tokens if token in _ENDS and token in control]
+    if any(first in ends and second in ends for first, second in _ENDS_BESIDE_IT):
+        ends = [token for token in ends if token != _MESSAGE_END]
+    return ends
 
 
 def chat_templates(metadata: Metadata) -> dict[str, str]:
@@ -165,18 +212,22 @@ def _vocabulary(metadata: Metadata) -> dict[str, int]:
 
 def _add_tokens(tokenizer: Tokenizer, metadata: Metadata) -> None:
     """Mark the tokens that are matched whole in the text, before it is split."""
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    types = np.asarray(metadata.get("tokenizer.ggml.token_type", ()))[: len(tokens)]
-    special = np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN)))
+    special = _of_types(metadata, TokenType.CONTROL, TokenType.UNKNOWN)
     tokenizer.add_special_tokens(
-        [AddedToken(tokens[index], special=True, normalized=False) for index in special]
+        [AddedToken(token, special=True, normalized=False) for token in special]
     )
     tokenizer.add_tokens(
         [
-            AddedToken(tokens[index], special=False, normalized=False)
-            for index in np.flatnonzero(types == TokenType.USER_DEFINED)
+            AddedToken(token, special=False, normalized=False)
+            for token in _of_types(metadata, TokenType.USER_DEFINED)
         ]
     )
+
+
+def _of_types(metadata: Metadata, *types: TokenType) -> list[str]:
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    of_each = np.asarray(metadata.get("tokenizer.ggml.token_type", ()))[: len(tokens)]
+    return [tokens[index] for index in np.flatnonzero(np.isin(of_each, types))]
 
 
 def _add_ends(tokenizer: Tokenizer, metadata: Metadata, bos_by_default: bool) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -23,6 +23,7 @@ class Tokenizer:
         special_tokens: role → token, such as ``{"eos_token": "<|im_end|>"}``; what chat
             templates may name.
         chat_templates: name → Jinja source; the usual one is ``default``.
+        end_tokens: tokens that end a turn, beside the one whose role is ``eos_token``.
 
     Attributes:
         byte_level: every token stands for fixed bytes, whatever is around it (byte-level BPE).
@@ -30,6 +31,7 @@ class Tokenizer:
         vocab_size: number of tokens, added ones included. The model's output may be wider.
         bos_token_id: beginning of sequence, or ``None``.
         eos_token_id: end of sequence, or ``None``.
+        end_token_ids: every token that ends an answer, as far as the tokenizer knows.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Tokenizer:
         *,
         special_tokens: Mapping[str, str],
         chat_templates: Mapping[str, str],
+        end_tokens: Iterable[str] = (),
     ) -> None:
         # A limit or padding stored with a checkpoint was its trainer's, not ours.
         backend.no_truncation()
@@ -54,6 +57,8 @@ class Tokenizer:
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id = self._id_of(special_tokens.get("bos_token"))
         self.eos_token_id = self._id_of(special_tokens.get("eos_token"))
+        ends = [self.eos_token_id, *map(self._id_of, end_tokens)]
+        self.end_token_ids = tuple(dict.fromkeys(end for end in ends if end is not None))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text. Special tokens written out in it become their own ids.
