@@ -55,7 +55,7 @@ def load(config: EngineConfig) -> LoadedModel:
     began = perf_counter()
     files = resolve(config.model)
     model = load_config(files)
-    tokenizer = load_tokenizer(files)
+    tokenizer = load_tokenizer(files, control_tokens_in_messages=config.control_tokens_in_messages)
     model = _with_ends(model, tokenizer)
     runner = start_runner(config, model, files)
     return LoadedModel(files.name, model, tokenizer, runner, perf_counter() - began)

@@ -6,7 +6,7 @@ GGUF stores the vocabulary, the merges or scores, and names for the rest (llama.
 byte-level tokenizer splits text before merging.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any
@@ -153,10 +153,16 @@ def _byte_level(metadata: Metadata) -> Tokenizer:
 def _sentencepiece(metadata: Metadata) -> Tokenizer:
     vocabulary = _vocabulary(metadata)
     unknown = special_tokens(metadata).get("unk_token")
+    # Text that happens to be spelled like one of these stays text.
+    unmergeable = set(_of_types(metadata, TokenType.CONTROL, TokenType.UNKNOWN, TokenType.BYTE))
     tokenizer = Tokenizer(
         BPE(
             vocab=vocabulary,
-            merges=_merges_by_score(vocabulary, metadata["tokenizer.ggml.scores"]),
+            merges=_merges_by_score(
+                [token for token in vocabulary if token not in unmergeable],
+                metadata["tokenizer.ggml.scores"],
+                vocabulary,
+            ),
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=True,
@@ -174,14 +180,17 @@ def _sentencepiece(metadata: Metadata) -> Tokenizer:
     return tokenizer
 
 
-def _merges_by_score(vocabulary: Mapping[str, int], scores: Any) -> list[tuple[str, str]]:
-    """Every way to join two tokens into a third, best score first.
+def _merges_by_score(
+    tokens: Iterable[str], scores: Any, vocabulary: Mapping[str, int]
+) -> list[tuple[str, str]]:
+    """Every way to join two tokens of the vocabulary into one of ``tokens``, best score first.
 
     SentencePiece keeps no list of merges: at any time it joins the pair of neighbours whose
     joined token scores highest, the leftmost among equals.
     """
     ranked: list[tuple[float, int, str, str]] = []
-    for token, token_id in vocabulary.items():
+    for token in tokens:
+        token_id = vocabulary[token]
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in vocabulary and right in vocabulary:

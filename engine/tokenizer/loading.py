@@ -19,19 +19,23 @@ _UNNAMED = ("additional_special_tokens", "extra_special_tokens")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def load_tokenizer(files: ModelFiles) -> Tokenizer:
+def load_tokenizer(files: ModelFiles, *, control_tokens_in_messages: bool = False) -> Tokenizer:
     """The tokenizer of a model.
 
     A Hugging Face folder must hold ``tokenizer.json``; ``tokenizer_config.json``,
     ``special_tokens_map.json``, ``chat_template.jinja`` and ``additional_chat_templates/`` are
     read where they are. From a GGUF file the tokenizer is rebuilt.
 
+    Args:
+        files: the model's.
+        control_tokens_in_messages: see `Tokenizer`.
+
     Raises:
         TokenizerError: a file is missing or damaged, or its kind of tokenizer is not known.
         CheckpointError: the GGUF file cannot be read.
     """
     if files.gguf is None:
-        return _from_folder(files.folder)
+        return _from_folder(files.folder, control_tokens_in_messages)
     with GGUFFile(files.gguf) as gguf:
         metadata = gguf.metadata
         return Tokenizer(
@@ -39,10 +43,11 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
             special_tokens=special_tokens(metadata),
             chat_templates=chat_templates(metadata),
             end_tokens=end_tokens(metadata),
+            control_tokens_in_messages=control_tokens_in_messages,
         )
 
 
-def _from_folder(folder: Path) -> Tokenizer:
+def _from_folder(folder: Path, control_tokens_in_messages: bool) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise TokenizerError(
@@ -58,7 +63,12 @@ def _from_folder(folder: Path) -> Tokenizer:
     tokens = dict(_named_tokens(named)) | dict(_named_tokens(config))
     _add_listed(backend, config.get("added_tokens_decoder"))
     _make_special(backend, [*tokens.values(), *_unnamed_tokens(named), *_unnamed_tokens(config)])
-    return Tokenizer(backend, special_tokens=tokens, chat_templates=_templates(folder, config))
+    return Tokenizer(
+        backend,
+        special_tokens=tokens,
+        chat_templates=_templates(folder, config),
+        control_tokens_in_messages=control_tokens_in_messages,
+    )
 
 
 def _add_listed(backend: tokenizers.Tokenizer, listed: object) -> None:
@@ -109,10 +119,8 @@ def _named_tokens(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _unnamed_tokens(config: Mapping[str, Any]) -> Iterator[str]:
     for name in _UNNAMED:
         listed = config.get(name)
-        entries = listed.values() if isinstance(listed, dict) else listed
-        for token in map(_text_of, entries if isinstance(listed, list | dict) else ()):
-            if token:
-                yield token
+        entries = list(listed.values()) if isinstance(listed, dict) else listed
+        yield from filter(None, map(_text_of, entries if isinstance(entries, list) else ()))
 
 
 def _text_of(token: Any) -> str | None:

@@ -10,6 +10,8 @@ import tokenizers
 from engine.errors import TokenizerError
 from engine.tokenizer.bytelevel import spelled_bytes
 from engine.tokenizer.chat import ChatTemplates
+from engine.tokenizer.controls import ControlTokens
+from engine.tokenizer.guard import Guard, RenderedChat
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _WORD_BOUNDARY = "\u2581"  # SentencePiece's mark for a space
@@ -24,6 +26,8 @@ class Tokenizer:
             templates may name.
         chat_templates: name → Jinja source; the usual one is ``default``.
         end_tokens: tokens that end a turn, beside the one whose role is ``eos_token``.
+        control_tokens_in_messages: whether control tokens that messages spell out are ones. Else
+            only a chat template can write them, and in messages they are text.
 
     Attributes:
         byte_level: every token stands for fixed bytes, whatever is around it (byte-level BPE).
@@ -41,12 +45,17 @@ class Tokenizer:
         special_tokens: Mapping[str, str],
         chat_templates: Mapping[str, str],
         end_tokens: Iterable[str] = (),
+        control_tokens_in_messages: bool = False,
     ) -> None:
         # A limit or padding stored with a checkpoint was its trainer's, not ours.
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self._chat = ChatTemplates(chat_templates, special_tokens)
+        controls = ControlTokens(backend, chat_templates.values())
+        self._guard = Guard(backend, controls.spellings)
+        self._chat = ChatTemplates(
+            chat_templates, special_tokens, None if control_tokens_in_messages else controls
+        )
         self._bytes: dict[int, bytes] = {}
         self.byte_level = _decoder_type(backend) == "ByteLevel"
         self.special_ids: frozenset[int] = frozenset(
@@ -63,6 +72,8 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text. Special tokens written out in it become their own ids.
 
+        In a rendered chat only those that the template wrote do: see `RenderedChat`.
+
         Args:
             text: what to encode.
             add_special_tokens: add what the model wants around a text, such as a first token.
@@ -76,13 +87,20 @@ class Tokenizer:
         self, texts: Sequence[str], add_special_tokens: bool = True
     ) -> list[list[int]]:
         """`encode` for many texts at once, on all cores."""
+        guarded = {i: text for i, text in enumerate(texts) if isinstance(text, RenderedChat)}
         try:
-            encodings = self._backend.encode_batch_fast(
-                list(texts), add_special_tokens=add_special_tokens
+            found = iter(
+                self._backend.encode_batch_fast(
+                    [text for text in texts if not isinstance(text, RenderedChat)],
+                    add_special_tokens=add_special_tokens,
+                )
+            )
+            chats = iter(
+                self._guard.encode(list(guarded.values()), add_special_tokens) if guarded else ()
             )
         except TypeError as problem:
             raise TokenizerError("A text is no string, or holds lone surrogates.") from problem
-        return [encoding.ids for encoding in encodings]
+        return [next(chats) if i in guarded else next(found).ids for i in range(len(texts))]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids. Bytes that are no UTF-8 become U+FFFD; unknown ids are left out."""

@@ -96,12 +96,12 @@ class Chain:
         projections = [f"self_attn.{name}_proj" for name in "qkvo"]
         projections += [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
         norms = [f"{layer}.input_layernorm", f"{layer}.post_attention_layernorm", "model.norm"]
-        weights = {f"{layer}.{name}.weight": zero for name in projections}
+        weights: dict[str, Any] = {f"{layer}.{name}.weight": zero for name in projections}
         weights |= {f"{name}.weight": np.ones(width, np.float32) for name in norms}
         weights |= {"model.embed_tokens.weight": one, "lm_head.weight": np.roll(one, 1, axis=0)}
         save_file(weights, self.folder / "model.safetensors")
         tokenizer.save(str(self.folder / "tokenizer.json"))
-        for name, values in ({"config.json": {}} | dict(files)).items():
+        for name, values in {"config.json": {}, **files}.items():
             whole = config | dict(values) if name == "config.json" else values
             (self.folder / name).write_text(json.dumps(whole))
         return self.folder
