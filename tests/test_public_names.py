@@ -36,7 +36,7 @@ METHODS: dict[type, str] = {
     Upload: "chunks filename from_path",
 }
 FIELDS: dict[type, str] = {
-    Request: "id prompt params salt",
+    Request: "id prompt params salt continues",
     Output: "index token_ids text finish_reason logprobs",
     Completion: "request_id prompt_token_ids outputs cached_tokens error error_code",
     SamplingParams: (

@@ -63,6 +63,7 @@ class Tokenizer:
             for token_id, token in backend.get_added_tokens_decoder().items()
             if token.special
         )
+        self._lead = self._find_lead()
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id = self._id_of(special_tokens.get("bos_token"))
         self.eos_token_id = self._id_of(special_tokens.get("eos_token"))
@@ -76,7 +77,8 @@ class Tokenizer:
 
         Args:
             text: what to encode.
-            add_special_tokens: add what the model wants around a text, such as a first token.
+            add_special_tokens: add what the model wants around a text, such as a first token. A
+                first token that the text begins with itself is not doubled.
 
         Raises:
             TokenizerError: the text is not valid Unicode (it has lone surrogates).
@@ -100,11 +102,39 @@ class Tokenizer:
             )
         except TypeError as problem:
             raise TokenizerError("A text is no string, or holds lone surrogates.") from problem
-        return [next(chats) if i in guarded else next(found).ids for i in range(len(texts))]
+        ids = [next(chats) if i in guarded else next(found).ids for i in range(len(texts))]
+        return [self._with_one_lead(each) for each in ids] if add_special_tokens else ids
 
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """Text of token ids. Bytes that are no UTF-8 become U+FFFD; unknown ids are left out."""
-        return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+    def decode(
+        self,
+        ids: Sequence[int],
+        skip_special_tokens: bool = True,
+        *,
+        after: Sequence[int] = (),
+    ) -> str:
+        """Text of token ids. Bytes that are no UTF-8 become U+FFFD; unknown ids are left out.
+
+        Args:
+            ids: the tokens.
+            skip_special_tokens: leave special tokens out.
+            after: tokens that the text goes on from, as `context_of` gives them. Their own text
+                is not among it. Without them, some tokenizers leave out a first space.
+        """
+        if not after:
+            return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        before = self.decode(after, skip_special_tokens)
+        return self.decode([*after, *ids], skip_special_tokens)[len(before) :]
+
+    def context_of(self, prompt: Sequence[int]) -> tuple[int, ...]:
+        """The end of a prompt, as far as the text of the tokens after it depends on it."""
+        if self.byte_level:
+            return ()
+        for token_id in reversed(prompt):
+            if token_id in self.special_ids or self.is_byte_token(token_id):
+                continue
+            if self.decode([token_id]):
+                return (token_id,)
+        return ()
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes one token stands for; empty for an unknown id.
@@ -166,6 +196,19 @@ class Tokenizer:
             **kwargs,
         )
         return self.encode(prompt, add_special_tokens=False)
+
+    def _find_lead(self) -> list[int]:
+        """The tokens that the tokenizer puts before a text."""
+        text = "a"
+        plain = self._backend.encode(text, add_special_tokens=False).ids
+        whole = self._backend.encode(text).ids
+        ends = range(len(whole) - len(plain) + 1)
+        found = (end for end in ends if whole[end : end + len(plain)] == plain)
+        return whole[: next(found, 0)]
+
+    def _with_one_lead(self, ids: list[int]) -> list[int]:
+        size = len(self._lead)
+        return ids[size:] if size and ids[size : 2 * size] == self._lead else ids
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._backend.token_to_id(token)
