@@ -120,7 +120,7 @@ class ChatTemplates:
         assert self._controls is not None
         with worn(Disguise.of(self._controls.alphabet, used)):
             disguised = self._render(source, with_contents(given) | options)
-            return RenderedChat(shown(disguised), "".join(disguised))
+            return RenderedChat(shown(disguised), str.__str__(disguised))
 
     def _could_be_read(self, given: Mapping[str, Any], source: str) -> bool:
         """Whether a control token could be read where a message, and not the template, wrote it."""

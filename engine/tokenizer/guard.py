@@ -1,8 +1,9 @@
 """Encoding a rendered chat so that only what its template wrote becomes control tokens."""
 
 import json
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from string import ascii_lowercase
 from threading import Lock
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import tokenizers
 
 _SECRET_LETTERS = 24
+_PLACE = "\ue000"
+_RUN = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]+")
+_Token = tuple[int, tuple[int, int]]
 
 
 class RenderedChat(str):
@@ -60,32 +64,40 @@ class Guard:
         """
         with self._lock:  # made once, when it is needed: a copy of a large vocabulary takes a while
             self._twin = self._twin or self._make_twin()
-        encodings = self._backend.encode_batch(
-            [chat.disguised for chat in chats], add_special_tokens=False
-        )
+        # Of what is disguised only its place matters here.
+        short = [_RUN.sub(_PLACE, chat.disguised) for chat in chats]
+        encodings = self._backend.encode_batch(short, add_special_tokens=False)
         respelled = [
-            self._respelled(chat, zip(encoding.ids, encoding.offsets, strict=True))
-            for chat, encoding in zip(chats, encodings, strict=True)
+            self._respelled(chat, text, zip(encoding.ids, encoding.offsets, strict=True))
+            for chat, text, encoding in zip(chats, short, encodings, strict=True)
         ]
         found = self._twin.encode_batch_fast(respelled, add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in found]
 
-    def _respelled(self, chat: RenderedChat, tokens: Any) -> str:
-        """The prompt with the twin's spellings of the control tokens that the template wrote."""
+    def _respelled(self, chat: RenderedChat, short: str, tokens: Iterable[_Token]) -> str:
+        """The prompt with the twin's spellings of the control tokens that the template wrote.
+
+        Args:
+            chat: the prompt.
+            short: the same with `_PLACE` for each disguised part.
+            tokens: those of ``short``.
+        """
         made: list[str] = []
         at = 0
         for token_id, (start, end) in tokens:
             if token_id not in self._spellings or start < at:
                 continue
-            written = chat.disguised[start:end]
+            written = short[start:end]
             # An unknown character also becomes a control token, and is none.
-            if written != chat[start:end] or not self._is_spelling(token_id, written):
+            if _PLACE in written or not self._is_spelling(token_id, written):
                 continue
             word = written.strip()
-            lead = len(written) - len(written.lstrip())
-            made += [chat[at : start + lead], self._secrets[token_id]]
-            at = start + lead + len(word)
-        return "".join([*made, chat[at:]])
+            start += len(written) - len(written.lstrip())
+            made += [short[at:start], self._secrets[token_id]]
+            at = start + len(word)
+        made.append(short[at:])
+        hidden = (chat[run.start() : run.end()] for run in _RUN.finditer(chat.disguised))
+        return re.sub(_PLACE, lambda _: next(hidden), "".join(made))
 
     def _is_spelling(self, token_id: int, written: str) -> bool:
         spelling = self._spellings[token_id]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -57,16 +57,18 @@ class Tokenizer:
             chat_templates, special_tokens, None if control_tokens_in_messages else controls
         )
         self._bytes: dict[int, bytes] = {}
-        self.byte_level = _decoder_type(backend) == "ByteLevel"
+        steps = _decoder_steps(backend)
+        self.byte_level = steps == ["ByteLevel"]
+        self._strips = not {"Metaspace", "Strip"}.isdisjoint(steps)
         self.special_ids: frozenset[int] = frozenset(
             token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
             if token.special
         )
-        self._lead = self._find_lead()
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id = self._id_of(special_tokens.get("bos_token"))
         self.eos_token_id = self._id_of(special_tokens.get("eos_token"))
+        self._lead = _lead(backend)
         ends = [self.eos_token_id, *map(self._id_of, end_tokens)]
         self.end_token_ids = tuple(dict.fromkeys(end for end in ends if end is not None))
 
@@ -81,7 +83,8 @@ class Tokenizer:
                 first token that the text begins with itself is not doubled.
 
         Raises:
-            TokenizerError: the text is not valid Unicode (it has lone surrogates).
+            TokenizerError: the text is not valid Unicode (it has lone surrogates), or the
+                vocabulary has no token for a part of it, nor one for what is unknown.
         """
         return self.encode_batch([text], add_special_tokens)[0]
 
@@ -102,6 +105,8 @@ class Tokenizer:
             )
         except TypeError as problem:
             raise TokenizerError("A text is no string, or holds lone surrogates.") from problem
+        except Exception as problem:  # the library raises nothing more precise
+            raise TokenizerError(f"A text cannot be encoded: {problem}") from problem
         ids = [next(chats) if i in guarded else next(found).ids for i in range(len(texts))]
         return [self._with_one_lead(each) for each in ids] if add_special_tokens else ids
 
@@ -126,8 +131,12 @@ class Tokenizer:
         return self.decode([*after, *ids], skip_special_tokens)[len(before) :]
 
     def context_of(self, prompt: Sequence[int]) -> tuple[int, ...]:
-        """The end of a prompt, as far as the text of the tokens after it depends on it."""
-        if self.byte_level:
+        """The end of a prompt, where the text of the tokens after it depends on it.
+
+        It does with decoders of SentencePiece's kind: a token has a space of its own, which they
+        leave out at the beginning.
+        """
+        if not self._strips:
             return ()
         for token_id in reversed(prompt):
             if token_id in self.special_ids or self.is_byte_token(token_id):
@@ -197,15 +206,6 @@ class Tokenizer:
         )
         return self.encode(prompt, add_special_tokens=False)
 
-    def _find_lead(self) -> list[int]:
-        """The tokens that the tokenizer puts before a text."""
-        text = "a"
-        plain = self._backend.encode(text, add_special_tokens=False).ids
-        whole = self._backend.encode(text).ids
-        ends = range(len(whole) - len(plain) + 1)
-        found = (end for end in ends if whole[end : end + len(plain)] == plain)
-        return whole[: next(found, 0)]
-
     def _with_one_lead(self, ids: list[int]) -> list[int]:
         size = len(self._lead)
         return ids[size:] if size and ids[size : 2 * size] == self._lead else ids
@@ -222,12 +222,25 @@ class Tokenizer:
         return token.replace(_WORD_BOUNDARY, " ").encode("utf-8")
 
 
-def _decoder_type(backend: tokenizers.Tokenizer) -> str | None:
-    """The kind of decoder, such as ``ByteLevel``; that of its only part where it is a sequence."""
-    if backend.decoder is None:
-        return None
-    state = json.loads(backend.decoder.__getstate__())
-    while state["type"] == "Sequence" and len(state["decoders"]) == 1:
-        state = state["decoders"][0]
-    kind: str = state["type"]
-    return kind
+def _decoder_steps(backend: tokenizers.Tokenizer) -> list[str]:
+    """The kinds of its decoder's steps, such as ``ByteLevel``, in order."""
+
+    def kinds(state: dict[str, Any]) -> Iterator[str]:
+        if state["type"] == "Sequence":
+            for step in state["decoders"]:
+                yield from kinds(step)
+        else:
+            yield state["type"]
+
+    return (
+        [] if backend.decoder is None else list(kinds(json.loads(backend.decoder.__getstate__())))
+    )
+
+
+def _lead(backend: tokenizers.Tokenizer) -> list[int]:
+    """The tokens that the tokenizer puts before a text."""
+    if backend.post_processor is None:
+        return []
+    word = tokenizers.Tokenizer(tokenizers.models.WordLevel({"": 0}, unk_token="")).encode("a")
+    whole = backend.post_processor.process(word)
+    return list(whole.ids[: whole.special_tokens_mask.index(0)])

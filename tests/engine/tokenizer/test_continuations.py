@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from engine import LLM, SamplingParams
+from engine.errors import TokenizerError
 from engine.llm import Prompt
 from engine.tokenizer import IncrementalDetokenizer, Tokenizer
 
@@ -124,6 +125,16 @@ def test_several_first_tokens_are_not_doubled_and_last_ones_are_none() -> None:
     assert tokenizer.encode("one") == tokenizer.encode("<s></s>one") == [1, 2, 3, 2]
     backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 2)])
     assert tokenizer_of(backend).encode("</s></s>one") == [2, 2, 3, 2]
+
+
+def test_a_vocabulary_without_an_unknown_token() -> None:
+    backend = tokenizers.Tokenizer(models.WordLevel({"<s>": 0, "one": 1}))
+    backend.add_special_tokens([AddedToken("<s>", normalized=False)])
+    backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = tokenizer_of(backend)
+    assert tokenizer.encode("one") == tokenizer.encode("<s>one") == [0, 1]
+    with pytest.raises(TokenizerError, match="cannot be encoded"):
+        tokenizer.encode("two")
 
 
 def test_a_first_token_that_the_template_writes_is_the_only_one() -> None:
