@@ -138,12 +138,9 @@ def covering(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def joined(texts: Iterable[Any]) -> str:
-    """The texts as one, a content if one of them is."""
-    if _worn.get() is None:
-        return "".join(map(str, texts))
-    found = list(map(str, texts))
-    whole = "".join(found)
-    return Content(whole) if any(isinstance(text, Content) for text in found) else whole
+    """The texts as one, a content if it has disguised parts."""
+    whole: str = kept("".join(map(str, texts)))
+    return whole
 
 
 def to_json(value: Any, ensure_ascii: bool, **options: Any) -> str:

@@ -68,6 +68,20 @@ def test_an_answer_ends_with_the_token_that_any_file_names(chain: Chain, files: 
     assert (output.outputs[0].finish_reason, output.outputs[0].token_ids[-1]) == ("stop", END)
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_an_end_in_a_message_is_one_where_the_engine_is_told_so(
+    chain: Chain, allowed: bool
+) -> None:
+    template = "{% for m in messages %}{{ m.content }} </s> {% endfor %}three"
+    chain.write(words(), {"tokenizer_config.json": {"chat_template": template}})
+    llm = chain.load(control_tokens_in_messages=allowed)
+    chat = [{"role": "user", "content": "one </s> two"}]
+    completion = llm.generate(chat, SamplingParams(temperature=0, max_tokens=1), progress=False)[0]
+    planted = 2 if allowed else 0  # the word is unknown as text
+    assert completion.prompt_token_ids == (3, planted, 4, 2, 6)
+    assert completion.text == "four"
+
+
 def test_no_other_token_ends_an_answer(chain: Chain) -> None:
     files: dict[str, Any] = {
         "config.json": {"eos_token_id": 2},
