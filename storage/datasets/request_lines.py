@@ -11,12 +11,11 @@ from typing import Any
 import msgspec
 
 from storage.datasets.readers.rows import read_rows
-from storage.datasets.values.results import ResultColumns
+from storage.datasets.values.results import ResultColumns, check_names
 from storage.datasets.values.rows import Row, custom_id
 from storage.datasets.values.sources import Source
 from storage.datasets.values.unsendable import with_problem
 from storage.endpoints import CHAT_COMPLETIONS, COMPLETIONS
-from storage.errors import InputNotUnderstood
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +54,12 @@ def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
     Raises:
         InputNotUnderstood: the source cannot be read, or a row has a field that the output needs.
     """
-    taken = frozenset(ResultColumns.named(options.answer_column).all)
+    columns = ResultColumns.named(options.answer_column)
     written = 0
     for row in read_rows(source):
         yield b"\n" * (row.number - written - 1)
         written = row.number
-        if clash := taken & row.fields.keys():
-            raise InputNotUnderstood(
-                f"{source.name}, line {row.number} has a field {min(clash)!r} already, which the "
-                "output needs for itself; name ours with --answer-column."
-            )
+        check_names(source.name, row.number, row.fields, columns)
         yield (row.raw if row.raw is not None else _request(source, row, options)) + b"\n"
 
 

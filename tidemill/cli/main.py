@@ -1,6 +1,7 @@
 """The `tidemill` command."""
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -37,7 +38,7 @@ for command, name in (
 ):
     app.command(name, epilog=HELP)(command)
 only_utf8(app)
-only_utf8(models.app, paths=True)  # they are kept in the database
+only_utf8(models.app)
 app.add_typer(models.app, name="models")
 
 
@@ -64,6 +65,9 @@ def root(
 
 def main() -> None:
     """Run the command and exit; errors that are expected are one message, not a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name may hold what the terminal's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except TidemillError as error:

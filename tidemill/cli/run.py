@@ -53,6 +53,7 @@ def run(
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import print_json, print_outcome, stderr
     from tidemill.errors import UsageError
+    from tidemill.run.empty import is_empty, without_rows
     from tidemill.run.files import STDOUT
     from tidemill.run.inputs import open_input
     from tidemill.run.interrupts import interruptible
@@ -82,9 +83,12 @@ def run(
         with reporter(stderr(), quiet=quiet) as report:
             if not quiet:
                 report.note(source.described)
-            report.say("Starting")
-            with own_service(home, api_key) as session:
-                outcome = run_whole(session, source, order, target, report)
+            if is_empty(source):
+                outcome = without_rows(source, target)
+            else:
+                report.say("Starting")
+                with own_service(home, api_key) as session:
+                    outcome = run_whole(session, source, order, target, report)
     print_outcome(outcome, quiet=quiet)
     if as_json:
         print_json(outcome.summary)
@@ -128,7 +132,9 @@ def submit(
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import print_json, stderr
+    from tidemill.errors import InputError
     from tidemill.run import jobs
+    from tidemill.run.empty import is_empty
     from tidemill.run.inputs import open_input
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
@@ -136,6 +142,8 @@ def submit(
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path)
     with open_input(input, column, home, input_format.kind) as source:
+        if is_empty(source):
+            raise InputError(f"{source.name} has no rows; there is nothing to submit.")
         order = jobs.Order.of(source, request)
         with (
             connect(url, api_key, home) as client,

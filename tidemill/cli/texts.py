@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,31 +9,27 @@ import typer
 from tidemill.errors import UsageError
 
 
-def only_utf8(app: typer.Typer, *, paths: bool = False) -> None:
-    """Let every command of an app refuse such texts with a `UsageError`.
-
-    Args:
-        paths: whether paths must be UTF-8, too; a file's may be any bytes.
-    """
-    kinds = (str, Path) if paths else (str,)
+def only_utf8(app: typer.Typer) -> None:
+    """Let every command of an app refuse such texts with a `UsageError`. Paths may be any bytes."""
     for command in app.registered_commands:
         if command.callback is not None:
-            command.callback = _checked(command.callback, kinds)
+            command.callback = _checked(command.callback)
 
 
-def _checked(command: Callable[..., Any], kinds: tuple[type, ...]) -> Callable[..., Any]:
+def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def checked(**values: Any) -> Any:
         for name, value in values.items():
             for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, kinds):
-                    _check(name.replace("_", "-"), str(text))
+                if isinstance(text, str):
+                    check_utf8(name.replace("_", "-"), text)
         return command(**values)
 
     return checked
 
 
-def _check(name: str, text: str) -> None:
+def check_utf8(name: str, text: str) -> None:
+    """Refuse an argument that is not UTF-8 with a `UsageError` that names it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,13 +1,14 @@
 """A table without rows: nothing is run, and its output is an empty one."""
 
 from storage.datasets.joining import OrderedResults
-from storage.datasets.readers.rows import column_names, has_rows
-from storage.datasets.values.sources import Kind, Source
-from tidemill.errors import TidemillError
+from storage.datasets.readers.field_types import field_types
+from storage.datasets.readers.rows import has_rows
+from storage.datasets.values.sources import Kind, Source, shown
+from tidemill.client.shapes import Batch
 from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.files import WholeFile
 from tidemill.run.formats import Format
-from tidemill.run.outputs import Written
+from tidemill.run.jobs import Outcome, Summary
 from tidemill.run.targets import Target
 
 
@@ -17,21 +18,37 @@ def is_empty(source: Source) -> bool:
         return source.kind is not Kind.REQUESTS and not has_rows(source)
 
 
-def write_empty(source: Source, target: Target) -> Written:
-    """Write the output of a table without rows; the errors file of an earlier run goes away.
+def without_rows(source: Source, target: Target) -> Outcome:
+    """Write the output of a table without rows.
 
     Raises:
         TidemillError: it cannot be written.
     """
-    with dataset_errors(), WholeFile(target.output) as output, WholeFile(target.errors):
+    with (
+        dataset_errors(),
+        WholeFile(target.output, keep_empty=True) as output,
+        WholeFile(target.errors),  # removes that of an earlier run
+    ):
         if target.format is Format.PARQUET:
             _write_parquet(source, target, output)
-    if output.kept is None:
-        try:
-            target.output.touch()
-        except OSError as error:
-            raise TidemillError(f"{target.output} cannot be written: {error.strerror}.") from error
-    return Written(target.output)
+    batch = Batch("", "completed", source.endpoint, "", 0)
+    summary = Summary(
+        batch_id="",
+        status="completed",
+        rows=0,
+        answered=0,
+        failed=0,
+        seconds=0.0,
+        prompt_tokens=0,
+        cached_tokens=0,
+        output_tokens=0,
+        tokens_per_second=None,
+        prefix_cache_share=0.0,
+        output=shown(str(output.kept)) if output.kept else None,
+        errors=None,
+        failures={},
+    )
+    return Outcome(batch, summary, interrupted=False)
 
 
 def _write_parquet(source: Source, target: Target, output: WholeFile) -> None:
@@ -40,4 +57,4 @@ def _write_parquet(source: Source, target: Target, output: WholeFile) -> None:
     if source.kind is Kind.PARQUET:
         write_joined(source, OrderedResults((), ()), target.columns, output.stream)
     else:
-        write_records((), dict.fromkeys(column_names(source), str), target.columns, output.stream)
+        write_records((), field_types(source), target.columns, output.stream)

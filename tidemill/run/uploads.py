@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 
 from storage.datasets.request_lines import RequestOptions, request_lines
 from storage.datasets.values.sources import Kind, Source
 from storage.endpoints import COMPLETIONS
 from tidemill.client.uploads import Upload
-from tidemill.errors import InputError, UsageError
+from tidemill.errors import UsageError
 from tidemill.run.dataset_errors import dataset_errors
 
 PIECE_BYTES = 256 * 1024
@@ -19,7 +18,7 @@ def upload_of(source: Source, options: RequestOptions) -> Upload:
 
     Raises:
         UsageError: options for plain inputs, but the input holds whole requests.
-        InputError: from the upload's chunks, where a row cannot be read, or there is none.
+        InputError: from the upload's chunks, where a row cannot be read.
     """
     if source.kind is Kind.REQUESTS:
         if options.given:
@@ -37,11 +36,7 @@ def upload_of(source: Source, options: RequestOptions) -> Upload:
 
 def _requests(source: Source, options: RequestOptions) -> Iterator[bytes]:
     with dataset_errors():
-        lines = request_lines(source, options)
-        first = next(lines, None)
-        if first is None:
-            raise InputError(f"{source.name} has no rows; there is nothing to send.")
-        yield from _pieces(chain((first,), lines))
+        yield from _pieces(request_lines(source, options))
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:

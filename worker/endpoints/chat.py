@@ -198,4 +198,5 @@ ENDPOINT = Endpoint(
     id_prefix="chatcmpl-",
     parse=parse,
     respond=respond,
+    continues=False,
 )

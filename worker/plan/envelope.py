@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from storage.datasets.values import unsendable
-from storage.datasets.values.missing_prompts import PROMPT_FIELDS
+from storage.datasets.values.rows import PROMPT_FIELDS
 from storage.endpoints import endpoint_named
 from storage.errors import LineTooLong
 from storage.streams.json_faults import json_fault, json_kind

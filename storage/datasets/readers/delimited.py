@@ -11,11 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import msgspec
-
 from storage.datasets.readers.json_lines import clean_text, is_clean
-from storage.datasets.values.missing_prompts import PROMPT_FIELDS
-from storage.datasets.values.rows import Prompt, Row
+from storage.datasets.values.rows import NO_MESSAGES, PROMPT_FIELDS, Row, text_prompt
 from storage.datasets.values.sources import Kind, Source
 from storage.errors import InputNotUnderstood
 from storage.streams.jsonl import READ_BYTES, without_mark
@@ -110,17 +107,10 @@ def _row(record: _Record, names: list[str], column: str) -> Row:
         problem = f"The column {column!r} is empty."
     elif not is_clean(text):
         problem = f"The column {column!r} {NOT_UTF8}"
-    return Row(record.number, None if problem else _prompt(text, column), fields, problem=problem)
-
-
-def _prompt(text: str, column: str) -> Prompt:
-    """A cell as a prompt; in a column of messages, JSON is read as them."""
-    if column == "messages" and text.lstrip().startswith("["):
-        try:
-            return msgspec.json.decode(text, type=list[dict[str, Any]])
-        except (msgspec.MsgspecError, RecursionError):
-            return text
-    return text
+    prompt = None if problem else text_prompt(column, text)
+    if prompt is None and problem is None:
+        problem = NO_MESSAGES
+    return Row(record.number, prompt, fields, problem=problem)
 
 
 class _TooLong(Exception):

@@ -12,8 +12,7 @@ from typing import Any
 
 import msgspec
 
-from storage.datasets.values.missing_prompts import why_no_prompt
-from storage.datasets.values.rows import Row, prompt_of
+from storage.datasets.values.rows import Row, prompt_of, why_no_prompt
 
 TOO_DEEP = "The line is nested too deeply."
 _HALVES = re.compile("[\ud800-\udfff]")

@@ -18,7 +18,7 @@ from storage.datasets.readers.sample import SAMPLE_LINES, Sample, means_json
 from storage.datasets.readers.telling import first_telling, why_nothing_tells
 from storage.datasets.readers.text import is_utf8
 from storage.datasets.readers.unpacked import open_unpacked
-from storage.datasets.values.missing_prompts import PROMPT_FIELDS
+from storage.datasets.values.rows import PROMPT_FIELDS
 from storage.datasets.values.sources import EXPECTED, Kind, Limits, Source, shown
 from storage.errors import InputNotUnderstood
 from storage.streams.encodings import unmarked_utf16
@@ -106,7 +106,7 @@ def _parquet(source: Source, begins_as_parquet: bool) -> Source:
 
     if not begins_as_parquet:
         raise InputNotUnderstood(f"{source.name} is no Parquet file. {EXPECTED}")
-    column = parquet.prompt_column(source.path, source.column, source.limits)
+    column = parquet.prompt_column(source.path, source.column, source.limits, source.name)
     reason = f"{_why(source, 'by its content')}, column {column}"
     return replace(source, kind=Kind.PARQUET, column=column, reason=reason)
 

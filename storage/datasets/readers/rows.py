@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from storage.datasets.readers.delimited import read_delimited_rows, read_header
+from storage.datasets.readers.delimited import read_delimited_rows
 from storage.datasets.readers.json_lines import json_row
 from storage.datasets.readers.text import text_row
 from storage.datasets.readers.unpacked import open_unpacked
 from storage.datasets.values.rows import Row
 from storage.datasets.values.sources import Kind, Source
 from storage.streams.jsonl import read_lines
-
-INT64 = range(-(2**63), 2**63)
 
 
 def read_rows(source: Source) -> Iterator[Row]:
@@ -47,14 +45,6 @@ def has_rows(source: Source) -> bool:
     return next(read_rows(source), None) is not None
 
 
-def column_names(source: Source) -> list[str]:
-    """The columns of a CSV or TSV file, none of others; `InputNotUnderstood` as `read_rows`."""
-    if not source.kind.delimited:
-        return []
-    with open_unpacked(source.path, source.name, source.limits) as stream:
-        return read_header(stream, source)
-
-
 def read_fields(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
     """Every row's number, all of its fields, and why it could not be sent, if that is so.
 
@@ -69,28 +59,3 @@ def read_fields(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | 
     else:
         for row in read_rows(source):
             yield row.number, row.fields, row.problem
-
-
-def field_types(source: Source) -> dict[str, type]:
-    """The fields of all rows and the type of each, for formats that fix them beforehand.
-
-    Types are ``bool``, ``int`` (64 bits), ``float`` and ``str``. A field of several types, or of
-    lists or objects, is ``str``: JSON text.
-    """
-    types: dict[str, type] = {}
-    for _, fields, _ in read_fields(source):
-        for name, value in fields.items():
-            types[name] = _joint_type(types.get(name, type(None)), value)
-    return {name: str if kind is type(None) else kind for name, kind in types.items()}
-
-
-def _joint_type(before: type, value: Any) -> type:
-    """The type that fits a field's earlier values, and this one."""
-    if value is None:
-        return before
-    kind = type(value) if type(value) in (bool, int, float) else str
-    if kind is int and value not in INT64:
-        kind = str
-    if before in (type(None), kind):
-        return kind
-    return float if {before, kind} == {int, float} else str

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.datasets.readers.field_types import FieldType, field_types
 from storage.datasets.readers.kinds import open_source
-from storage.datasets.readers.rows import column_names, has_rows, read_rows
+from storage.datasets.readers.rows import has_rows, read_rows
 from storage.datasets.values.rows import Row
 from storage.datasets.values.sources import Kind, Limits
 
@@ -104,7 +105,7 @@ def test_a_table_may_have_no_rows(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b"id,prompt\n\n")
     source = open_source(tmp_path / "in.csv")
     assert not has_rows(source)
-    assert column_names(source) == ["id", "prompt"]
+    assert field_types(source) == {"id": FieldType.TEXT, "prompt": FieldType.TEXT}
 
 
 @given(CELLS, st.sampled_from(["\n", "\r\n"]), st.sampled_from([Kind.CSV, Kind.TSV]))

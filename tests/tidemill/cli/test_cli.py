@@ -1,5 +1,6 @@
 """The command as a user meets it: help, wrong usage, errors, exit codes."""
 
+import hashlib
 import os
 import re
 import socket
@@ -208,7 +209,9 @@ def test_submit_status_list_cancel(tidemill: Run, tmp_path: Path, api_url: str) 
     batch_id = submitted.stdout.strip()
     assert batch_id.startswith("batch_")
     status = orjson.loads(tidemill("status", batch_id, "--json", **reach).stdout)
-    assert (status["id"], status["metadata"]) == (batch_id, {"input": "in.txt"})
+    digest = hashlib.sha256((tmp_path / "in.txt").read_bytes()).hexdigest()
+    assert status["id"] == batch_id
+    assert status["metadata"] == {"input": "in.txt", "input_sha256": digest}
     assert batch_id in tidemill("status", batch_id, **reach).stdout
     header, first, *_ = tidemill("list", **reach).stdout.splitlines()
     assert header.split("\t")[0] == "id"
