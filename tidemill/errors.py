@@ -26,6 +26,12 @@ class InputError(TidemillError):
     code = "input_not_understood"
 
 
+class InputChanged(InputError):
+    """This is not the file that the batch was made of."""
+
+    code = "input_changed"
+
+
 class Interrupted(TidemillError):
     """Interrupted."""
 

@@ -8,6 +8,7 @@ import typer
 
 from tidemill import terminal
 from tidemill.cli import batches, doctor, lifecycle, models, processes, run, up
+from tidemill.cli.texts import only_utf8
 from tidemill.errors import Interrupted, TidemillError
 from tidemill.exits import HELP, ExitCode
 from tidemill.run.interrupts import interruptible
@@ -39,6 +40,8 @@ for command, name in (
     (doctor.doctor, "doctor"),
 ):
     app.command(name, epilog=HELP)(command)
+only_utf8(app)
+only_utf8(models.app)
 app.add_typer(models.app, name="models")
 
 
@@ -75,9 +78,12 @@ def main() -> None:
 
 def fail(message: str, code: int) -> int:
     """Print an error on one line; gives the code back."""
-    text = " ".join(filter(None, (line.strip() for line in message.split("\n"))))
-    terminal.say_error(text)
+    terminal.say_error(_one_line(message))
     return code
+
+
+def _one_line(message: str) -> str:
+    return " ".join(filter(None, (line.strip() for line in message.split("\n"))))
 
 
 def _guarded(heard: Heard) -> int:
@@ -87,7 +93,7 @@ def _guarded(heard: Heard) -> int:
         terminal.say("Interrupted.")
         return heard.exit_code
     except Interrupted as error:
-        terminal.say(str(error))
+        terminal.say(_one_line(str(error)))
         return heard.exit_code
     except TidemillError as error:
         return fail(str(error), error.exit_code)

@@ -7,6 +7,7 @@ import typer
 
 from tidemill import terminal
 from tidemill.cli import options
+from tidemill.cli.texts import check_utf8
 
 app = typer.Typer(no_args_is_help=True, help="List, download and add models.")
 
@@ -50,6 +51,7 @@ def add(
     from tidemill.run.session import settings_for
     from tidemill.serve.model_store import add_model
 
+    check_utf8("path", str(path))  # it is kept in the database
     terminal.put(add_model(settings_for(home), name, path))
 
 

@@ -8,7 +8,7 @@ import typer
 from tidemill import terminal
 from tidemill.cli import options
 from tidemill.exits import of_batch
-from tidemill.run.formats import Endpoint, OnInvalid
+from tidemill.run.formats import Endpoint, InputFormat, OnInvalid
 
 
 def run(
@@ -18,6 +18,7 @@ def run(
     format: options.OutputFormat = None,
     model: options.Model = None,
     column: options.Column = None,
+    input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
     max_tokens: options.MaxTokens = None,
@@ -34,9 +35,10 @@ def run(
     """Run a whole job in one command: upload, plan, run, fetch.
 
     The input is told by its content: batch requests, lines of {"prompt"} or {"messages"}, plain
-    text with one prompt a line, each of them perhaps gzipped, or Parquet. Bad lines do not stop the
-    others. Ctrl-C, SIGTERM or SIGHUP cancels the job and keeps what is done; a second Ctrl-C leaves
-    at once. Several inputs run one after the other, each as a job with results of its own.
+    text with one prompt a line, CSV or TSV, each of them perhaps gzipped, or Parquet. What it is
+    read as is said first; --input-format settles it. Bad lines do not stop the others. Ctrl-C,
+    SIGTERM or SIGHUP cancels the job and keeps what is done; a second Ctrl-C leaves at once.
+    Several inputs run one after the other, each as a job with results of its own.
 
     Examples:
 
@@ -46,6 +48,8 @@ def run(
 
         tidemill run reviews.parquet --column review --temperature 0
 
+        tidemill run table.csv --column question
+
         cat prompts.txt | tidemill run - -o - | jq .answer
 
         tidemill run monday.jsonl tuesday.jsonl -o results/
@@ -54,11 +58,12 @@ def run(
     from tidemill.cli.render import print_json, print_outcome
     from tidemill.errors import Interrupted, UsageError
     from tidemill.run.checks import ModelNeeded, check_options
+    from tidemill.run.empty import is_empty, without_rows
     from tidemill.run.files import STDOUT
     from tidemill.run.inputs import open_inputs
-    from tidemill.run.jobs import run_whole
+    from tidemill.run.jobs import Outcome, run_whole
     from tidemill.run.progress import reporter
-    from tidemill.run.session import own_service
+    from tidemill.run.session import Session, own_service
     from tidemill.run.several import needs_model, plan_jobs, what_is_left, worst
 
     if as_json and output == STDOUT:
@@ -66,19 +71,23 @@ def run(
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
     check_options(request)
-    outcomes = []
+    outcomes: list[Outcome] = []
+    session: Session | None = None
     with ExitStack() as stack:
-        sources = stack.enter_context(open_inputs(inputs, column, home))
+        sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind))
         jobs = plan_jobs(inputs, sources, request, output=output, errors=errors, format=format)
         needed = ModelNeeded(model, max_tokens) if needs_model(sources) else None
-        with reporter(terminal.console(), quiet=quiet) as report:
-            report.say("Starting")
-            session = stack.enter_context(own_service(home, api_key, needed))
         for job in jobs:
             with reporter(terminal.console(), quiet=quiet) as report:
-                if len(jobs) > 1:
-                    report.say(str(job.path))
-                outcome = run_whole(session, job.source, job.order, job.target, report)
+                if not quiet:
+                    report.note(job.source.described)
+                if is_empty(job.source):
+                    outcome = without_rows(job.source, job.target)
+                else:
+                    if session is None:
+                        report.say("Starting")
+                        session = stack.enter_context(own_service(home, api_key, needed))
+                    outcome = run_whole(session, job.source, job.order, job.target, report)
             outcomes.append(outcome)
             print_outcome(outcome, quiet=quiet)
             if outcome.interrupted:
@@ -97,6 +106,7 @@ def submit(
     inputs: options.Inputs,
     model: options.Model = None,
     column: options.Column = None,
+    input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
     max_tokens: options.MaxTokens = None,
@@ -104,6 +114,7 @@ def submit(
     top_p: options.TopP = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
+    window: options.Window = "24h",
     on_invalid: Annotated[
         OnInvalid,
         typer.Option("--on-invalid", help="What bad lines do: fail the batch, or be skipped."),
@@ -126,7 +137,9 @@ def submit(
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import print_json
+    from tidemill.errors import InputError
     from tidemill.run.checks import check_options
+    from tidemill.run.empty import is_empty
     from tidemill.run.inputs import open_inputs
     from tidemill.run.jobs import Order
     from tidemill.run.jobs import submit as send
@@ -137,10 +150,17 @@ def submit(
     request = RequestOptions(model, system, sampling, endpoint.path)
     check_options(request)
     batches = []
-    with open_inputs(inputs, column, home) as sources, connect(url, api_key, home) as client:
+    with (
+        open_inputs(inputs, column, home, input_format.kind) as sources,
+        connect(url, api_key, home) as client,
+    ):
+        for source in filter(is_empty, sources):
+            raise InputError(f"{source.name} has no rows; there is nothing to submit.")
         for order in [Order.of(source, request) for source in sources]:
             with reporter(terminal.console(), quiet=quiet) as report:
-                batches.append(send(client, order, report, on_invalid=on_invalid))
+                if not quiet:
+                    report.note(order.source.described)
+                batches.append(send(client, order, report, on_invalid=on_invalid, window=window))
             if not as_json:
                 # At once: what is sent is sent, whatever becomes of the next one.
                 terminal.put(batches[-1].id)

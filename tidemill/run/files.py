@@ -32,18 +32,13 @@ def is_stream(path: Path) -> bool:
     return False
 
 
-def shown(path: Path | str) -> str:
-    """A path as valid Unicode: bytes of it that are not UTF-8 are written ``\\xe9``."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
 class WholeFile:
     """A file that takes its name once it is complete; ``-`` is standard output.
 
-    An empty file is not kept, and a file that an earlier run left under its name is removed. Where
-    the path is ``None``, what is written is thrown away. A symbolic link stays one. Pipes and
-    devices are written straight through. On a terminal, characters that it would obey are written
-    as JSON escapes.
+    An empty file is kept only where that is asked for, and a file that an earlier run left under
+    its name is removed. Where the path is ``None``, what is written is thrown away. A symbolic link
+    stays one. Pipes and devices are written straight through. On a terminal, characters that it
+    would obey are written as JSON escapes.
 
     Attributes:
         stream: where to write.
@@ -55,7 +50,8 @@ class WholeFile:
 
     stream: BinaryIO
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, keep_empty: bool = False) -> None:
+        self._keep_empty = keep_empty
         self.kept: Path | None = None
         self._path = path
         self._direct = path is None or is_stream(path)
@@ -92,7 +88,7 @@ class WholeFile:
         try:
             size = self.stream.tell()
             self.stream.close()
-            if complete and size:
+            if complete and (size or self._keep_empty):
                 self._partial.replace(self._final)
                 self.kept = self._path
             elif complete:

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from typing import Self
 
 from storage.datasets.request_lines import RequestOptions
-from storage.datasets.values.sources import Kind, Source
+from storage.datasets.values.sources import Kind, Source, shown
 from tidemill.client.client import Client
 from tidemill.client.shapes import Batch
 from tidemill.client.uploads import Upload
 from tidemill.errors import (
     ApiError,
+    InputError,
     Interrupted,
     ResultsNotWritten,
     StartFailed,
     TidemillError,
 )
-from tidemill.run.files import STDOUT, shown
+from tidemill.run.files import STDOUT
 from tidemill.run.formats import OnInvalid
+from tidemill.run.identity import sent_unchanged
 from tidemill.run.outputs import write_results
 from tidemill.run.progress import Reporter, with_progress
 from tidemill.run.session import Session
@@ -30,6 +32,7 @@ from tidemill.run.uploads import upload_of
 MAX_METADATA = 512
 RUN_MARK = {"tidemill_run": "1"}
 BATCHES_LOOKED_AT = 500
+LONGEST_WINDOW = "365d"  # the service allows no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Outcome:
 class Order:
     """What to send for an input: its upload and the endpoint it is for."""
 
-    name: str
+    source: Source
     upload: Upload
     endpoint: str
 
@@ -67,7 +70,7 @@ class Order:
         """The order for a source; `UsageError` where the options do not fit it."""
         upload = upload_of(source, options)
         endpoint = source.endpoint if source.kind is Kind.REQUESTS else options.endpoint
-        return cls(source.name, upload, endpoint)
+        return cls(source, upload, endpoint)
 
 
 def run_whole(
@@ -85,23 +88,40 @@ def run_whole(
         if session.own:
             cancel_left_over(session.client, reporter)
         batch = submit(
-            session.client, order, reporter, on_invalid=OnInvalid.SKIP, metadata=RUN_MARK
+            session.client,
+            order,
+            reporter,
+            on_invalid=OnInvalid.SKIP,
+            window=LONGEST_WINDOW,
+            metadata=RUN_MARK,
         )
     except KeyboardInterrupt:
         raise Interrupted("Interrupted before the job had begun; nothing was run.") from None
     followed = follow(session, batch, reporter)
-    how = how_to_fetch(session, batch, source, target)
     try:
         written = write_results(session.client, followed.batch, source, target)
         summary = summarize(session.client, followed.batch, written, started)
-    except TidemillError as error:
-        raise ResultsNotWritten(f"{error} The results are kept. To fetch them: {how}") from error
+    except (TidemillError, BrokenPipeError) as error:
+        joined = None if isinstance(error, InputError) else source
+        how = how_to_fetch(session, batch, joined, target)
+        raise ResultsNotWritten(
+            f"{_why(error)}\nThe results are kept. To fetch them: {how}"
+        ) from error
     except KeyboardInterrupt:
-        message = f"Interrupted while the results were written. They are kept; to fetch them: {how}"
-        raise Interrupted(message) from None
+        how = how_to_fetch(session, batch, source, target)
+        raise Interrupted(
+            "Interrupted while the results were written.\n"
+            f"The results are kept. To fetch them: {how}"
+        ) from None
     left = followed.interrupted and followed.batch.request_counts.failed > 0
     rest_by = _commands(session, ["retry", batch.id]) if left else ""
     return Outcome(followed.batch, summary, followed.interrupted, rest_by)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, BrokenPipeError):
+        return "Nobody reads standard output any more."
+    return str(error)
 
 
 def cancel_left_over(client: Client, reporter: Reporter) -> None:
@@ -124,12 +144,18 @@ def cancel_left_over(client: Client, reporter: Reporter) -> None:
         )
 
 
-def how_to_fetch(session: Session, batch: Batch, source: Source, target: Target) -> str:
-    """The commands that write a finished run's results once more."""
+def how_to_fetch(session: Session, batch: Batch, source: Source | None, target: Target) -> str:
+    """The commands that write a finished run's results once more.
+
+    Args:
+        source: the input to join them to, where it is still the one that was sent.
+    """
     fetch = ["fetch", batch.id, "--format", target.format.value]
-    if source.kind is not Kind.REQUESTS and source.path.name == source.name:
+    rows = source is not None and source.kind is not Kind.REQUESTS
+    if source is not None and rows and shown(source.path.name) == source.name:
         fetch += ["--join", str(source.path)]
         fetch += ["--column", source.column] if source.column else []
+        fetch += ["--input-format", source.kind.value] if source.asked else []
     if target.columns.answer != "answer":
         fetch += ["--answer-column", target.columns.answer]
     return _commands(session, fetch) + ("" if target.output == STDOUT else " -o FILE")
@@ -150,20 +176,24 @@ def submit(
     reporter: Reporter,
     *,
     on_invalid: OnInvalid,
+    window: str,
     metadata: Mapping[str, str] | None = None,
 ) -> Batch:
-    """Upload an input and create its batch.
+    """Upload an input and create its batch, which may take as long as ``window`` says.
 
     Raises:
         InputError: a row of the input cannot be sent.
         ClientError: the service refused.
     """
     reporter.say("Uploading")
-    file = client.upload(with_progress(order.upload, reporter))
+    name = order.source.name[:MAX_METADATA]
+    with sent_unchanged(order.source) as identity:
+        file = client.upload(with_progress(order.upload, reporter))
     return client.create_batch(
         file.id,
         order.endpoint,
-        metadata={"input": shown(order.name)[:MAX_METADATA], **(metadata or {})},
+        completion_window=window,
+        metadata={"input": name, **identity, **(metadata or {})},
         options={"on_invalid": on_invalid},
     )
 

@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from storage.datasets.readers.results import read_results
 from storage.datasets.values.results import Result, ResultError
+from storage.datasets.values.sources import shown
 from tidemill.client.client import Client
 from tidemill.client.shapes import Batch, Usage
 from tidemill.run.dataset_errors import dataset_errors
-from tidemill.run.files import shown
 from tidemill.run.outputs import Written
 
 MAX_FAILURES_READ = 100_000
@@ -78,8 +78,8 @@ def summarize(client: Client, batch: Batch, written: Written, started: float) ->
         output_tokens=usage.output_tokens,
         tokens_per_second=progress.tokens_per_second if progress else None,
         prefix_cache_share=round(usage.cached_share, 4),
-        output=shown(written.output) if written.output else None,
-        errors=shown(written.errors) if written.errors else None,
+        output=shown(str(written.output)) if written.output else None,
+        errors=shown(str(written.errors)) if written.errors else None,
         failures=dict(sorted(failures.items(), key=lambda item: -item[1])),
         reasons=reasons,
     )

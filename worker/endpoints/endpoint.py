@@ -57,6 +57,7 @@ class Endpoint:
         respond: (completion, model's name, Unix seconds) → response body without its ``id``, which
             differs for each of several equal lines. The completion is one that ran: it has
             outputs, and all of them ended by ``stop`` or ``length``.
+        continues: see `engine.Request`.
     """
 
     path: str
@@ -64,3 +65,4 @@ class Endpoint:
     id_prefix: str
     parse: Callable[[Mapping[str, Any]], ParsedBody]
     respond: Callable[[Completion, str, int], dict[str, Any]]
+    continues: bool = True

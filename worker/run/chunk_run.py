@@ -69,6 +69,7 @@ class ChunkRun:
                 prompt=self.plan.prompt(position),
                 params=self.plan.params(position),
                 salt=self.plan.header.salt,
+                continues=self._endpoint.continues,
             )
             for position in sorted(self._waiting_lines)
         ]

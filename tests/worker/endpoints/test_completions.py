@@ -54,3 +54,8 @@ def test_wrong_parameters(options: dict[str, Any], code: str, param: str) -> Non
     with pytest.raises(BodyError) as caught:
         parse(_text(**options))
     assert (caught.value.code, caught.value.param) == (code, param)
+
+
+def test_messages_of_the_other_endpoint_are_named() -> None:
+    with pytest.raises(BodyError, match=r"endpoint is /v1/completions, while the body holds 'mess"):
+        parse({"messages": [{"role": "user", "content": "Hi"}]})
