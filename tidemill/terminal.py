@@ -136,30 +136,36 @@ def prepare_streams() -> None:
 
 
 class _Forgiving:
-    """Standard error for a console: a terminal that was closed does not end the work."""
+    """Standard error for a console: a terminal that was closed does not end the work.
+
+    The stream is the one of now: a live display puts itself in its place, and writes to this.
+    """
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
 
     @property
     def encoding(self) -> str:
-        return getattr(sys.stderr, "encoding", None) or "utf-8"
+        return getattr(self._stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
         with suppress(OSError, ValueError):
-            if sys.stderr is not None:
-                return sys.stderr.write(text)
+            if self._stream is not None:
+                return self._stream.write(text)
         return 0
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):
-            if sys.stderr is not None:
-                sys.stderr.flush()
+            if self._stream is not None:
+                self._stream.flush()
 
     def isatty(self) -> bool:
         with suppress(ValueError):
-            return sys.stderr is not None and sys.stderr.isatty()
+            return self._stream is not None and self._stream.isatty()
         return False
 
     def fileno(self) -> int:
-        return sys.stderr.fileno()
+        return self._stream.fileno()
 
 
 def _has_colours() -> bool:

@@ -11,8 +11,7 @@ from tidemill.cli import batches, doctor, lifecycle, models, processes, run, up
 from tidemill.cli.texts import only_utf8
 from tidemill.errors import Interrupted, TidemillError
 from tidemill.exits import HELP, ExitCode
-from tidemill.run.interrupts import interruptible
-from tidemill.serve.signals import Heard
+from tidemill.serve.signals import Heard, interruptible
 
 app = typer.Typer(
     name="tidemill",

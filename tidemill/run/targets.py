@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,8 @@ from storage.datasets.values.results import ResultColumns
 from storage.datasets.values.sources import Kind
 from tidemill import terminal
 from tidemill.errors import TidemillError, UsageError
-from tidemill.run.files import STDOUT, is_stream, output_path
+from tidemill.run.files import STDOUT, WholeFile, is_stream, output_path
 from tidemill.run.formats import Format
-from tidemill.run.probe import check_can_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +139,17 @@ def _check_writable(paths: Iterable[Path | None]) -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise TidemillError(f"{path} cannot be written: {path.parent} is not writable.")
         check_can_write(path)
+
+
+class _Probed(Exception):
+    """The file could be made; a file that is not written to its end is not kept."""
+
+
+def check_can_write(path: Path) -> None:
+    """Find out whether a `WholeFile` of this path can be made, and leave nothing behind.
+
+    Raises:
+        TidemillError: it cannot.
+    """
+    with suppress(_Probed), WholeFile(path):
+        raise _Probed

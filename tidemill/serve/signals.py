@@ -1,14 +1,18 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do to a command that serves until it is stopped."""
+"""What Ctrl-C, SIGTERM and SIGHUP do to a command: one that has something to finish is
+interrupted, and one that serves until it is stopped stops."""
 
 import _thread
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 LOOK_SECONDS = 0.5
+SHOW_CURSOR = b"\x1b[?25h\n"
 # Shells, terminals and `timeout` send one signal twice: to the process and to its group.
 ECHO_SECONDS = 0.5
 
@@ -46,6 +50,33 @@ def heeded() -> list[int]:
     numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return numbers if ignored else [*numbers, signal.SIGHUP]
+
+
+@contextmanager
+def interruptible() -> Iterator[Heard]:
+    """The first Ctrl-C, SIGTERM or SIGHUP raises `KeyboardInterrupt` here.
+
+    A second Ctrl-C or SIGTERM leaves at once. A signal that the process was started to ignore stays
+    ignored.
+    """
+    heard = Heard()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if heard.first(number):
+            raise KeyboardInterrupt
+        if not heard.hurries(number):
+            return
+        if os.isatty(2):
+            os.write(2, SHOW_CURSOR)
+        os._exit(128 + number)
+
+    numbers = [number for number in heeded() if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stop_on_signals() -> threading.Event:

@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import time
-from tidemill.run.interrupts import interruptible
+from tidemill.serve.signals import interruptible
 
 with interruptible():
     for word in ("first", "second"):
@@ -51,7 +51,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     code = (
         "import os, signal\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from tidemill.run.interrupts import interruptible\n"
+        "from tidemill.serve.signals import interruptible\n"
         "with interruptible():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('still here')\n"
