@@ -13,10 +13,16 @@ from storage.jobs.chunks import claimable, poisoned
 
 @dataclass(frozen=True, slots=True)
 class WaitingModel:
-    """A model that has claimable chunks, and the highest priority among their jobs."""
+    """A model that has claimable chunks.
+
+    Attributes:
+        priority: the highest among their jobs.
+        unnoted: whether one of these jobs has no note of what it waits for.
+    """
 
     name: str
     priority: int
+    unnoted: bool
 
 
 def waiting_models(
@@ -30,14 +36,21 @@ def waiting_models(
     query = (
         claimable()
         .where(not_(poisoned(max_crashes)))
-        .with_only_columns(col(Chunk.model), col(Job.priority))
+        .with_only_columns(
+            col(Chunk.model),
+            col(Job.priority),
+            func.count().filter(col(Job.waiting_for).is_(None)),
+        )
         .group_by(col(Chunk.model), col(Job.priority))
         .order_by(col(Job.priority).desc(), oldest, col(Chunk.model))
     )
     if models is not None:
         query = query.where(col(Chunk.model).in_(models))
     highest: dict[str, int] = {}
+    unnoted: set[str] = set()
     with database.read() as session:
-        for model, priority in session.execute(query):
+        for model, priority, count in session.execute(query):
             highest.setdefault(model, priority)
-    return [WaitingModel(name, priority) for name, priority in highest.items()]
+            if count:
+                unnoted.add(model)
+    return [WaitingModel(name, priority, name in unnoted) for name, priority in highest.items()]
