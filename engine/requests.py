@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.errors import InvalidRequest
 from engine.params import SamplingParams
+from engine.token_ids import shown, token_ids
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -18,12 +20,29 @@ class Request:
         params: how to sample.
         salt: separates prefix caches; requests share cached blocks only under equal salts
             (one salt a tenant).
+
+    The prompt may be given as a list, a NumPy array or a torch tensor; it is kept as a tuple.
+
+    >>> Request("row-1", (504, 5345, 314), SamplingParams(temperature=0))
+
+    Raises:
+        InvalidRequest: a value is of a wrong type; ``param`` names it.
     """
 
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     salt: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.prompt) is not tuple or not {*map(type, self.prompt)} <= {int}:
+            object.__setattr__(self, "prompt", token_ids(self.prompt))
+        if self.params is None:
+            object.__setattr__(self, "params", SamplingParams())
+        for name, type_ in (("id", str), ("params", SamplingParams), ("salt", str)):
+            value = getattr(self, name)
+            if not isinstance(value, type_):
+                raise InvalidRequest(f"{name} is {type_.__name__}, not {shown(value)}.", param=name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,12 +127,15 @@ def test_no_weight_is_read(folder: Path) -> None:
     """A hundred gigabytes that are not there: reading them would take minutes."""
     wide, rows = 8192, 1_000_000
     _config(folder, vocab_size=rows, hidden_size=wide, num_hidden_layers=1, head_dim=16)
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (rows, wide),
         "lm_head.weight": (rows, wide),
         "model.norm.weight": (wide,),
     }
-    layers = {"input_layernorm": (wide,), "post_attention_layernorm": (wide,)}
+    layers: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (wide,),
+        "post_attention_layernorm": (wide,),
+    }
     layers |= {f"self_attn.{name}_proj": (32, wide) for name in "kv"}
     layers |= {"self_attn.q_proj": (64, wide), "self_attn.o_proj": (wide, 64)}
     layers |= {f"mlp.{name}_proj": (96, wide) for name in ("gate", "up")}
