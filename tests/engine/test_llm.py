@@ -17,6 +17,7 @@ from engine.requests import Request
 from engine.tokenizer import Tokenizer
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
+FIRST = SamplingParams(temperature=0, max_tokens=1)
 TEXTS = [
     "The capital of France is",
     "Once upon a time, in a village by the sea,",
@@ -237,7 +238,7 @@ def test_one_prompt_that_is_none_is_an_error_and_queues_nothing(llm: LLM, alone:
 def test_every_form_of_the_same_prompt_gives_the_same_answer(llm: LLM) -> None:
     text = "Water boils at"
     ids = llm.tokenizer.encode(text)
-    expected = llm.generate(text, GREEDY, progress=False)[0].outputs
+    expected = llm.generate(text, FIRST, progress=False)[0].outputs
     rows: list[Any] = [
         np.array(ids),
         torch.tensor(ids),
@@ -245,24 +246,24 @@ def test_every_form_of_the_same_prompt_gives_the_same_answer(llm: LLM) -> None:
         {"prompt_token_ids": ids},
     ]
     for form in rows:
-        assert llm.generate(form, GREEDY, progress=False)[0].outputs == expected
+        assert llm.generate(form, FIRST, progress=False)[0].outputs == expected
     several: list[Any] = [rows, iter(rows), np.array([ids, ids]), torch.tensor([ids, ids]), (text,)]
     for form in several:
-        done = llm.generate(form, [GREEDY] * 4 if form is rows else GREEDY, progress=False)
+        done = llm.generate(form, [FIRST] * 4 if form is rows else FIRST, progress=False)
         assert {each.outputs for each in done} == {expected}
         assert {type(each) for done_ in done for each in done_.prompt_token_ids} == {int}
 
 
 def test_chats_take_arguments_for_their_template(llm: LLM) -> None:
     chats = [[{"role": "user", "content": text}] for text in ("Hello!", "What is the sea?")]
-    by_generate = llm.generate(chats, GREEDY, progress=False)
-    assert [each.outputs for each in llm.chat(chats, GREEDY, progress=False)] == [
+    by_generate = llm.generate(chats, FIRST, progress=False)
+    assert [each.outputs for each in llm.chat(chats, FIRST, progress=False)] == [
         each.outputs for each in by_generate
     ]
-    open_ended = llm.chat(chats[0], GREEDY, progress=False, add_generation_prompt=False)[0]
+    open_ended = llm.chat(chats[0], FIRST, progress=False, add_generation_prompt=False)[0]
     assert len(open_ended.prompt_token_ids) < len(by_generate[0].prompt_token_ids)
     mixed: Any = [chats[0], "no chat"]
-    good, bad = llm.chat(mixed, GREEDY, progress=False)
+    good, bad = llm.chat(mixed, FIRST, progress=False)
     assert good.outputs == by_generate[0].outputs
     assert "A chat is a list of messages, not 'no chat' (str)" in (bad.error or "")
 
