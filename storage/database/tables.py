@@ -56,7 +56,7 @@ class Job(SQLModel, table=True):
 
     ``retry_of`` is the id of the batch of which this one runs only the failed lines.
     ``paused_at`` is set while its chunks may not be claimed. ``waiting_for`` is what last kept it
-    from going on (`storage.jobs.waits`). ``n_lines`` counts the planned lines;
+    from going on (`storage.jobs.waiting_models`). ``n_lines`` counts the planned lines;
     ``n_ok``, ``n_err`` and ``n_cancelled`` are written once, as sums over the chunks, when the job
     becomes terminal. ``collected_at`` is when its plan files and parts were deleted.
     """

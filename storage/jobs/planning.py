@@ -97,7 +97,7 @@ def release_plan(
 ) -> None:
     """Give the lease back without counting an attempt; claimable after ``delay`` seconds.
 
-    ``waiting_for`` is the note of why (`storage.jobs.waits`).
+    ``waiting_for`` is the note of why (`storage.jobs.waiting_models`).
     """
     release_job(database, job_id, *_held(epoch), delay=delay, waiting_for=waiting_for)
 

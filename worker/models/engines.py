@@ -220,9 +220,11 @@ class Engines:
         engine = self._make(engine_config(self._settings, source))
         self.discard()
         with self._lock:
-            if self._closed:
-                raise Stopping
-            self._starting = engine
+            closed = self._closed
+            self._starting = None if closed else engine
+        if closed:
+            engine.close(timeout=0)
+            raise Stopping
         log.info("engine_starting", model=model, source=source)
         try:
             return engine, engine.start()

@@ -7,9 +7,9 @@ import structlog
 from storage.database.tables import Job
 from storage.disk import disk_error
 from storage.errors import ConfigurationError, ObjectStoreError, StateConflict, StorageError
-from storage.jobs import planning, waits
+from storage.jobs import planning, waiting_models
 from storage.jobs.planning import Plan, Refusal
-from storage.jobs.waits import Wait
+from storage.jobs.waiting_models import Wait
 from storage.registry import models
 from storage.wakeups import Wakeup
 from worker.context import WorkerContext
@@ -68,7 +68,7 @@ def _postpone(worker: WorkerContext, job: Job, error: StorageError) -> None:
 
 
 def _wait_for_model(worker: WorkerContext, job: Job, error: ModelNotReady) -> None:
-    waited = waits.seconds_waited(worker.database, job)
+    waited = waiting_models.seconds_waited(worker.database, job)
     delay = min(max(RETRY_SECONDS, waited / 2), LONGEST_RETRY_SECONDS)
     log.warning("plan_waits_for_model", job=job.id, model=error.model, reason=str(error))
     wait = Wait(error.reason, str(error), error.model)
@@ -76,7 +76,7 @@ def _wait_for_model(worker: WorkerContext, job: Job, error: ModelNotReady) -> No
 
 
 def _release(worker: WorkerContext, job: Job, wait: Wait, delay: float) -> None:
-    note = waits.begun(worker.database, job, wait)
+    note = waiting_models.wait_note(worker.database, job, wait)
     planning.release_plan(worker.database, job.id, job.plan_epoch, delay=delay, waiting_for=note)
 
 
@@ -101,7 +101,7 @@ def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
         retry = retry_source(worker.database, job)
     except PlanRefused as error:
         return refusal(error.code, str(error), error.param)
-    waited = waits.seconds_waited(worker.database, job)
+    waited = waiting_models.seconds_waited(worker.database, job)
     sources = {row.name: row.source for row in models.list_models(worker.database)}
     with scratch_folder() as folder:
         return Planner(

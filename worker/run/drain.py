@@ -19,7 +19,7 @@ from worker.lease import LeaseKeeper
 from worker.models.engines import Resident
 from worker.run.held_chunks import HeldChunk, HeldChunks, backoff
 from worker.run.model_choice import ModelChoice
-from worker.run.waiting import clear_wait, note_wait
+from worker.run.waiting import tell_running, tell_wait
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class DrainLoop:
                 self._resident = None
                 for held in held_chunks:
                     held_chunks.give_back(held)
-                note_wait(self._worker, error)
+                tell_wait(self._worker, error)
             except Stopping:
                 break
 
@@ -150,7 +150,7 @@ class DrainLoop:
                 self._resident = self._start(held.chunk.model, source)
             except ModelUnavailable as error:
                 held.run.refuse(error)
-                clear_wait(self._worker, held.chunk.model)
+                tell_running(self._worker, held.chunk.model)
                 return
         held.submitted = True
         self._resident.engine.submit(held.run.requests())
@@ -160,7 +160,7 @@ class DrainLoop:
         before = engines.resident
         resident = engines.get(model, source)
         if resident is not before:
-            clear_wait(self._worker, model)
+            tell_running(self._worker, model)
         return resident
 
     def _accept(self, completion: Completion) -> None:

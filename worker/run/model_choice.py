@@ -12,7 +12,7 @@ import structlog
 from storage.errors import StorageError
 from storage.jobs.waiting_models import WaitingModel, waiting_models
 from worker.context import WorkerContext
-from worker.run.waiting import note_wait
+from worker.run.waiting import tell_wait
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class ModelChoice:
         """Whether the model's engine did not start a moment ago; its jobs are told why."""
         error = self._worker.engines.resting(waiting.name)
         if error is not None and self.fresh and waiting.unnoted:
-            note_wait(self._worker, error)
+            tell_wait(self._worker, error)
         return error is not None
 
     def refresh(self) -> None:
