@@ -1,8 +1,7 @@
 """Models that have work waiting: which is the most urgent, and what its jobs are told.
 
-
-What they wait for is kept in a job's ``waiting_for``. It is a note for the job's owner and no state: nobody
-acts on it, but for the time since when it stands.
+What a job waits for is kept in its ``waiting_for``. It is a note for the job's owner and no state:
+nobody acts on it, but for the time since when it stands.
 """
 
 from collections.abc import Collection
