@@ -2,14 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from engine.cache.block_pool import BlockPool
 from engine.cache.eviction import LeastRecentlyUsed
-from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest, PromptTooLong
 from engine.executors.executor import Pending
@@ -17,14 +16,14 @@ from engine.executors.placement import Placement
 from engine.executors.runner import Sampled, SampledTokens, StepRunner
 from engine.executors.start import start_runner
 from engine.info import EngineInfo
-from engine.models.families import load_config
+from engine.models.check import check_model
 from engine.output import FinishedRequest, OutputBuilder, RequestOutputs
 from engine.requests import EngineStats, FinishReason, Request
 from engine.scheduler.admission import AdmissionPolicy, Continuous, Static
 from engine.scheduler.scheduler import Limits, Scheduler
 from engine.scheduler.sequence import Sequence
 from engine.scheduler.step import SampledToken, Step
-from engine.tokenizer import Tokenizer, load_tokenizer
+from engine.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +52,10 @@ def load(config: EngineConfig) -> LoadedModel:
         EngineError: it cannot be found or loaded; see `engine.errors`.
     """
     began = perf_counter()
-    files = resolve(config.model)
-    model = load_config(files)
-    tokenizer = load_tokenizer(files, control_tokens_in_messages=config.control_tokens_in_messages)
-    model = _with_ends(model, tokenizer)
-    runner = start_runner(config, model, files)
-    return LoadedModel(files.name, model, tokenizer, runner, perf_counter() - began)
-
-
-def _with_ends(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The configuration, with the tokenizer's end tokens among those that end an answer."""
-    ends = dict.fromkeys((*model.eos_token_ids, *tokenizer.end_token_ids))
-    return replace(model, eos_token_ids=tuple(end for end in ends if end < model.vocab_size))
+    found = check_model(config.model, control_tokens_in_messages=config.control_tokens_in_messages)
+    runner = start_runner(config, found.config, found.files)
+    seconds = perf_counter() - began
+    return LoadedModel(found.files.name, found.config, found.tokenizer, runner, seconds)
 
 
 class EngineCore:

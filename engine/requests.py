@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.errors import InvalidRequest
 from engine.params import SamplingParams
+from engine.token_ids import shown, token_ids
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -20,6 +22,13 @@ class Request:
             (one salt a tenant).
         continues: whether the outputs go on from the prompt's text, as completions do, and may
             begin with a space; else they stand alone, as answers in a chat do.
+
+    The prompt may be given as a list, a NumPy array or a torch tensor; it is kept as a tuple.
+
+    >>> Request("row-1", (504, 5345, 314), SamplingParams(temperature=0))
+
+    Raises:
+        InvalidRequest: a value is of a wrong type; ``param`` names it.
     """
 
     id: str
@@ -27,6 +36,16 @@ class Request:
     params: SamplingParams = field(default_factory=SamplingParams)
     salt: str = ""
     continues: bool = True
+
+    def __post_init__(self) -> None:
+        if type(self.prompt) is not tuple or not {*map(type, self.prompt)} <= {int}:
+            object.__setattr__(self, "prompt", token_ids(self.prompt))
+        if self.params is None:
+            object.__setattr__(self, "params", SamplingParams())
+        for name, type_ in (("id", str), ("params", SamplingParams), ("salt", str)):
+            value = getattr(self, name)
+            if not isinstance(value, type_):
+                raise InvalidRequest(f"{name} is {type_.__name__}, not {shown(value)}.", param=name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ ENGINE = {
 CLIENT = {"DEFAULT_URL", "Client", "Upload"}
 
 METHODS: dict[type, str] = {
-    LLM: "flush generate has_work info stats step submit tokenizer",
+    LLM: "chat flush generate has_work info stats step submit tokenizer",
     EngineProcess: "alive cancel close flush pid poll start stats submit",
     Client: (
         "batch batches cancel close create_batch delete_file download file models pause resume "

@@ -113,6 +113,11 @@ class WorkerSettings(BaseModel):
     default_max_tokens: int = Field(
         default=1_024, ge=1, description="Output tokens of a chat line that sets no limit."
     )
+    model_wait_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="How long a batch waits to be planned for a model's files that are not there.",
+    )
 
     control_tokens_in_messages: str = Field(
         default="",

@@ -7,12 +7,13 @@ import structlog
 from storage.database.tables import Job
 from storage.disk import disk_error
 from storage.errors import ConfigurationError, ObjectStoreError, StateConflict, StorageError
-from storage.jobs import planning
+from storage.jobs import planning, waiting_models
 from storage.jobs.planning import Plan, Refusal
+from storage.jobs.waiting_models import Wait
 from storage.registry import models
 from storage.wakeups import Wakeup
 from worker.context import WorkerContext
-from worker.errors import TEMPORARY_FOLDER, LeaseLost, PlanRefused, Stopping
+from worker.errors import TEMPORARY_FOLDER, LeaseLost, ModelNotReady, PlanRefused, Stopping
 from worker.lease import Lease, Renewal
 from worker.plan.planner import Planner, refusal
 from worker.plan.retry import retry_source
@@ -22,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 5
 RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 60.0
 
 
 def plan_job(worker: WorkerContext, job_id: str) -> None:
@@ -48,6 +50,8 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
         except Stopping:
             planning.release_plan(worker.database, job_id, epoch)
             log.info("plan_given_back", job=job_id, epoch=epoch)
+        except ModelNotReady as error:
+            _wait_for_model(worker, job, error)
         except OSError as error:
             _postpone(worker, job, disk_error(error, TEMPORARY_FOLDER))
         except StorageError as error:
@@ -59,7 +63,21 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
 
 def _postpone(worker: WorkerContext, job: Job, error: StorageError) -> None:
     log.warning("plan_postponed", job=job.id, code=error.code, reason=str(error))
-    planning.release_plan(worker.database, job.id, job.plan_epoch, delay=RETRY_SECONDS)
+    wait = Wait(error.code, "The service cannot use its storage at the moment; it tries again.")
+    _release(worker, job, wait, RETRY_SECONDS)
+
+
+def _wait_for_model(worker: WorkerContext, job: Job, error: ModelNotReady) -> None:
+    waited = waiting_models.seconds_waited(worker.database, job)
+    delay = min(max(RETRY_SECONDS, waited / 2), LONGEST_RETRY_SECONDS)
+    log.warning("plan_waits_for_model", job=job.id, model=error.model, reason=str(error))
+    wait = Wait(error.reason, str(error), error.model)
+    _release(worker, job, wait, delay)
+
+
+def _release(worker: WorkerContext, job: Job, wait: Wait, delay: float) -> None:
+    note = waiting_models.wait_note(worker.database, job, wait)
+    planning.release_plan(worker.database, job.id, job.plan_epoch, delay=delay, waiting_for=note)
 
 
 def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:
@@ -83,6 +101,7 @@ def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
         retry = retry_source(worker.database, job)
     except PlanRefused as error:
         return refusal(error.code, str(error), error.param)
+    waited = waiting_models.seconds_waited(worker.database, job)
     sources = {row.name: row.source for row in models.list_models(worker.database)}
     with scratch_folder() as folder:
         return Planner(
@@ -94,6 +113,7 @@ def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
             worker.heartbeat(lease),
             worker.load_text_model,
             retry,
+            patient=waited < worker.settings.worker.model_wait_seconds,
         ).run()
 
 

@@ -23,7 +23,7 @@ from storage.registry.files import NewFile
 from storage.settings import Settings
 from storage.streams.gzipped import decoded
 from storage.streams.jsonl import Line, read_lines
-from worker.errors import ModelUnavailable, PlanRefused
+from worker.errors import PlanRefused
 from worker.models.tokenizers import TextModel, TextModels, load_text_model
 from worker.plan.build import PlanBuilder, chunk_limits
 from worker.plan.check import Checked, check_lines
@@ -42,6 +42,7 @@ class Planner:
         folder: an empty folder for temporary files.
         heartbeat: called often; raises to end the planning.
         retry: what the job takes its lines from, if it is a retry.
+        patient: whether a model whose files may come is waited for; its lines end otherwise.
     """
 
     settings: Settings
@@ -52,20 +53,20 @@ class Planner:
     heartbeat: Callable[[], None]
     load_text_model: Callable[[str, str], TextModel] = load_text_model
     retry: RetrySource | None = None
+    patient: bool = True
 
     def run(self) -> Plan | Refusal:
         """The plan, or why there is none.
 
         Raises:
             StorageError: the store failed.
+            ModelNotReady: a model is waited for.
             OSError: the temporary folder is full.
         """
         try:
             return self._plan()
         except PlanRefused as error:
             return refusal(error.code, str(error), error.param)
-        except ModelUnavailable as error:
-            return refusal(error.code, str(error), "model")
         except (ObjectNotFound, ObjectChanged):
             message = "The input file was changed or deleted after the batch was created."
             return refusal("input_modified", message, "input_file_id")
@@ -117,9 +118,8 @@ class Planner:
         )
         tokenizer = LineTokenizer(
             self.job.endpoint,
-            TextModels(self.sources, self.load_text_model),
+            TextModels(self.sources, self.load_text_model, patient=self.patient),
             settings.worker.default_max_tokens,
-            skip_unavailable=self._skips,
         )
         limits = WindowLimits(settings.worker.plan_window_lines, settings.worker.plan_window_tokens)
         with self._lines() as lines, self._chosen() as chosen:

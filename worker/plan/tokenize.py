@@ -47,28 +47,19 @@ class LineTokenizer:
     Args:
         endpoint: its path.
         default_max_tokens: the limit of output tokens where a body sets none.
-        skip_unavailable: whether lines of a model that cannot be loaded become problems.
     """
 
-    def __init__(
-        self,
-        endpoint: str,
-        models: TextModels,
-        default_max_tokens: int,
-        *,
-        skip_unavailable: bool = False,
-    ) -> None:
+    def __init__(self, endpoint: str, models: TextModels, default_max_tokens: int) -> None:
         self._endpoint = ENDPOINTS[endpoint]
         self._models = models
         self._default_max_tokens = default_max_tokens
-        self._skip_unavailable = skip_unavailable
         self._packed: tuple[SamplingParams | None, str] = (None, "")
 
     def tokenize(self, lines: Iterable[InputLine]) -> list[PlannedLine | Problem]:
         """`prepare`, `encode` and `finish` in one call; one result a line, in the order given.
 
         Raises:
-            ModelUnavailable: a model's tokenizer cannot be loaded, and such lines are not skipped.
+            ModelNotReady: a model is waited for.
         """
         prepared = self.prepare(lines)
         return self.finish(prepared, self.encode(prepared))
@@ -77,7 +68,7 @@ class LineTokenizer:
         """Parse the bodies and render the chat templates.
 
         Raises:
-            ModelUnavailable: as `tokenize`.
+            ModelNotReady: as `tokenize`.
         """
         prepared = Prepared()
         parse = self._endpoint.parse
@@ -94,8 +85,6 @@ class LineTokenizer:
             except BodyError as error:
                 prepared.results[index] = _problem(line, error)
             except ModelUnavailable as error:
-                if not self._skip_unavailable:
-                    raise
                 prepared.results[index] = Problem(
                     line.number, error.code, str(error), "model", line.custom_id
                 )

@@ -15,7 +15,7 @@ from storage.jobs.chunks import Counts
 from worker.endpoints.registry import ENDPOINTS
 from worker.endpoints.response_fields import as_duplicate
 from worker.endpoints.result_lines import never_run_line, output_line, problem_line
-from worker.errors import BrokenResult
+from worker.errors import BrokenResult, ModelUnavailable
 from worker.plan.plan_file import PlanFile, PlanRow
 from worker.problems import Problem
 from worker.run.parts import Record, encode_record
@@ -110,6 +110,13 @@ class ChunkRun:
             + prompt * (lines - 1),
             completion_tokens=self.counts.completion_tokens + completion.completion_tokens * lines,
         )
+
+    def refuse(self, error: ModelUnavailable) -> None:
+        """Give every line that has no result yet this error: its model cannot be loaded."""
+        problem = Problem(0, error.code, str(error), "model")
+        self._failed |= dict.fromkeys(self._waiting_lines, (400, problem))
+        self.counts = replace(self.counts, err=self.counts.err + self._waiting_lines.total())
+        self._waiting_lines.clear()
 
     def give_up(self, reason: StopReason) -> None:
         """Wait for no more completions: lines without one get an error with the reason."""

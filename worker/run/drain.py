@@ -14,11 +14,12 @@ from engine.errors import EngineDied
 from engine.requests import Completion
 from storage.errors import StorageError
 from worker.context import WorkerContext
-from worker.errors import EngineUnavailable
+from worker.errors import ModelNotReady, ModelUnavailable, Stopping
 from worker.lease import LeaseKeeper
 from worker.models.engines import Resident
 from worker.run.held_chunks import HeldChunk, HeldChunks, backoff
 from worker.run.model_choice import ModelChoice
+from worker.run.waiting import tell_running, tell_wait
 
 log = structlog.get_logger(__name__)
 
@@ -74,11 +75,14 @@ class DrainLoop:
                 self._advance()
             except EngineDied as error:
                 self._engine_died(error)
-            except EngineUnavailable:
+            except ModelNotReady as error:
                 # `Engines` has logged why and lets the model rest; another may have work.
                 self._resident = None
                 for held in held_chunks:
                     held_chunks.give_back(held)
+                tell_wait(self._worker, error)
+            except Stopping:
+                break
 
     def _release_after(self, error: BaseException) -> None:
         """Give all chunks back after an unexpected error, which must not repeat for ever.
@@ -141,9 +145,23 @@ class DrainLoop:
         if self._resident is None or self._resident.source != source:
             if any(other.submitted for other in self._held_chunks):
                 return  # the model has a new source: requests of the old one end first
-            self._resident = self._worker.engines.get(held.chunk.model, source)
+            self._resident = None
+            try:
+                self._resident = self._start(held.chunk.model, source)
+            except ModelUnavailable as error:
+                held.run.refuse(error)
+                tell_running(self._worker, held.chunk.model)
+                return
         held.submitted = True
         self._resident.engine.submit(held.run.requests())
+
+    def _start(self, model: str, source: str) -> Resident:
+        engines = self._worker.engines
+        before = engines.resident
+        resident = engines.get(model, source)
+        if resident is not before:
+            tell_running(self._worker, model)
+        return resident
 
     def _accept(self, completion: Completion) -> None:
         chunk_id, attempt, _ = completion.request_id.split("/")
