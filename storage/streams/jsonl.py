@@ -35,7 +35,7 @@ def read_lines(stream: BinaryIO, *, max_line_bytes: int) -> Iterator[Line]:
     blank lines are passed over. Of a line longer than ``max_line_bytes`` nothing is kept, so memory
     stays at about that size.
     """
-    for number, data in enumerate(raw_lines(stream, max_line_bytes), start=1):
+    for number, data in enumerate(_raw_lines(stream, max_line_bytes + 2 + len(_BOM)), start=1):
         if data is None:
             yield _too_long(number, max_line_bytes)
             continue
@@ -58,9 +58,8 @@ def without_mark(line: bytes) -> bytes:
     return line[marks.end() :] if marks else line
 
 
-def raw_lines(stream: BinaryIO, max_line_bytes: int) -> Iterator[bytes | None]:
-    """All lines without their LF, blank ones too; ``None`` for one that is certainly too long."""
-    limit = max_line_bytes + len(_BOM) + len(b"\r")
+def _raw_lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
+    """Lines without their LF; ``None`` for one of more than ``limit`` bytes."""
     pieces: list[bytes] = []  # the beginning of a line that is not at its end yet
     held = 0
     while data := stream.read(READ_BYTES):

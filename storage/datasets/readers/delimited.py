@@ -15,7 +15,7 @@ from storage.datasets.readers.json_lines import clean_text, is_clean
 from storage.datasets.values.rows import NO_MESSAGES, PROMPT_FIELDS, Row, text_prompt
 from storage.datasets.values.sources import Kind, Source
 from storage.errors import InputNotUnderstood
-from storage.streams.jsonl import raw_lines, without_mark
+from storage.streams.jsonl import READ_BYTES, without_mark
 from storage.streams.lines import is_blank, is_blank_bytes
 
 NO_PROMPT_COLUMN = "neither a column prompt nor messages"
@@ -155,7 +155,7 @@ class _Feed:
 
 def _records(stream: BinaryIO, delimiter: str, limit: int) -> Iterator[_Record]:
     """The records of a stream that are not blank; memory stays at about the limit."""
-    feed = _Feed(raw_lines(stream, limit), limit)
+    feed = _Feed(_lines(stream, limit), limit)
     reader = _reader(feed, delimiter)
     while True:
         feed.begin()
@@ -172,6 +172,21 @@ def _records(stream: BinaryIO, delimiter: str, limit: int) -> Iterator[_Record]:
         (line, *more) = feed.taken
         if more or not is_blank_bytes(line or b""):
             yield _Record(first, values)
+
+
+def _lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
+    """All lines without their LF, blank ones too; ``None`` for one that is certainly too long.
+
+    Not those of `storage.streams.jsonl`: a blank line may stand within quotes.
+    """
+    most = limit + len(b"\xef\xbb\xbf\r\n")
+    while line := stream.readline(most):
+        if len(line) == most and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(READ_BYTES)
+            yield None
+        else:
+            yield line.removesuffix(b"\n")
 
 
 def _reader(feed: _Feed, delimiter: str) -> Iterator[list[str]]:
