@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.errors import InvalidRequest
 from engine.params import SamplingParams
-from engine.token_ids import is_array, is_number, shown, token_ids
+from engine.token_ids import holds_numbers, is_array, is_number, shown, token_ids
 
 Message = Mapping[str, Any]
 Prompt = str | Iterable[int] | Iterable[Message] | Mapping[str, Any]
@@ -31,7 +31,7 @@ def split_prompts(prompts: Any) -> PromptBatch:
     """
     if isinstance(prompts, str | bytes | bytearray | memoryview | Mapping):
         return PromptBatch([prompts], alone=True)
-    if is_array(prompts) and prompts.ndim == 1 and str(prompts.dtype)[:2] not in ("<U", "ob"):
+    if is_array(prompts) and prompts.ndim == 1 and holds_numbers(prompts):
         return PromptBatch([prompts], alone=True)
     if is_number(prompts) or not isinstance(prompts, Iterable):
         return PromptBatch([prompts], alone=True)

@@ -61,6 +61,11 @@ def is_array(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def holds_numbers(array: Any) -> bool:
+    """Whether a NumPy array or a tensor is one of numbers, and not of texts or objects."""
+    return not isinstance(array, np.ndarray) or array.dtype.kind in "biufc"
+
+
 def is_number(value: Any) -> bool:
     """Whether it is one number, a bool or an array without dimensions among them."""
     return isinstance(value, Number | np.bool_) or (is_array(value) and value.ndim == 0)

@@ -78,6 +78,7 @@ def test_what_is_no_token_ids_is_named(ids: Any, said: str) -> None:
         (iter(["a", "b"]), 2, False),
         ({"a": 1, "b": 2}.keys(), 2, False),
         (np.array(["a", "b"]), 2, False),
+        (np.array(["a", "b"], np.dtypes.StringDType()), 2, False),
         (np.array(["a", [1]], dtype=object), 2, False),
         ([[3, 4], "a"], 2, False),
         ([5, "a"], 2, False),
