@@ -67,6 +67,7 @@ def test_each_distinct_request_is_asked_for_once(make_run: MakeRun) -> None:
     run = make_run()
     assert [request.prompt for request in run.requests()] == [(5,), (7, 8)]
     assert {request.salt for request in run.requests()} == {"tenant"}
+    assert all(request.continues for request in run.requests())  # as completions do
     assert all(request.id.startswith("chunk_1/3/") for request in run.requests())
 
 
