@@ -66,7 +66,7 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
         raise _own_name(error, body) from error
     given = body.get("chat_template_kwargs")
     arguments = {} if given is None else template_args("chat_template_kwargs", given)
-    return ParsedBody(ChatPrompt(_messages(body), arguments), params)
+    return ParsedBody((ChatPrompt(_messages(body), arguments),), params)
 
 
 def _own_name(error: BodyError, body: Mapping[str, Any]) -> BodyError:

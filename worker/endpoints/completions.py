@@ -9,10 +9,12 @@ from storage.endpoints import COMPLETIONS
 from worker.endpoints.endpoint import Endpoint, ParsedBody, Prompt, TextPrompt, TokenPrompt
 from worker.endpoints.options import read_params, refuse, refuse_stream
 from worker.endpoints.response_fields import logprob, usage
-from worker.endpoints.values import array, integer, missing, token_ids, wrong_type
+from worker.endpoints.values import integer, missing, token_ids, wrong_type
 from worker.errors import BodyError
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's own
+MAX_PROMPTS = 2_048  # of a line, as OpenAI limits its lists of inputs
+MAX_LINE_CHOICES = 4_096
 
 # Parameters that would change the output and are not supported: only these values pass.
 ALLOWED: Mapping[str, tuple[Any, ...]] = {
@@ -44,32 +46,44 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
         )
     if params.max_tokens is None:
         params = replace(params, max_tokens=max(DEFAULT_MAX_TOKENS, params.min_tokens))
-    return ParsedBody(_prompt(body), params)
+    prompts = _prompts(body)
+    if len(prompts) * params.n > MAX_LINE_CHOICES:
+        raise BodyError(
+            f"{len(prompts)} prompts with {params.n} choices each are more than "
+            f"{MAX_LINE_CHOICES:,} choices: write several lines.",
+            param="n",
+            code="invalid_value",
+        )
+    return ParsedBody(prompts, params)
 
 
-def _prompt(body: Mapping[str, Any]) -> Prompt:
+def _prompts(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
+    """A text, a list of token ids, or a list of either."""
     value = body.get("prompt")
     if value is None:
         raise missing("prompt")
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
-        value = value[0]
-    if isinstance(value, str):
-        return _not_empty(TextPrompt(value), value)
-    if not isinstance(value, list):
-        raise wrong_type("prompt", "a string or an array of token ids", value)
-    if any(isinstance(item, str | list) for item in value):
+    if not isinstance(value, list) or not value or not isinstance(value[0], str | list):
+        return (_prompt("prompt", value),)
+    if len(value) > MAX_PROMPTS:
         raise BodyError(
-            "A line of a batch has one prompt: write one line for each of several.",
+            f"'prompt' holds {len(value):,} prompts; a line may have {MAX_PROMPTS:,}.",
             param="prompt",
             code="invalid_value",
         )
-    return _not_empty(TokenPrompt(token_ids("prompt", array("prompt", value))), value)
+    kind, expected = (str, "a string") if isinstance(value[0], str) else (list, "an array")
+    for place, item in enumerate(value):
+        if not isinstance(item, kind):
+            raise wrong_type(f"prompt[{place}]", f"{expected} as in 'prompt[0]'", item)
+    return tuple(_prompt(f"prompt[{place}]", item) for place, item in enumerate(value))
 
 
-def _not_empty(prompt: Prompt, value: str | list[Any]) -> Prompt:
+def _prompt(name: str, value: Any) -> Prompt:
+    if not isinstance(value, str | list):
+        expected = "a string, an array of strings, of token ids, or of arrays of token ids"
+        raise wrong_type(name, expected, value)
     if not value:
-        raise BodyError("'prompt' is empty.", param="prompt", code="invalid_value")
-    return prompt
+        raise BodyError(f"'{name}' is empty.", param=name, code="invalid_value")
+    return TextPrompt(value) if isinstance(value, str) else TokenPrompt(token_ids(name, value))
 
 
 def respond(completion: Completion, model: str, created: int) -> dict[str, Any]:

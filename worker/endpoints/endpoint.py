@@ -39,9 +39,12 @@ Prompt = ChatPrompt | TextPrompt | TokenPrompt
 
 @dataclass(frozen=True, slots=True)
 class ParsedBody:
-    """A request that can be run. ``params.max_tokens`` is ``None`` where the body sets none."""
+    """What a line asks for: one prompt or several, each with the same parameters.
 
-    prompt: Prompt
+    ``params.max_tokens`` is ``None`` where the body sets none.
+    """
+
+    prompts: tuple[Prompt, ...]
     params: SamplingParams
 
 

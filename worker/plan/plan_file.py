@@ -5,7 +5,9 @@ One row a line, in the plan's order. Columns:
 - ``line`` int64: the input's line number, from 1
 - ``custom_id`` string, null where the line had none
 - ``leader`` int64: plan position of the row whose response this line gets; its own for most rows
-- ``tokens`` list<int32>: the prompt; empty for rows that are not leaders
+- ``tokens`` list<int32>: the prompt, or all prompts one behind the other; empty for rows that are
+  not leaders
+- ``lengths`` list<int32>: of a leader with several prompts, the tokens of each; empty for others
 - ``params`` dictionary<string>: sampling parameters as JSON; null where there is nothing to run
 - ``problem`` string: JSON of the error that this line gets; null for good lines
 
@@ -23,7 +25,7 @@ import pyarrow as pa
 
 from engine.params import SamplingParams
 from worker.errors import BrokenPlan
-from worker.plan.rows import Group, unpack_params, unpack_tokens
+from worker.plan.rows import Group, split, unpack_params, unpack_tokens
 from worker.problems import Problem
 
 VERSION = b"1"
@@ -34,6 +36,7 @@ SCHEMA = pa.schema(
         pa.field("custom_id", pa.string()),
         pa.field("leader", pa.int64(), nullable=False),
         pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+        pa.field("lengths", pa.list_(pa.int32()), nullable=False),
         pa.field("params", pa.dictionary(pa.int32(), pa.string())),
         pa.field("problem", pa.string()),
     ]
@@ -67,8 +70,9 @@ def encode_groups(header: PlanHeader, groups: Sequence[Group]) -> bytes:
     for group in groups:
         leader = position
         for row in group.lines:
-            packed = row.tokens if position == leader else b""
-            columns.add(row.line, row.custom_id, leader, packed, row.params, None)
+            leads = position == leader
+            packed, lengths = (row.tokens, row.lengths) if leads else (b"", ())
+            columns.add(row.line, row.custom_id, leader, packed, row.params, None, lengths)
             position += 1
     return columns.encode(header)
 
@@ -86,6 +90,7 @@ class _Columns:
     def __init__(self) -> None:
         self._rows: list[tuple[int, str | None, int, str | None, str | None]] = []
         self._tokens: list[bytes] = []
+        self._lengths: list[tuple[int, ...]] = []
 
     def add(
         self,
@@ -95,9 +100,11 @@ class _Columns:
         tokens: bytes,
         params: str | None,
         problem: str | None,
+        lengths: tuple[int, ...] = (),
     ) -> None:
         self._rows.append((line, custom_id, leader, params, problem))
         self._tokens.append(tokens)
+        self._lengths.append(lengths)
 
     def encode(self, header: PlanHeader) -> bytes:
         line, custom_id, leader, params, problem = zip(*self._rows, strict=True)
@@ -118,6 +125,7 @@ class _Columns:
             pa.array(custom_id, pa.string()),
             pa.array(leader, pa.int64()),
             tokens,
+            pa.array(self._lengths, pa.list_(pa.int32())),
             pa.array(params, pa.string()).dictionary_encode(),
             pa.array(problem, pa.string()),
         ]
@@ -145,6 +153,9 @@ class PlanFile:
         except (pa.ArrowException, LookupError, TypeError, ValueError) as error:
             raise BrokenPlan from error
         self._params: dict[str, SamplingParams] = {}
+        # Files of earlier versions have none.
+        several = "lengths" in self._batch.schema.names
+        self._lengths: Any = self._batch.column("lengths") if several else None
 
     def rows(self, a: int, b: int) -> Iterator[PlanRow]:
         """The lines at plan positions ``[a, b)``, in the plan's order.
@@ -162,9 +173,21 @@ class PlanFile:
         for line, custom_id, leader, problem in zip(lines, ids, leaders, problems, strict=True):
             yield PlanRow(line, custom_id, leader, _problem(line, custom_id, problem))
 
-    def prompt(self, position: int) -> tuple[int, ...]:
-        """Token ids of the leader at a plan position."""
-        return tuple(self._batch.column("tokens")[position - self.header.start].as_py())
+    def prompts(self, position: int) -> list[tuple[int, ...]]:
+        """Token ids of each prompt of the leader at a plan position."""
+        ids = tuple(self._batch.column("tokens")[position - self.header.start].as_py())
+        lengths = self._lengths_of(position)
+        return split(ids, lengths) if lengths else [ids]
+
+    def num_prompts(self, position: int) -> int:
+        """How many prompts the leader at a plan position has."""
+        return len(self._lengths_of(position)) or 1
+
+    def _lengths_of(self, position: int) -> list[int]:
+        if self._lengths is None:
+            return []
+        lengths: list[int] = self._lengths[position - self.header.start].as_py()
+        return lengths
 
     def params(self, position: int) -> SamplingParams:
         """Sampling parameters of the row at a plan position; one object for all that are equal."""

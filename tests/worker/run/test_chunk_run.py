@@ -134,9 +134,9 @@ def test_a_line_without_a_completion_is_never_written_as_if_it_had_one(make_run:
 def test_large_responses_lie_on_disk_and_come_back() -> None:
     spool = ResponseSpool(memory_bytes=100)
     for position in range(20):
-        spool.add(position, {"text": "é" * position})
-    assert [spool.get(position) for position in (19, 0, 7)] == [
+        spool.add((position, 1), {"text": "é" * position})
+    assert [spool.get((position, 1)) for position in (19, 0, 7)] == [
         {"text": "é" * size} for size in (19, 0, 7)
     ]
-    assert spool.get(99) is None
+    assert spool.get((19, 0)) is None
     spool.close()
