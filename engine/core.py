@@ -107,7 +107,8 @@ class EngineCore:
         except InvalidRequest as error:
             self._finished.append(FinishedRequest(request, refusal=error))
             return
-        sequences = [Sequence(request, index, max_total) for index in range(request.params.n)]
+        count = request.params.num_generated
+        sequences = [Sequence(request, index, max_total) for index in range(count)]
         self._live[request.id] = RequestOutputs(request, sequences)
         for sequence in sequences:
             builder = OutputBuilder(sequence, self.tokenizer, self._end_token_ids)

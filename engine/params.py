@@ -31,6 +31,8 @@ class SamplingParams:
         stop_token_ids: token ids that end the answer.
         ignore_eos: generate on past the end-of-sequence token.
         n: answers per prompt.
+        best_of: answers that are generated, of which the ``n`` with the highest mean
+            log-probability a token are given, best first; ``None`` means ``n``.
         logprobs: report the chosen token's log-probability and this many alternatives
             (0 means the chosen one only); ``None`` reports nothing.
         skip_special_tokens: leave special tokens out of the text.
@@ -57,6 +59,7 @@ class SamplingParams:
     n: int = 1
     logprobs: int | None = None
     skip_special_tokens: bool = True
+    best_of: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -69,7 +72,7 @@ class SamplingParams:
         self._check_ranges()
 
     def _check_types(self) -> None:
-        for name in ("max_tokens", "min_tokens", "top_k", "seed", "n", "logprobs"):
+        for name in ("max_tokens", "min_tokens", "top_k", "seed", "n", "best_of", "logprobs"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise InvalidRequest(f"{name} must be a whole number, not {value!r}.", param=name)
@@ -90,6 +93,7 @@ class SamplingParams:
             ("frequency_penalty", self.frequency_penalty, -2, 2),
             ("seed", self.seed, -(2**63), 2**64 - 1),
             ("n", self.n, 1, MAX_CHOICES),
+            ("best_of", self.best_of, 1, MAX_CHOICES),
             ("logprobs", self.logprobs, 0, MAX_LOGPROBS),
         )
         for name, value, low, high in limits:
@@ -111,6 +115,10 @@ class SamplingParams:
                 f"min_tokens ({self.min_tokens}) is above max_tokens ({self.max_tokens}).",
                 param="min_tokens",
             )
+        if self.best_of is not None and self.best_of < self.n:
+            raise InvalidRequest(
+                f"best_of ({self.best_of}) must be at least n ({self.n}).", param="best_of"
+            )
         if any(not text for text in self.stop):
             raise InvalidRequest("A stop string is empty.", param="stop")
         if len(self.stop) > 16:
@@ -126,6 +134,16 @@ class SamplingParams:
     def greedy(self) -> bool:
         """Whether the most probable token is always chosen."""
         return self.temperature < 1e-5
+
+    @property
+    def num_generated(self) -> int:
+        """Answers that are generated for a prompt: ``best_of``, or ``n``."""
+        return self.best_of or self.n
+
+    @property
+    def sampled_logprobs(self) -> int | None:
+        """``logprobs``, or 0 where only the choice among more answers than ``n`` needs them."""
+        return 0 if self.logprobs is None and self.num_generated > self.n else self.logprobs
 
     @property
     def deterministic(self) -> bool:

@@ -60,10 +60,12 @@ class Completion:
     """The engine's answer to a request.
 
     Attributes:
+        outputs: the ``n`` asked for; best first where more were generated (``best_of``).
         cached_tokens: prompt tokens whose keys and values were already in the cache when the
             request was first scheduled (of its first answer where ``n`` > 1).
         error: why the request could not be run; ``outputs`` is then empty.
         error_code: the code of that error (`engine.errors`).
+        discarded_tokens: generated for answers of ``best_of`` that are not among the outputs.
     """
 
     request_id: str
@@ -72,11 +74,12 @@ class Completion:
     cached_tokens: int = 0
     error: str | None = None
     error_code: str | None = None
+    discarded_tokens: int = 0
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens generated, over all answers."""
-        return sum(len(output.token_ids) for output in self.outputs)
+        """Tokens generated, over all answers and those that were discarded."""
+        return sum(len(output.token_ids) for output in self.outputs) + self.discarded_tokens
 
     @property
     def text(self) -> str:

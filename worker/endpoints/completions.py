@@ -36,22 +36,17 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
     extra: dict[str, Any] = {}
     if (logprobs := body.get("logprobs")) is not None:
         extra["logprobs"] = integer("logprobs", logprobs)
+    if (best_of := body.get("best_of")) is not None:
+        extra["best_of"] = integer("best_of", best_of)
     params = read_params(body, OWN, extra)
-    best_of = body.get("best_of")
-    if best_of is not None and integer("best_of", best_of) != params.n:
-        raise BodyError(
-            "'best_of' is supported only where it equals 'n'.",
-            param="best_of",
-            code="unsupported_parameter",
-        )
     if params.max_tokens is None:
         params = replace(params, max_tokens=max(DEFAULT_MAX_TOKENS, params.min_tokens))
     prompts = _prompts(body)
-    if len(prompts) * params.n > MAX_LINE_CHOICES:
+    if len(prompts) * params.num_generated > MAX_LINE_CHOICES:
         raise BodyError(
-            f"{len(prompts)} prompts with {params.n} choices each are more than "
+            f"{len(prompts)} prompts with {params.num_generated} choices each are more than "
             f"{MAX_LINE_CHOICES:,} choices: write several lines.",
-            param="n",
+            param="n" if params.best_of is None else "best_of",
             code="invalid_value",
         )
     return ParsedBody(prompts, params)

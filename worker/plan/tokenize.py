@@ -168,7 +168,7 @@ class LineTokenizer:
         _check_vocabulary("stop_token_ids", params.stop_token_ids, model)
         assert params.max_tokens is not None
         computed = set(packed) if len(packed) > 1 and params.deterministic else packed
-        outputs = len(computed) * params.n * params.max_tokens
+        outputs = len(computed) * params.num_generated * params.max_tokens
         return PlannedLine(
             line=line.number,
             custom_id=line.custom_id,

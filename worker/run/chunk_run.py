@@ -79,7 +79,7 @@ class ChunkRun:
         # The plan's order is that of the lines' first prompts.
         order = depth_first(
             [pack_tokens(request.prompt) for request in found],
-            [(request.params.max_tokens or 0) * request.params.n for request in found],
+            [(each.params.max_tokens or 0) * each.params.num_generated for each in found],
             EngineConfig().block_size,
         )
         return [found[index] for index in order]
