@@ -21,6 +21,7 @@ from engine.models.families import load_config
 from engine.output import FinishedRequest, OutputBuilder, RequestOutputs
 from engine.requests import EngineStats, FinishReason, Request
 from engine.scheduler.admission import AdmissionPolicy, Continuous, Static
+from engine.scheduler.prompt_scores import PromptScores
 from engine.scheduler.scheduler import Limits, Scheduler
 from engine.scheduler.sequence import Sequence
 from engine.scheduler.step import SampledToken, Step
@@ -109,6 +110,9 @@ class EngineCore:
             return
         count = request.params.num_generated
         sequences = [Sequence(request, index, max_total) for index in range(count)]
+        if request.params.prompt_logprobs is not None:
+            top = min(request.params.prompt_logprobs, self._model.vocab_size)
+            sequences[0].scores = PromptScores(request.prompt, top)
         self._live[request.id] = RequestOutputs(request, sequences)
         for sequence in sequences:
             builder = OutputBuilder(sequence, self.tokenizer, self._end_token_ids)
@@ -163,6 +167,8 @@ class EngineCore:
         sampled = pending.collect()
         self._counts["steps"] += 1
         if isinstance(sampled, SampledTokens):
+            if sampled.scored:
+                self._scheduler.keep_scores(step, sampled.scored)
             ids, reports = sampled.token_ids, sampled.reports
             done = self._scheduler.append(step, ids, self._ends[ids])
             self._counts["output"] += done.quietly
@@ -175,8 +181,9 @@ class EngineCore:
     def _push(self, sequence: Sequence, tokens: tuple[SampledToken, ...]) -> None:
         builder = self._builders[sequence]
         for token in tokens:
-            self._counts["output"] += 1
+            before = sequence.num_output
             reason = builder.push(token)
+            self._counts["output"] += sequence.num_output - before
             if reason is not None:
                 self._finished += self._finish(sequence, reason)
                 break
@@ -207,7 +214,8 @@ class EngineCore:
         limit = self.info.context_length
         if not prompt:
             raise InvalidRequest("The prompt is empty.", param="prompt")
-        if len(prompt) >= limit:
+        scored_alone = params.max_tokens == 0
+        if len(prompt) >= limit + scored_alone:
             raise PromptTooLong(
                 f"The prompt has {len(prompt)} tokens; the context holds {limit}, and at least one "
                 "must be left for the answer.",
@@ -222,6 +230,8 @@ class EngineCore:
         ):
             if any(not 0 <= token_id < vocab for token_id in ids):
                 raise InvalidRequest(f"Token ids must be from 0 to {vocab - 1}.", param=name)
+        if scored_alone:
+            return len(prompt) + 1  # a token is sampled as for any prompt, and dropped
         room = limit - len(prompt)
         return len(prompt) + min(params.max_tokens or room, room)
 

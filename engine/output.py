@@ -52,6 +52,8 @@ class OutputBuilder:
     def push(self, sampled: SampledToken) -> FinishReason | None:
         """Take the next token; say why the output ends with it, if it does."""
         sequence, params = self._sequence, self._sequence.request.params
+        if params.max_tokens == 0:
+            return "length"
         sequence.token_ids.append(sampled.token_id)
         if self._sampled is not None:
             self._sampled.append(sampled)
@@ -90,6 +92,20 @@ class OutputBuilder:
         if self._sampled is not None and self._sequence.request.params.logprobs is not None:
             reported = tuple(map(self._position, self._sampled))
         return Output(index, tuple(ids), self._text(ids), reason, reported)
+
+    def prompt_logprobs(self) -> tuple[PositionLogprobs | None, ...] | None:
+        """Of the prompt's tokens; ``None`` where they were not asked for, or not all computed."""
+        sequence = self._sequence
+        if sequence.scores is None or not sequence.scores.complete:
+            return None
+        found: list[PositionLogprobs | None] = [None]
+        if (scores := sequence.scores.scores) is not None:
+            columns = (each.tolist() for each in scores)
+            tokens = sequence.request.prompt[1:]
+            for token_id, logprob, ids, values in zip(tokens, *columns, strict=True):
+                top = tuple(zip(ids, values, strict=True))
+                found.append(self._position(SampledToken(token_id, logprob, top)))
+        return tuple(found)
 
     def _text(self, ids: list[int]) -> str:
         params = self._sequence.request.params
@@ -155,6 +171,7 @@ class FinishedRequest:
             cached_tokens=self.cached_tokens,
             error=None if self.refusal is None else str(self.refusal),
             error_code=None if self.refusal is None else self.refusal.code,
+            prompt_logprobs=self.outputs[0][0].prompt_logprobs() if self.outputs else None,
             discarded_tokens=generated - sum(builder.num_tokens for builder, _ in chosen),
         )
 

@@ -14,7 +14,8 @@ class SamplingParams:
     """Parameters of one request. Immutable, and validated when made.
 
     Attributes:
-        max_tokens: most tokens to generate; ``None`` means up to the model's context.
+        max_tokens: most tokens to generate; ``None`` means up to the model's context. With 0 the
+            prompt is computed alone, for its log-probabilities.
         min_tokens: fewest tokens before an end-of-sequence or stop token may be chosen.
         temperature: 0 (or less than 1e-5) is greedy.
         top_k: keep the k most probable tokens; 0 or -1 keeps all.
@@ -35,6 +36,9 @@ class SamplingParams:
             log-probability a token are given, best first; ``None`` means ``n``.
         logprobs: report the chosen token's log-probability and this many alternatives
             (0 means the chosen one only); ``None`` reports nothing.
+        prompt_logprobs: report the log-probability of every token of the prompt but the first,
+            given those before it, and this many alternatives. Such a prompt is computed whole: none
+            of it is taken from the prefix cache.
         skip_special_tokens: leave special tokens out of the text.
 
     Raises:
@@ -60,6 +64,7 @@ class SamplingParams:
     logprobs: int | None = None
     skip_special_tokens: bool = True
     best_of: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -72,7 +77,8 @@ class SamplingParams:
         self._check_ranges()
 
     def _check_types(self) -> None:
-        for name in ("max_tokens", "min_tokens", "top_k", "seed", "n", "best_of", "logprobs"):
+        whole = ("max_tokens", "min_tokens", "top_k", "seed", "n", "best_of")
+        for name in (*whole, "logprobs", "prompt_logprobs"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise InvalidRequest(f"{name} must be a whole number, not {value!r}.", param=name)
@@ -84,7 +90,7 @@ class SamplingParams:
 
     def _check_ranges(self) -> None:
         limits: tuple[tuple[str, float | None, float, float], ...] = (
-            ("max_tokens", self.max_tokens, 1, 2**31),
+            ("max_tokens", self.max_tokens, 0, 2**31),
             ("min_tokens", self.min_tokens, 0, 2**31),
             ("temperature", self.temperature, 0, 2),
             ("top_k", self.top_k, 0, 2**31 - 1),
@@ -95,6 +101,7 @@ class SamplingParams:
             ("n", self.n, 1, MAX_CHOICES),
             ("best_of", self.best_of, 1, MAX_CHOICES),
             ("logprobs", self.logprobs, 0, MAX_LOGPROBS),
+            ("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS),
         )
         for name, value, low, high in limits:
             if value is not None and not low <= value <= high:
@@ -148,4 +155,4 @@ class SamplingParams:
     @property
     def deterministic(self) -> bool:
         """Whether two runs of the same request are meant to give the same answer."""
-        return self.greedy or self.seed is not None
+        return self.greedy or self.seed is not None or self.max_tokens == 0

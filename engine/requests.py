@@ -65,6 +65,8 @@ class Completion:
             request was first scheduled (of its first answer where ``n`` > 1).
         error: why the request could not be run; ``outputs`` is then empty.
         error_code: the code of that error (`engine.errors`).
+        prompt_logprobs: of each token of the prompt, where they were asked for; ``None`` for the
+            first one, which nothing comes before.
         discarded_tokens: generated for answers of ``best_of`` that are not among the outputs.
     """
 
@@ -75,6 +77,7 @@ class Completion:
     error: str | None = None
     error_code: str | None = None
     discarded_tokens: int = 0
+    prompt_logprobs: tuple[PositionLogprobs | None, ...] | None = None
 
     @property
     def completion_tokens(self) -> int:

@@ -57,7 +57,7 @@ def test_a_request_that_was_cancelled_is_so_whatever_its_best_answers(core: Engi
 
 
 @pytest.mark.parametrize("values", [{"best_of": 0}, {"best_of": 129}, {"best_of": 2, "n": 3}])
-def test_best_of_is_at_least_n(values: dict[str, int]) -> None:
+def test_best_of_is_at_least_n(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         SamplingParams(**values)
     assert caught.value.param == "best_of"
