@@ -11,7 +11,7 @@ from engine.cache.block_pool import BlockPool
 from engine.cache.eviction import LeastRecentlyUsed
 from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig
-from engine.errors import InvalidRequest, PromptTooLong
+from engine.errors import InvalidRequest
 from engine.executors.executor import Pending
 from engine.executors.placement import Placement
 from engine.executors.runner import Sampled, SampledTokens, StepRunner
@@ -19,6 +19,7 @@ from engine.executors.start import start_runner
 from engine.info import EngineInfo
 from engine.models.families import load_config
 from engine.output import FinishedRequest, OutputBuilder, RequestOutputs
+from engine.request_check import check_request
 from engine.requests import EngineStats, FinishReason, Request
 from engine.scheduler.admission import AdmissionPolicy, Continuous, Static
 from engine.scheduler.prompt_scores import PromptScores
@@ -104,7 +105,7 @@ class EngineCore:
         try:
             if request.id in self._live:
                 raise InvalidRequest(f"Request id {request.id!r} is in use.", param="id")
-            max_total = self._check(request)
+            max_total = check_request(request, self.info.context_length, self._model.vocab_size)
         except InvalidRequest as error:
             self._finished.append(FinishedRequest(request, refusal=error))
             return
@@ -207,33 +208,6 @@ class EngineCore:
     def check(self) -> None:
         """Raise ``AssertionError`` unless the scheduler's state agrees with itself."""
         self._scheduler.check()
-
-    def _check(self, request: Request) -> int:
-        """The most tokens the request may come to; raises what makes it impossible."""
-        prompt, params = request.prompt, request.params
-        limit = self.info.context_length
-        if not prompt:
-            raise InvalidRequest("The prompt is empty.", param="prompt")
-        scored_alone = params.max_tokens == 0
-        if len(prompt) >= limit + scored_alone:
-            raise PromptTooLong(
-                f"The prompt has {len(prompt)} tokens; the context holds {limit}, and at least one "
-                "must be left for the answer.",
-                param="prompt",
-            )
-        vocab = self._model.vocab_size
-        if min(prompt) < 0 or max(prompt) >= vocab:
-            raise InvalidRequest(f"Token ids must be from 0 to {vocab - 1}.", param="prompt")
-        for name, ids in (
-            ("logit_bias", params.logit_bias),
-            ("stop_token_ids", params.stop_token_ids),
-        ):
-            if any(not 0 <= token_id < vocab for token_id in ids):
-                raise InvalidRequest(f"Token ids must be from 0 to {vocab - 1}.", param=name)
-        if scored_alone:
-            return len(prompt) + 1  # a token is sampled as for any prompt, and dropped
-        room = limit - len(prompt)
-        return len(prompt) + min(params.max_tokens or room, room)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> list[FinishedRequest]:
         sequence.finish_reason = reason

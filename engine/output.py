@@ -107,6 +107,10 @@ class OutputBuilder:
                 found.append(self._position(SampledToken(token_id, logprob, top)))
         return tuple(found)
 
+    def prompt_start(self) -> TokenLogprob:
+        """The prompt's first token."""
+        return self._token(self._sequence.request.prompt[0], 0.0)
+
     def _text(self, ids: list[int]) -> str:
         params = self._sequence.request.params
         if self._detokenizer is not None:
@@ -161,6 +165,7 @@ class FinishedRequest:
         chosen = self.outputs
         if params.num_generated > params.n:
             chosen = tuple(sorted(chosen, key=_rank)[: params.n])
+        prompt_logprobs = self.outputs[0][0].prompt_logprobs() if self.outputs else None
         generated = sum(builder.num_tokens for builder, _ in self.outputs)
         return Completion(
             request_id=self.request.id,
@@ -171,7 +176,8 @@ class FinishedRequest:
             cached_tokens=self.cached_tokens,
             error=None if self.refusal is None else str(self.refusal),
             error_code=None if self.refusal is None else self.refusal.code,
-            prompt_logprobs=self.outputs[0][0].prompt_logprobs() if self.outputs else None,
+            prompt_logprobs=prompt_logprobs,
+            prompt_start=None if prompt_logprobs is None else self.outputs[0][0].prompt_start(),
             discarded_tokens=generated - sum(builder.num_tokens for builder, _ in chosen),
         )
 

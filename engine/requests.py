@@ -67,6 +67,7 @@ class Completion:
         error_code: the code of that error (`engine.errors`).
         prompt_logprobs: of each token of the prompt, where they were asked for; ``None`` for the
             first one, which nothing comes before.
+        prompt_start: that first token; 0 stands for its log-probability.
         discarded_tokens: generated for answers of ``best_of`` that are not among the outputs.
     """
 
@@ -78,6 +79,7 @@ class Completion:
     error_code: str | None = None
     discarded_tokens: int = 0
     prompt_logprobs: tuple[PositionLogprobs | None, ...] | None = None
+    prompt_start: TokenLogprob | None = None
 
     @property
     def completion_tokens(self) -> int:

@@ -40,7 +40,7 @@ FIELDS: dict[type, str] = {
     Output: "index token_ids text finish_reason logprobs",
     Completion: (
         "request_id prompt_token_ids outputs cached_tokens error error_code discarded_tokens "
-        "prompt_logprobs"
+        "prompt_logprobs prompt_start"
     ),
     SamplingParams: (
         "max_tokens min_tokens temperature top_k top_p min_p repetition_penalty presence_penalty "

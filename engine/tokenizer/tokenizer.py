@@ -83,6 +83,10 @@ class Tokenizer:
         """Text of token ids. Bytes that are no UTF-8 become U+FFFD; unknown ids are left out."""
         return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        """`decode`, with special tokens as the vocabulary spells them."""
+        return self.decode(ids, skip_special_tokens=False)
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes one token stands for; empty for an unknown id.
 

@@ -54,6 +54,9 @@ class WordTokenizer:
         start = [1] if add_special_tokens else []
         return [start + [2 + sum(word.encode()) % 900 for word in text.split()] for text in texts]
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        return " ".join(f"w{token_id}" for token_id in ids)
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
         if messages[0]["role"] == "tool":
             raise TokenizerError("A conversation cannot begin with a tool.")

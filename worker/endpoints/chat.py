@@ -64,6 +64,11 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
         params = read_params(body, OWN, extra)
     except BodyError as error:
         raise _own_name(error, body) from error
+    if params.max_tokens == 0:
+        name = (
+            "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
+        )
+        raise BodyError(f"'{name}' must be at least 1.", param=name, code="invalid_value")
     given = body.get("chat_template_kwargs")
     arguments = {} if given is None else template_args("chat_template_kwargs", given)
     return ParsedBody((ChatPrompt(_messages(body), arguments),), params)

@@ -1,15 +1,16 @@
 """``/v1/completions``: its bodies and its responses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.requests import Completion, Output, PositionLogprobs
+from engine.requests import Completion, Output, PositionLogprobs, TokenLogprob
 from storage.endpoints import COMPLETIONS
 from worker.endpoints.endpoint import Endpoint, ParsedBody, Prompt, TextPrompt, TokenPrompt
+from worker.endpoints.offsets import text_offsets
 from worker.endpoints.options import read_params, refuse, refuse_stream
 from worker.endpoints.response_fields import logprob, usage
-from worker.endpoints.values import integer, missing, token_ids, wrong_type
+from worker.endpoints.values import boolean, integer, missing, token_ids, wrong_type
 from worker.errors import BodyError
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's own
@@ -18,11 +19,10 @@ MAX_LINE_CHOICES = 4_096
 
 # Parameters that would change the output and are not supported: only these values pass.
 ALLOWED: Mapping[str, tuple[Any, ...]] = {
-    "echo": (False,),
     "suffix": ("",),
     "response_format": ({"type": "text"},),
 }
-OWN = frozenset(ALLOWED) | {"prompt", "best_of", "logprobs", "stream", "stream_options"}
+OWN = frozenset(ALLOWED) | {"prompt", "best_of", "echo", "logprobs", "stream", "stream_options"}
 
 
 def parse(body: Mapping[str, Any]) -> ParsedBody:
@@ -38,6 +38,9 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
         extra["logprobs"] = integer("logprobs", logprobs)
     if (best_of := body.get("best_of")) is not None:
         extra["best_of"] = integer("best_of", best_of)
+    echo = body.get("echo") is not None and boolean("echo", body["echo"])
+    if echo and logprobs is not None:
+        extra["prompt_logprobs"] = extra["logprobs"]
     params = read_params(body, OWN, extra)
     if params.max_tokens is None:
         params = replace(params, max_tokens=max(DEFAULT_MAX_TOKENS, params.min_tokens))
@@ -49,7 +52,7 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
             param="n" if params.best_of is None else "best_of",
             code="invalid_value",
         )
-    return ParsedBody(prompts, params)
+    return ParsedBody(prompts, params, echo)
 
 
 def _prompts(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
@@ -94,27 +97,51 @@ def respond(completion: Completion, model: str, created: int) -> dict[str, Any]:
 
 
 def _choice(output: Output) -> dict[str, Any]:
+    logprobs = None if output.logprobs is None else _logprobs(output.text, output.logprobs)
     return {
         "index": output.index,
         "text": output.text,
-        "logprobs": None if output.logprobs is None else _logprobs(output.logprobs),
+        "logprobs": logprobs,
         "finish_reason": output.finish_reason,
     }
 
 
-def _logprobs(positions: tuple[PositionLogprobs, ...]) -> dict[str, Any]:
-    """The older form of log-probabilities: parallel arrays; offsets count characters."""
-    offsets: list[int] = []
-    offset = 0
-    for position in positions:
-        offsets.append(offset)
-        offset += len(position.chosen.token)
-    top = [{token.token: logprob(token) for token in position.top} for position in positions]
+def echo(body: dict[str, Any], completion: Completion, prompt: str) -> dict[str, Any]:
+    """The response body with the prompt's text, and its log-probabilities, in front."""
+    choices: list[dict[str, Any]] = []
+    for choice, output in zip(body["choices"], completion.outputs, strict=True):
+        text = prompt + output.text
+        logprobs = choice["logprobs"]
+        if completion.prompt_logprobs is not None and output.logprobs is not None:
+            before = tuple(each for each in completion.prompt_logprobs if each is not None)
+            positions = (*before, *output.logprobs)
+            logprobs = _logprobs(text, positions, completion.prompt_start)
+        choices.append({**choice, "text": text, "logprobs": logprobs})
+    return {**body, "choices": choices}
+
+
+def _logprobs(
+    text: str, positions: Sequence[PositionLogprobs], start: TokenLogprob | None = None
+) -> dict[str, Any]:
+    """The older form of log-probabilities: parallel arrays; offsets count characters.
+
+    Args:
+        text: what the tokens are of.
+        positions: one a token.
+        start: a token ahead of them, which has no log-probability.
+    """
+    tokens = [position.chosen for position in positions]
+    values: list[float | None] = [logprob(token) for token in tokens]
+    top: list[dict[str, float] | None] = [
+        {token.token: logprob(token) for token in position.top} for position in positions
+    ]
+    if start is not None:
+        tokens, values, top = [start, *tokens], [None, *values], [None, *top]
     return {
-        "tokens": [position.chosen.token for position in positions],
-        "token_logprobs": [logprob(position.chosen) for position in positions],
+        "tokens": [token.token for token in tokens],
+        "token_logprobs": values,
         "top_logprobs": top if any(top) else None,
-        "text_offset": offsets,
+        "text_offset": text_offsets(text, [token.bytes for token in tokens]),
     }
 
 
@@ -124,4 +151,5 @@ ENDPOINT = Endpoint(
     id_prefix="cmpl-",
     parse=parse,
     respond=respond,
+    echo=echo,
 )

@@ -41,11 +41,14 @@ Prompt = ChatPrompt | TextPrompt | TokenPrompt
 class ParsedBody:
     """What a line asks for: one prompt or several, each with the same parameters.
 
-    ``params.max_tokens`` is ``None`` where the body sets none.
+    Attributes:
+        params: their ``max_tokens`` is ``None`` where the body sets none.
+        echo: whether each response begins with its prompt.
     """
 
     prompts: tuple[Prompt, ...]
     params: SamplingParams
+    echo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Endpoint:
         respond: (completion, model's name, Unix seconds) → response body without its ``id``, which
             differs for each of several equal lines. The completion is one that ran: it has
             outputs, and all of them ended by ``stop`` or ``length``.
+        echo: (what ``respond`` gave, the completion, the prompt's text) → the response body that
+            begins with the prompt; ``None`` where no body asks for it.
     """
 
     path: str
@@ -67,3 +72,4 @@ class Endpoint:
     id_prefix: str
     parse: Callable[[Mapping[str, Any]], ParsedBody]
     respond: Callable[[Completion, str, int], dict[str, Any]]
+    echo: Callable[[dict[str, Any], Completion, str], dict[str, Any]] | None = None

@@ -41,10 +41,10 @@ def arrange(lines: Iterable[PlannedLine], block: int) -> list[Group]:
 
 
 def _grouped(lines: Iterable[PlannedLine]) -> list[Group]:
-    equal: dict[tuple[bytes, tuple[int, ...], str], list[PlannedLine]] = {}
+    equal: dict[tuple[object, ...], list[PlannedLine]] = {}
     groups: list[list[PlannedLine]] = []
     for row in lines:
-        key = row.tokens, row.lengths, row.params
+        key = row.tokens, row.lengths, row.params, row.texts
         known = equal.get(key) if row.deterministic else None
         if known is not None:
             known.append(row)
@@ -136,12 +136,14 @@ def _requests(group: Group) -> int:
 def shared_tokens(groups: Iterable[Group], block: int) -> int:
     """Prompt tokens that a prefix cache is expected to save when these run in order.
 
+    Prompts whose log-probabilities are wanted take nothing from it.
+
     Lines with several prompts are taken to run as `worker.run.chunk_run` orders them: each prompt
     beside those that it shares a prefix with.
     """
     saved = 0
     for _, of_model in groupby(groups, key=lambda group: group.leader.model):
-        rows = [group.leader for group in of_model]
+        rows = [group.leader for group in of_model if not group.leader.scored]
         prompts = [prompt for row in rows for prompt in row.computed_prompts]
         if any(row.lengths for row in rows):
             prompts.sort()

@@ -1,6 +1,6 @@
 """The planner's values: a line with its prompts' tokens, and a group of equal lines."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TypeVar
@@ -51,18 +51,21 @@ def split(items: Items, lengths: Iterable[int]) -> list[Items]:
     return [items[start:end] for start, end in pairwise(cuts)]
 
 
-def request_places(prompts: Iterable[Hashable], *, distinct: bool) -> tuple[int, ...]:
+def request_places(
+    prompts: Sequence[Hashable], texts: Sequence[str] = (), *, distinct: bool
+) -> tuple[int, ...]:
     """For each prompt of a line, the place of the one whose outputs it gets.
 
     Args:
         prompts: token ids, in any form that can be compared.
+        texts: as in `PlannedLine`; prompts with other texts are not equal.
         distinct: whether equal ones are computed once, as a second run would give the same.
     """
+    if not distinct:
+        return tuple(range(len(prompts)))
     first: dict[Hashable, int] = {}
-    return tuple(
-        first.setdefault(prompt, place) if distinct else place
-        for place, prompt in enumerate(prompts)
-    )
+    keys = zip(prompts, texts, strict=True) if texts else prompts
+    return tuple(first.setdefault(key, place) for place, key in enumerate(keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class PlannedLine:
         budget: tokens that it takes at most: every prompt that is computed and every output.
         deterministic: whether a second run is meant to give the same outputs.
         lengths: of a line with several prompts, the tokens of each; empty for one prompt.
+        texts: each prompt's text, where the response is to begin with it.
+        scored: whether log-probabilities of the prompts are wanted; they are computed whole then.
     """
 
     line: int
@@ -87,6 +92,8 @@ class PlannedLine:
     budget: int
     deterministic: bool
     lengths: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    scored: bool = False
 
     @property
     def prompt_tokens(self) -> int:
@@ -99,7 +106,7 @@ class PlannedLine:
         if not self.lengths:
             return (self.tokens,)
         every = split(self.tokens, [4 * length for length in self.lengths])
-        places = request_places(every, distinct=self.deterministic)
+        places = request_places(every, self.texts, distinct=self.deterministic)
         return tuple(every[place] for place in sorted(set(places)))
 
     @property
@@ -118,7 +125,7 @@ class PlannedLine:
         Equal parameters are kept once: ``with_params`` counts them, for the first line with them.
         """
         params = len(self.params) if with_params else 0
-        beside = len(self.custom_id) + 4 * len(self.lengths) + params
+        beside = len(self.custom_id) + 4 * len(self.lengths) + sum(map(len, self.texts)) + params
         return (len(self.tokens) + beside) // 4
 
 

@@ -11,8 +11,10 @@ from worker.endpoints.registry import ENDPOINTS
 from worker.errors import BodyError, ModelUnavailable
 from worker.models.tokenizers import TextModel, TextModels, TextTokenizer
 from worker.plan.envelope import InputLine
-from worker.plan.rows import PlannedLine, pack_params, pack_tokens
+from worker.plan.rows import PlannedLine, pack_params, pack_tokens, request_places
 from worker.problems import Problem
+
+MAX_ECHOED_TOKENS = 2**17  # of a line, with log-probabilities
 
 _Place = tuple[int, int]
 
@@ -126,7 +128,7 @@ class LineTokenizer:
                     prompt.ids if isinstance(prompt, TokenPrompt) else encoded[index, place]
                     for place, prompt in enumerate(body.prompts)
                 ]
-                prepared.results[index] = self._finish(line, model, prompts, body.params)
+                prepared.results[index] = self._finish(line, model, prompts, body)
             except BodyError as error:
                 prepared.results[index] = _problem(line, error)
         return [result for result in prepared.results if result is not None]
@@ -149,8 +151,9 @@ class LineTokenizer:
         line: InputLine,
         model: TextModel,
         prompts: Sequence[Sequence[int] | BodyError],
-        params: SamplingParams,
+        body: ParsedBody,
     ) -> PlannedLine:
+        params = body.params
         packed: list[bytes] = []
         lengths: list[int] = []
         for place, ids in enumerate(prompts):
@@ -167,17 +170,22 @@ class LineTokenizer:
         _check_vocabulary("logit_bias", tuple(params.logit_bias), model)
         _check_vocabulary("stop_token_ids", params.stop_token_ids, model)
         assert params.max_tokens is not None
-        computed = set(packed) if len(packed) > 1 and params.deterministic else packed
-        outputs = len(computed) * params.num_generated * params.max_tokens
+        if body.echo and params.logprobs is not None:
+            _check_echo(sum(lengths), params.n, model)
+        texts = tuple(_text_of(prompt, model) for prompt in body.prompts) if body.echo else ()
+        places = set(request_places(packed, texts, distinct=params.deterministic))
+        outputs = len(places) * params.num_generated * params.max_tokens
         return PlannedLine(
             line=line.number,
             custom_id=line.custom_id,
             model=line.model,
             tokens=b"".join(packed),
             params=self._pack(params),
-            budget=sum(map(len, computed)) // 4 + outputs,
+            budget=sum(lengths[place] for place in places) + outputs,
             deterministic=params.deterministic,
             lengths=tuple(lengths) if len(lengths) > 1 else (),
+            texts=texts,
+            scored=params.prompt_logprobs is not None,
         )
 
     def _pack(self, params: SamplingParams) -> str:
@@ -240,6 +248,26 @@ def _check_vocabulary(param: str, ids: Sequence[int], model: TextModel) -> None:
             f"'{param}' holds a token id that is not in the model's vocabulary "
             f"(0 to {model.vocab_size - 1}).",
             param=param,
+            code="invalid_value",
+        )
+
+
+def _text_of(prompt: Prompt, model: TextModel) -> str:
+    """The text that a response begins with; of token ids, with special tokens as they are."""
+    if isinstance(prompt, TextPrompt):
+        return prompt.text
+    assert isinstance(prompt, TokenPrompt)
+    return model.tokenizer.text_of(prompt.ids)
+
+
+def _check_echo(tokens: int, times: int, model: TextModel) -> None:
+    """Refuse log-probabilities of prompts that are repeated so often that memory would not do."""
+    limit = max(MAX_ECHOED_TOKENS, model.context_length)
+    if tokens * times > limit:
+        raise BodyError(
+            f"With 'echo' and 'logprobs' {tokens:,} tokens of prompts would come {times:,} times; "
+            f"a line may have {limit:,}. Write several lines, or set 'n' lower.",
+            param="echo",
             code="invalid_value",
         )
 

@@ -113,8 +113,7 @@ class ChunkRun:
         self.pending -= 1
         reasons = {output.finish_reason for output in completion.outputs}
         if completion.error is None and reasons <= {"stop", "length"} and reasons:
-            body = self._endpoint.respond(completion, self.chunk.model, int(time.time()))
-            self._responses.add((position, place), body)
+            self._responses.add((position, place), self._respond(position, place, completion))
             asked.take(place, completion)
         else:
             asked.failed = True
@@ -122,6 +121,15 @@ class ChunkRun:
                 self._failed.setdefault(position, _failure(completion))
         if not asked.waiting:
             self._count(asked, self._waiting_lines.pop(position))
+
+    def _respond(self, position: int, place: int, completion: Completion) -> dict[str, Any]:
+        """The response body for one prompt of a line."""
+        endpoint = self._endpoint
+        body = endpoint.respond(completion, self.chunk.model, int(time.time()))
+        texts = self.plan.texts(position)
+        if texts and endpoint.echo is not None:
+            return endpoint.echo(body, completion, texts[place])
+        return body
 
     def _count(self, asked: LineRequests, lines: int) -> None:
         """Count equal lines whose requests all have their completions."""

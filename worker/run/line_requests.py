@@ -30,7 +30,8 @@ class LineRequests:
         if plan.num_prompts(position) == 1:
             return cls((0,), {0})
         distinct = plan.params(position).deterministic
-        places = request_places(plan.prompts(position), distinct=distinct)
+        prompts, texts = plan.prompts(position), plan.texts(position)
+        places = request_places(prompts, texts, distinct=distinct)
         return cls(places, set(places))
 
     def take(self, place: int, completion: Completion) -> None:

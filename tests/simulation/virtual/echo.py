@@ -83,6 +83,9 @@ class NoTokenizer:
     ) -> list[list[int]]:
         raise NotImplementedError
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        raise NotImplementedError
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
         raise NotImplementedError
 

@@ -59,7 +59,11 @@ def test_a_line_has_a_limit_of_prompts_and_of_choices() -> None:
         ({"prompt": {"a": 1}}, "invalid_type", "prompt"),
         ({"prompt": [1.5]}, "invalid_type", "prompt[0]"),
         ({"messages": []}, "unknown_parameter", "messages"),
-        ({"echo": True}, "unsupported_parameter", "echo"),
+        ({"echo": 1}, "invalid_type", "echo"),
+        ({"echo": "yes"}, "invalid_type", "echo"),
+        ({"max_tokens": -1}, "invalid_value", "max_tokens"),
+        ({"max_tokens": 0, "min_tokens": 1}, "invalid_value", "min_tokens"),
+        ({"prompt_logprobs": 1}, "unknown_parameter", "prompt_logprobs"),
         ({"suffix": "x"}, "unsupported_parameter", "suffix"),
         ({"best_of": 0}, "invalid_value", "best_of"),
         ({"best_of": 129}, "invalid_value", "best_of"),
@@ -74,3 +78,13 @@ def test_wrong_parameters(options: dict[str, Any], code: str, param: str) -> Non
     with pytest.raises(BodyError) as caught:
         parse(_text(**options))
     assert (caught.value.code, caught.value.param) == (code, param)
+
+
+def test_an_echo_with_logprobs_asks_for_those_of_the_prompt() -> None:
+    plain = parse(_text(echo=True))
+    assert (plain.echo, plain.params.prompt_logprobs) == (True, None)
+    scored = parse(_text(echo=True, logprobs=0, max_tokens=0))
+    assert (scored.params.prompt_logprobs, scored.params.max_tokens) == (0, 0)
+    assert parse(_text(logprobs=2)).params.prompt_logprobs is None
+    assert parse(_text(echo=None)).echo is False
+    assert parse(_text(echo=False, logprobs=2)).params.prompt_logprobs is None

@@ -206,6 +206,9 @@ def test_a_text_that_cannot_be_encoded_is_its_own_lines_problem_alone() -> None:
                 raise TokenizerError("A text is no string.")
             return [[1, 2] for _ in texts]
 
+        def text_of(self, ids: Sequence[int]) -> str:
+            raise NotImplementedError
+
         def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
             raise NotImplementedError
 

@@ -88,6 +88,31 @@ def test_the_saving_counts_each_prompt_beside_those_it_is_like() -> None:
     assert shared_tokens(groups, 1) == 4
 
 
+def test_an_echo_keeps_the_text_of_each_prompt_and_tells_lines_apart(models: TextModels) -> None:
+    texts = planned(models, prompt=["a  b", "a b"], echo=True, temperature=0)
+    assert isinstance(texts, PlannedLine)
+    assert texts.texts == ("a  b", "a b")
+    assert len(texts.computed_prompts) == 2, "equal tokens, but other texts"
+    assert not texts.scored
+    ids = planned(models, prompt=[[5, 6], [7]], echo=True, logprobs=1, max_tokens=0)
+    assert isinstance(ids, PlannedLine)
+    assert (ids.texts, ids.scored, ids.budget) == (("w5 w6", "w7"), True, 3)
+    assert ids.deterministic, "nothing is drawn"
+    plan = PlanFile(encode_groups(HEADER, arrange([texts], 1)))
+    assert plan.texts(0) == ["a  b", "a b"]
+    others = [planned(models, prompt="a b", temperature=0, echo=echo) for echo in (True, False)]
+    assert len(arrange([each for each in others if isinstance(each, PlannedLine)], 1)) == 2
+    assert shared_tokens(arrange([ids, ids], 1), 1) == 0
+
+
+def test_an_echo_of_logprobs_is_not_repeated_without_end(models: TextModels) -> None:
+    prompt = [[5] * 60] * 20
+    assert isinstance(planned(models, prompt=prompt, echo=True, n=128, max_tokens=0), PlannedLine)
+    problem = planned(models, prompt=prompt, echo=True, logprobs=0, n=128, max_tokens=0)
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.param) == ("invalid_value", "echo")
+
+
 def test_a_plan_file_gives_back_every_prompt_and_reads_files_without_several() -> None:
     lines = [row(1, [5], [6, 7], [5]), row(2, [8, 9]), row(3, [5], [6, 7], [5])]
     data = encode_groups(HEADER, arrange(lines, 1))
@@ -95,7 +120,7 @@ def test_a_plan_file_gives_back_every_prompt_and_reads_files_without_several() -
     assert [plan.prompts(at) for at in (0, 1)] == [[(8, 9)], [(5,), (6, 7), (5,)]]
     assert [plan.num_prompts(at) for at in (0, 1)] == [1, 3]
     with pa.ipc.open_file(pa.py_buffer(data)) as reader:
-        earlier = reader.get_batch(0).drop_columns(["lengths"])
+        earlier = reader.get_batch(0).drop_columns(["lengths", "texts"])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, earlier.schema) as writer:
         writer.write_batch(earlier)
@@ -114,10 +139,11 @@ def test_a_line_with_several_prompts_has_one_result(
             line("drawn", [[7], [7]], temperature=1),
             line("bad", [[7], [7, 5_000]]),
             line("list of one", [[8, 8]]),
+            line("echo", ["b a", "c"], echo=True),
         ]
     )
     job = bench.finish(job_id)
-    assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 5, 1)
+    assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 6, 1)
     bodies = {each["custom_id"]: each["response"]["body"] for each in bench.read(job.out_key)}
     for name in ("several", "again"):
         choices = bodies[name]["choices"]
@@ -127,6 +153,8 @@ def test_a_line_with_several_prompts_has_one_result(
         ] * 2
         assert bodies[name]["usage"]["prompt_tokens"] == 7
         assert bodies[name]["usage"]["completion_tokens"] == 3 * 2 * 2
+    echoed = [choice["text"] for choice in bodies["echo"]["choices"]]
+    assert echoed == ["b a1 100 99", "c1 101"]
     # The engine says that one token was cached; of an equal prompt and an equal line all are.
     cached = [
         bodies[name]["usage"]["prompt_tokens_details"]["cached_tokens"]
@@ -134,7 +162,16 @@ def test_a_line_with_several_prompts_has_one_result(
     ]
     assert cached == [1 + 1 + 2, 7, 2]
     asked = [request.prompt for request in bench.lab.submitted]
-    assert sorted(asked) == [(7,), (7,), (8, 8), (30, 2), (30, 2), (40, 3, 4)]
+    assert sorted(asked) == [
+        (1, 100, 99),
+        (1, 101),
+        (7,),
+        (7,),
+        (8, 8),
+        (30, 2),
+        (30, 2),
+        (40, 3, 4),
+    ]
     (failed,) = bench.read(job.err_key)
     assert failed["response"]["body"]["error"]["param"] == "prompt[1]"
     usage = [body["usage"] for body in bodies.values()]
