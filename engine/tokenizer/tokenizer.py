@@ -10,6 +10,7 @@ import tokenizers
 from engine.errors import TokenizerError
 from engine.tokenizer.bytelevel import spelled_bytes
 from engine.tokenizer.chat import ChatTemplates
+from engine.tokenizer.fill import find_fill_tokens
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _WORD_BOUNDARY = "\u2581"  # SentencePiece's mark for a space
@@ -26,6 +27,7 @@ class Tokenizer:
 
     Attributes:
         byte_level: every token stands for fixed bytes, whatever is around it (byte-level BPE).
+        fill_tokens: for filling in the middle, where the model has them.
         special_ids: the ids that ``skip_special_tokens`` leaves out.
         vocab_size: number of tokens, added ones included. The model's output may be wider.
         bos_token_id: beginning of sequence, or ``None``.
@@ -45,6 +47,7 @@ class Tokenizer:
         self._backend = backend
         self._chat = ChatTemplates(chat_templates, special_tokens)
         self._bytes: dict[int, bytes] = {}
+        self.fill_tokens = find_fill_tokens(backend, special_tokens)
         self.byte_level = _decoder_type(backend) == "ByteLevel"
         self.special_ids: frozenset[int] = frozenset(
             token_id

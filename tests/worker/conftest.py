@@ -48,6 +48,8 @@ POISON = 999  # a token that ends the engine
 class WordTokenizer:
     """One token a word; ids by the word's text, so that equal words are equal tokens."""
 
+    fill_tokens = None
+
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True
     ) -> list[list[int]]:

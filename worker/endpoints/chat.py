@@ -31,7 +31,7 @@ ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
     "prediction": (),
     "reasoning_effort": (),
-    "verbosity": (),
+    "verbosity": ("medium",),
     "web_search_options": (),
     "response_format": ({"type": "text"},),
 }

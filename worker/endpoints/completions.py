@@ -10,7 +10,7 @@ from worker.endpoints.endpoint import Endpoint, ParsedBody, Prompt, TextPrompt, 
 from worker.endpoints.offsets import text_offsets
 from worker.endpoints.options import read_params, refuse, refuse_stream
 from worker.endpoints.response_fields import logprob, usage
-from worker.endpoints.values import boolean, integer, missing, token_ids, wrong_type
+from worker.endpoints.values import boolean, integer, missing, string, token_ids, wrong_type
 from worker.errors import BodyError
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's own
@@ -19,10 +19,17 @@ MAX_LINE_CHOICES = 4_096
 
 # Parameters that would change the output and are not supported: only these values pass.
 ALLOWED: Mapping[str, tuple[Any, ...]] = {
-    "suffix": ("",),
     "response_format": ({"type": "text"},),
 }
-OWN = frozenset(ALLOWED) | {"prompt", "best_of", "echo", "logprobs", "stream", "stream_options"}
+OWN = frozenset(ALLOWED) | {
+    "prompt",
+    "best_of",
+    "echo",
+    "logprobs",
+    "stream",
+    "stream_options",
+    "suffix",
+}
 
 
 def parse(body: Mapping[str, Any]) -> ParsedBody:
@@ -41,10 +48,17 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
     echo = body.get("echo") is not None and boolean("echo", body["echo"])
     if echo and logprobs is not None:
         extra["prompt_logprobs"] = extra["logprobs"]
+    suffix = None if body.get("suffix") is None else string("suffix", body["suffix"])
+    if suffix and echo and logprobs is not None:
+        raise BodyError(
+            "'echo' with 'logprobs' cannot be used together with 'suffix'.",
+            param="echo",
+            code="unsupported_parameter",
+        )
     params = read_params(body, OWN, extra)
     if params.max_tokens is None:
         params = replace(params, max_tokens=max(DEFAULT_MAX_TOKENS, params.min_tokens))
-    prompts = _prompts(body)
+    prompts = (TextPrompt(""),) if suffix and body.get("prompt") == "" else _prompts(body)
     if len(prompts) * params.num_generated > MAX_LINE_CHOICES:
         raise BodyError(
             f"{len(prompts)} prompts with {params.num_generated} choices each are more than "
@@ -52,7 +66,7 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
             param="n" if params.best_of is None else "best_of",
             code="invalid_value",
         )
-    return ParsedBody(prompts, params, echo)
+    return ParsedBody(prompts, params, echo, suffix or None)
 
 
 def _prompts(body: Mapping[str, Any]) -> tuple[Prompt, ...]:

@@ -44,11 +44,13 @@ class ParsedBody:
     Attributes:
         params: their ``max_tokens`` is ``None`` where the body sets none.
         echo: whether each response begins with its prompt.
+        suffix: text that follows the outputs, which are to fill in what lies between.
     """
 
     prompts: tuple[Prompt, ...]
     params: SamplingParams
     echo: bool = False
+    suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,23 @@ from worker.errors import ModelUnavailable
 log = structlog.get_logger(__name__)
 
 
+class FillTokens(Protocol):
+    """What planning uses of `engine.tokenizer.fill.FillTokens`."""
+
+    @property
+    def ends(self) -> tuple[int, ...]: ...
+
+    @property
+    def mark(self) -> str: ...
+
+    def arrange(self, before: Sequence[int], after: Sequence[int]) -> list[int]: ...
+
+
 class TextTokenizer(Protocol):
     """What planning uses of `engine.tokenizer.Tokenizer`."""
+
+    @property
+    def fill_tokens(self) -> FillTokens | None: ...
 
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True

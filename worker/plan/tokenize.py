@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from engine.errors import InvalidRequest, TokenizerError
 from engine.params import SamplingParams
-from worker.endpoints.endpoint import ChatPrompt, ParsedBody, Prompt, TextPrompt, TokenPrompt
+from worker.endpoints.endpoint import ParsedBody, TokenPrompt
 from worker.endpoints.registry import ENDPOINTS
 from worker.errors import BodyError, ModelUnavailable
+from worker.models.prompt_texts import SUFFIX, Ids, fill_prompts, render_prompts, text_of
 from worker.models.tokenizers import TextModel, TextModels, TextTokenizer
 from worker.plan.envelope import InputLine
 from worker.plan.rows import PlannedLine, pack_params, pack_tokens, request_places
@@ -20,12 +21,6 @@ _Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
-    text: str
-    special: bool  # whether the tokenizer adds its own special tokens
-
-
-@dataclass(frozen=True, slots=True)
 class Prepared:
     """Lines whose bodies are parsed, and whose prompts are not all encoded yet.
 
@@ -33,7 +28,7 @@ class Prepared:
         results: one entry a line, in the order given; ``None`` where it is still to come.
         parsed: index in ``results`` → the line and its body.
         texts: (model, whether the tokenizer adds its special tokens) → index in ``results`` and
-            place among the line's prompts → the prompt's text.
+            place among the line's prompts → the prompt's text. The place of a suffix is `SUFFIX`.
     """
 
     results: list[PlannedLine | Problem | None] = field(default_factory=list)
@@ -91,7 +86,7 @@ class LineTokenizer:
             try:
                 model = self._models.get(line.model)
                 body = parse(line.body)
-                rendered = [_render(prompt, model) for prompt in body.prompts]
+                rendered = render_prompts(body, model)
             except BodyError as error:
                 prepared.results[index] = _problem(line, error)
             except ModelUnavailable as error:
@@ -102,9 +97,8 @@ class LineTokenizer:
                 )
             else:
                 prepared.parsed[index] = line, body
-                for place, text in enumerate(rendered):
-                    if text is not None:
-                        prepared.texts[line.model, text.special][index, place] = text.text
+                for place, text in rendered.items():
+                    prepared.texts[line.model, text.special][index, place] = text.text
         return prepared
 
     def encode(self, prepared: Prepared) -> Encoded:
@@ -124,10 +118,12 @@ class LineTokenizer:
         for index, (line, body) in prepared.parsed.items():
             model = self._models.get(line.model)
             try:
-                prompts = [
+                prompts: list[Ids | BodyError] = [
                     prompt.ids if isinstance(prompt, TokenPrompt) else encoded[index, place]
                     for place, prompt in enumerate(body.prompts)
                 ]
+                if body.suffix is not None:
+                    prompts, body = fill_prompts(prompts, encoded[index, SUFFIX], body, model)
                 prepared.results[index] = self._finish(line, model, prompts, body)
             except BodyError as error:
                 prepared.results[index] = _problem(line, error)
@@ -150,7 +146,7 @@ class LineTokenizer:
         self,
         line: InputLine,
         model: TextModel,
-        prompts: Sequence[Sequence[int] | BodyError],
+        prompts: Sequence[Ids | BodyError],
         body: ParsedBody,
     ) -> PlannedLine:
         params = body.params
@@ -172,7 +168,7 @@ class LineTokenizer:
         assert params.max_tokens is not None
         if body.echo and params.logprobs is not None:
             _check_echo(sum(lengths), params.n, model)
-        texts = tuple(_text_of(prompt, model) for prompt in body.prompts) if body.echo else ()
+        texts = tuple(text_of(prompt, model) for prompt in body.prompts) if body.echo else ()
         places = set(request_places(packed, texts, distinct=params.deterministic))
         outputs = len(places) * params.num_generated * params.max_tokens
         return PlannedLine(
@@ -227,21 +223,6 @@ class LineTokenizer:
             raise BodyError(str(error), param=error.param, code="invalid_value") from error
 
 
-def _render(prompt: Prompt, model: TextModel) -> _Text | None:
-    """The text to encode; ``None`` where the prompt is tokens already."""
-    if isinstance(prompt, TokenPrompt):
-        return None
-    if isinstance(prompt, TextPrompt):
-        return _Text(prompt.text, special=True)
-    assert isinstance(prompt, ChatPrompt)
-    try:
-        text = model.tokenizer.render_chat(prompt.messages, **prompt.template_args)
-    except TokenizerError as error:
-        raise BodyError(str(error), param="messages", code="invalid_value") from error
-    # The template writes the special tokens itself.
-    return _Text(text, special=False)
-
-
 def _check_vocabulary(param: str, ids: Sequence[int], model: TextModel) -> None:
     if ids and not (min(ids) >= 0 and max(ids) < model.vocab_size):
         raise BodyError(
@@ -250,14 +231,6 @@ def _check_vocabulary(param: str, ids: Sequence[int], model: TextModel) -> None:
             param=param,
             code="invalid_value",
         )
-
-
-def _text_of(prompt: Prompt, model: TextModel) -> str:
-    """The text that a response begins with; of token ids, with special tokens as they are."""
-    if isinstance(prompt, TextPrompt):
-        return prompt.text
-    assert isinstance(prompt, TokenPrompt)
-    return model.tokenizer.text_of(prompt.ids)
 
 
 def _check_echo(tokens: int, times: int, model: TextModel) -> None:

@@ -78,6 +78,8 @@ def _echo(request: Request) -> Completion:
 class NoTokenizer:
     """Prompts here are token ids already."""
 
+    fill_tokens = None
+
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True
     ) -> list[list[int]]:

@@ -199,6 +199,8 @@ def test_the_context_message_has_the_numbers(models: TextModels) -> None:
 
 def test_a_text_that_cannot_be_encoded_is_its_own_lines_problem_alone() -> None:
     class Fussy:
+        fill_tokens = None
+
         def encode_batch(
             self, texts: Sequence[str], add_special_tokens: bool = True
         ) -> list[list[int]]:
