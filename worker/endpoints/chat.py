@@ -28,6 +28,7 @@ ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
+    "moderation": (),
     "audio": (),
     "prediction": (),
     "reasoning_effort": (),

@@ -29,6 +29,7 @@ HARMLESS: dict[str, Any] = {
     "service_tier": "auto",
     "safety_identifier": "x",
     "prompt_cache_key": "x",
+    "prompt_cache_options": {"mode": "explicit"},
     "prompt_cache_retention": "24h",
     "stream": False,
     "stream_options": None,
