@@ -157,6 +157,7 @@ class PlanFile:
         except (pa.ArrowException, LookupError, TypeError, ValueError) as error:
             raise BrokenPlan from error
         self._params: dict[str, SamplingParams] = {}
+        self._lists = {name: self._list_column(name) for name in ("lengths", "texts")}
 
     def rows(self, a: int, b: int) -> Iterator[PlanRow]:
         """The lines at plan positions ``[a, b)``, in the plan's order.
@@ -188,10 +189,18 @@ class PlanFile:
         """Each prompt's text, where the leader's response begins with it; else empty."""
         return self._list_of("texts", position)
 
+    def _list_column(self, name: str) -> Any:
+        """A column of lists; ``None`` where all are empty, or the file is of an earlier version."""
+        if name not in self._batch.schema.names:
+            return None
+        column = self._batch.column(name)
+        return column if len(column.flatten()) else None
+
     def _list_of(self, name: str, position: int) -> list[Any]:
-        if name not in self._batch.schema.names:  # a file of an earlier version
+        column = self._lists[name]
+        if column is None:
             return []
-        found: list[Any] = self._batch.column(name)[position - self.header.start].as_py()
+        found: list[Any] = column[position - self.header.start].as_py()
         return found
 
     def params(self, position: int) -> SamplingParams:

@@ -61,7 +61,7 @@ def request_places(
         texts: as in `PlannedLine`; prompts with other texts are not equal.
         distinct: whether equal ones are computed once, as a second run would give the same.
     """
-    if not distinct:
+    if not distinct or len(prompts) == 1:
         return tuple(range(len(prompts)))
     first: dict[Hashable, int] = {}
     keys = zip(prompts, texts, strict=True) if texts else prompts
