@@ -118,9 +118,20 @@ class ChunkRun:
         else:
             asked.failed = True
             if "cancelled" not in reasons:
-                self._failed.setdefault(position, _failure(completion))
+                self._fail(position, place, completion)
         if not asked.waiting:
             self._count(asked, self._waiting_lines.pop(position))
+
+    def _fail(self, position: int, place: int, completion: Completion) -> None:
+        """Keep why a request could not be run; of several, the first prompt's reason."""
+        status, problem = _failure(completion)
+        asked = self._asked[position]
+        if len(asked.places) > 1:
+            name = f"{self._endpoint.prompt_param}[{place}]"
+            problem = replace(problem, message=f"{name}: {problem.message}", param=name)
+        if asked.failed_place is None or place < asked.failed_place:
+            asked.failed_place = place
+            self._failed[position] = status, problem
 
     def _respond(self, position: int, place: int, completion: Completion) -> dict[str, Any]:
         """The response body for one prompt of a line."""

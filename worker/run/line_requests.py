@@ -17,12 +17,14 @@ class LineRequests:
         waiting: the places of requests that have no completion yet.
         counts: of the completions that came, for one line.
         failed: whether a request has no outputs that the line could be answered with.
+        failed_place: of the first prompt that could not be run.
     """
 
     places: tuple[int, ...]
     waiting: set[int]
     counts: Counts = field(default_factory=Counts)
     failed: bool = False
+    failed_place: int | None = None
 
     @classmethod
     def of(cls, plan: PlanFile, position: int) -> "LineRequests":
