@@ -88,7 +88,6 @@ def expect_greedy(model: Model, completion: Completion) -> None:
     [
         {},
         {"max_batch_tokens": 7},
-        {"max_batch_tokens": 5, "max_num_seqs": 1, "overlap": False},
         {"chunked_prefill": False},
     ],
     ids=str,
