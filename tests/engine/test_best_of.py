@@ -1,6 +1,5 @@
 """``best_of``: more answers are generated than given, and the best come first."""
 
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,9 +16,10 @@ from standin import run, start
 DRAWN: dict[str, Any] = {"temperature": 1.5, "seed": 3, "max_tokens": 9, "stop_token_ids": (5, 6)}
 
 
-@pytest.fixture(params=["stand-in", "cpu"])
-def core(request: pytest.FixtureRequest, tmp_path: Path) -> EngineCore:
-    return start(make(transformers.LlamaConfig(**TINY)), tmp_path, device=request.param)
+@pytest.fixture(params=["stand-in", "cpu"], scope="module")
+def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EngineCore:
+    model = make(transformers.LlamaConfig(**TINY))
+    return start(model, tmp_path_factory.mktemp("model"), device=request.param)
 
 
 def asked(core: EngineCore, **params: Any) -> Completion:

@@ -30,6 +30,12 @@ def model() -> Model:
     return make(transformers.LlamaConfig(**TINY))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the model is saved once."""
+    return tmp_path_factory.mktemp("model")
+
+
 @pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "torch":
@@ -93,9 +99,9 @@ def expect_greedy(model: Model, completion: Completion) -> None:
     ids=str,
 )
 def test_whole_or_in_chunks_beside_others(
-    model: Model, path: str, settings: dict[str, Any], tmp_path: Path
+    model: Model, path: str, folder: Path, settings: dict[str, Any]
 ) -> None:
-    core = begin(model, tmp_path, path, **settings)
+    core = begin(model, folder, path, **settings)
     asked = [
         request("plain", prompt(20, 2), prompt_logprobs=None),
         request("long", prompt(LONG)),
@@ -113,9 +119,9 @@ def test_whole_or_in_chunks_beside_others(
 
 
 def test_what_is_cached_is_computed_again_and_shared_by_the_other_outputs(
-    model: Model, path: str, tmp_path: Path
+    model: Model, path: str, folder: Path
 ) -> None:
-    core = begin(model, tmp_path, path)
+    core = begin(model, folder, path)
     ids = prompt(LONG)
     run(core, [request("before", ids, prompt_logprobs=None)])
     found = run(
@@ -129,8 +135,8 @@ def test_what_is_cached_is_computed_again_and_shared_by_the_other_outputs(
     assert after.cached_tokens == LONG // core.info.block_size * core.info.block_size
 
 
-def test_a_prompt_alone(model: Model, path: str, tmp_path: Path) -> None:
-    core = begin(model, tmp_path, path)
+def test_a_prompt_alone(model: Model, path: str, folder: Path) -> None:
+    core = begin(model, folder, path)
     full = prompt(64, 5)  # the whole context: nothing has to fit behind it
     asked = [
         request("full", full, max_tokens=0),
@@ -150,11 +156,11 @@ def test_a_prompt_alone(model: Model, path: str, tmp_path: Path) -> None:
     assert core.stats().output_tokens == 0
 
 
-def test_preempted_prompts_keep_what_is_known(model: Model, path: str, tmp_path: Path) -> None:
+def test_preempted_prompts_keep_what_is_known(model: Model, path: str, folder: Path) -> None:
     token = 2 * 2 * 2 * 16 * 4  # bytes: keys and values, layers, heads, width, float32
     core = begin(
         model,
-        tmp_path,
+        folder,
         path,
         kv_cache_bytes=80 * token,
         output_reserve=0.0,
@@ -170,9 +176,9 @@ def test_preempted_prompts_keep_what_is_known(model: Model, path: str, tmp_path:
 
 
 def test_a_prompt_that_is_preempted_half_way_goes_on_behind_its_last_known_block(
-    model: Model, path: str, tmp_path: Path
+    model: Model, path: str, folder: Path
 ) -> None:
-    core = begin(model, tmp_path, path, max_batch_tokens=9, overlap=False)
+    core = begin(model, folder, path, max_batch_tokens=9, overlap=False)
     core.add(request("a", prompt(LONG)))
     core.step()
     core.step()
@@ -184,9 +190,9 @@ def test_a_prompt_that_is_preempted_half_way_goes_on_behind_its_last_known_block
 
 
 def test_a_step_that_fails_or_a_request_that_is_cancelled_leaves_no_wrong_scores(
-    model: Model, path: str, tmp_path: Path
+    model: Model, path: str, folder: Path
 ) -> None:
-    core = begin(model, tmp_path, path, max_batch_tokens=8)
+    core = begin(model, folder, path, max_batch_tokens=8)
     core.add(request("a", prompt(LONG)))
     core.step()
     core.step()
@@ -200,11 +206,11 @@ def test_a_step_that_fails_or_a_request_that_is_cancelled_leaves_no_wrong_scores
 
 
 def test_logits_are_computed_in_slices(
-    model: Model, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, path: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("engine.executors.runner", "engine.executors.device.prompt_scores"):
         monkeypatch.setattr(f"{module}.SLICE_LOGITS", 3 * 64)
-    core = begin(model, tmp_path, path)
+    core = begin(model, folder, path)
     found = run(core, [request("a", prompt(LONG)), request("b", prompt(3))])
     for completion in found.values():
         expect(model, completion)
