@@ -54,6 +54,9 @@ class EngineConfig:
         cascade: on a GPU, read keys that many sequences of a step share once for all of them.
         warm_up: on a GPU, run a step of every kind before the first request. Otherwise kernels are
             compiled when they are first needed, and the cache may leave too little memory for them.
+        control_tokens_in_messages: let control tokens that are spelled out in chat messages, such
+            as ``<|im_end|>``, be control tokens. Otherwise only the chat template can write them,
+            and in messages they are text.
     """
 
     model: str = "smollm2"
@@ -80,6 +83,7 @@ class EngineConfig:
     graphs: bool = True
     cascade: bool = True
     warm_up: bool = True
+    control_tokens_in_messages: bool = False
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, Dtype)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -57,9 +57,16 @@ def load(config: EngineConfig) -> LoadedModel:
     began = perf_counter()
     files = resolve(config.model)
     model = load_config(files)
-    tokenizer = load_tokenizer(files)
+    tokenizer = load_tokenizer(files, control_tokens_in_messages=config.control_tokens_in_messages)
+    model = _with_ends(model, tokenizer)
     runner = start_runner(config, model, files)
     return LoadedModel(files.name, model, tokenizer, runner, perf_counter() - began)
+
+
+def _with_ends(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The configuration, with the tokenizer's end tokens among those that end an answer."""
+    ends = dict.fromkeys((*model.eos_token_ids, *tokenizer.end_token_ids))
+    return replace(model, eos_token_ids=tuple(end for end in ends if end < model.vocab_size))
 
 
 class EngineCore:

@@ -59,12 +59,16 @@ class LLM:
         Raises:
             InvalidRequest: the prompt is neither text, chat messages nor token ids.
         """
-        return self._add(self._encode(prompt), params or SamplingParams(), salt)
+        encoded = self._encode(prompt)
+        return self._add(prompt, encoded, params or SamplingParams(), salt)
 
-    def _add(self, token_ids: tuple[int, ...], params: SamplingParams, salt: str = "") -> str:
+    def _add(
+        self, prompt: Prompt, encoded: tuple[int, ...], params: SamplingParams, salt: str = ""
+    ) -> str:
         request_id = str(self._next_id)
         self._next_id += 1
-        self._core.add(Request(request_id, token_ids, params, salt))
+        continues = len(prompt) == 0 or not isinstance(prompt[0], Mapping)
+        self._core.add(Request(request_id, encoded, params, salt, continues))
         return request_id
 
     @property
@@ -120,7 +124,7 @@ class LLM:
         encoded = [self._encode(prompt) for prompt in batch]  # all of them, before any is queued
         ids = dict.fromkeys(range(len(batch)), "")
         for index in self._order(encoded, params):
-            ids[index] = self._add(encoded[index], params[index])
+            ids[index] = self._add(batch[index], encoded[index], params[index])
         self._core.flush()
         done: dict[str, Completion] = {}
         try:

@@ -119,7 +119,13 @@ class OutputBuilder:
                 return self._detokenizer.text
         if ids and ids[-1] in self._end_ids and not params.include_stop_str_in_output:
             ids = ids[:-1]
-        return self._tokenizer.decode(ids, skip_special_tokens=params.skip_special_tokens)
+        return self._tokenizer.decode(
+            ids, skip_special_tokens=params.skip_special_tokens, after=self._context()
+        )
+
+    def _context(self) -> tuple[int, ...]:
+        request = self._sequence.request
+        return self._tokenizer.context_of(request.prompt) if request.continues else ()
 
     def _make_detokenizer(self) -> IncrementalDetokenizer:
         params = self._sequence.request.params
@@ -128,6 +134,7 @@ class OutputBuilder:
             skip_special_tokens=params.skip_special_tokens,
             stop=params.stop,
             include_stop=params.include_stop_str_in_output,
+            after=self._context(),
         )
 
     def _position(self, sampled: SampledToken) -> PositionLogprobs:

@@ -18,12 +18,15 @@ class Request:
         params: how to sample.
         salt: separates prefix caches; requests share cached blocks only under equal salts
             (one salt a tenant).
+        continues: whether the outputs go on from the prompt's text, as completions do, and may
+            begin with a space; else they stand alone, as answers in a chat do.
     """
 
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     salt: str = ""
+    continues: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,12 @@ class InputNotUnderstood(DatasetError):
     code = "input_not_understood"
 
 
+class InputMismatch(DatasetError):
+    """This is not the input that the batch was made of."""
+
+    code = "input_mismatch"
+
+
 class ResultNotUnderstood(DatasetError):
     """The service's result file holds a line that is no result."""
 

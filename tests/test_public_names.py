@@ -36,7 +36,7 @@ METHODS: dict[type, str] = {
     Upload: "chunks filename from_path",
 }
 FIELDS: dict[type, str] = {
-    Request: "id prompt params salt",
+    Request: "id prompt params salt continues",
     Output: "index token_ids text finish_reason logprobs",
     Completion: (
         "request_id prompt_token_ids outputs cached_tokens error error_code discarded_tokens "
@@ -51,7 +51,7 @@ FIELDS: dict[type, str] = {
         "model device dtype quantization group_size symmetric block_size kv_cache_dtype "
         "kv_cache_bytes max_num_seqs max_batch_tokens max_model_len batching batch_size "
         "batch_timeout prefix_caching chunked_prefill output_reserve threads seed "
-        "overlap graphs cascade warm_up"
+        "overlap graphs cascade warm_up control_tokens_in_messages"
     ),
 }
 

@@ -26,6 +26,12 @@ class InputError(TidemillError):
     code = "input_not_understood"
 
 
+class InputChanged(InputError):
+    """This is not the file that the batch was made of."""
+
+    code = "input_changed"
+
+
 class NotFinished(TidemillError):
     """The batch has not finished yet."""
 
@@ -36,6 +42,10 @@ class ResultsNotWritten(TidemillError):
     """The results could not be written; the service still has them."""
 
     code = "results_not_written"
+
+    def __init__(self, message: str | None = None, exit_code: ExitCode = ExitCode.FAILURE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class PortInUse(TidemillError):

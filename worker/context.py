@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from celery import Celery
 
@@ -69,6 +70,10 @@ class WorkerContext:
             store=stores.objects,
             wakeups=Wakeups(app or celery_app(settings.storage)),
             engines=Engines(settings.engine, metrics=metrics),
+            load_text_model=partial(
+                load_text_model,
+                with_control_tokens=settings.worker.models_with_control_tokens,
+            ),
             metrics=metrics,
         )
 

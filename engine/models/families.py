@@ -12,8 +12,9 @@ __all__ = ["FAMILIES", "Family", "load_config"]
 def load_config(files: ModelFiles) -> ModelConfig:
     """Read a checkpoint's configuration, from ``config.json`` or a GGUF file's metadata.
 
-    Every id that ends an answer is gathered: ``eos_token_id`` of ``config.json`` and of
-    ``generation_config.json``; a GGUF file's ``eos`` and ``eot``.
+    The ids that end an answer are gathered: ``eos_token_id`` of ``config.json`` and of
+    ``generation_config.json``; a GGUF file's ``eos``, ``eot`` and ``eom``. What the tokenizer
+    names beside them is in `engine.tokenizer.Tokenizer.end_token_ids`.
 
     Raises:
         UnsupportedModel: the architecture, or something it asks for, is not known here; the

@@ -48,8 +48,10 @@ class Fields:
             raise CheckpointError(f"{self.source}: {key} is {value!r}, not true or false.")
         return value
 
-    def token_ids(self, key: str) -> tuple[int, ...]:
+    def token_ids(self, key: str, vocab_size: int) -> tuple[int, ...]:
         """One token id or a list of them; () where there is none.
+
+        Ids outside the vocabulary, such as -1 for "none", are left out: no output can be one.
 
         Raises:
             CheckpointError: it holds something else.
@@ -58,7 +60,7 @@ class Fields:
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
             raise CheckpointError(f"{self.source}: {key} is {value!r}, not token ids.")
-        return tuple(ids)
+        return tuple(id for id in ids if 0 <= id < vocab_size)
 
     def section(self, key: str) -> "Fields":
         """A nested object; an empty one where it is absent.

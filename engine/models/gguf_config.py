@@ -35,12 +35,16 @@ def read(path: Path) -> ModelConfig:
     heads = fields.integer("attention.head_count")
     head_dim = fields.integer("attention.key_length", hidden // heads)
     _reject_unsupported(fields, head_dim)
-    stops = general.token_ids("tokenizer.ggml.eos_token_id")
-    stops += general.token_ids("tokenizer.ggml.eot_token_id")
-    bos = general.token_ids("tokenizer.ggml.bos_token_id")
+    vocab_size = shapes["token_embd.weight"][0]
+    stops = [
+        token_id
+        for key in ("eos", "eot", "eom")
+        for token_id in general.token_ids(f"tokenizer.ggml.{key}_token_id", vocab_size)
+    ]
+    bos = general.token_ids("tokenizer.ggml.bos_token_id", vocab_size)
     return ModelConfig(
         family=family.name,
-        vocab_size=shapes["token_embd.weight"][0],
+        vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=fields.integer("feed_forward_length"),
         num_layers=fields.integer("block_count"),

@@ -18,11 +18,12 @@ def read(folder: Path) -> ModelConfig:
     fields = read_json(folder / "config.json")
     family = family_of_architecture(_architecture(fields))
     _reject_unsupported(fields)
-    stops = fields.token_ids("eos_token_id")
+    vocab_size = fields.integer("vocab_size")
+    stops = fields.token_ids("eos_token_id", vocab_size)
     generation = folder / "generation_config.json"
     if generation.is_file():
-        stops += read_json(generation).token_ids("eos_token_id")
-    bos = fields.token_ids("bos_token_id")
+        stops += read_json(generation).token_ids("eos_token_id", vocab_size)
+    bos = fields.token_ids("bos_token_id", vocab_size)
 
     hidden = fields.integer("hidden_size")
     heads = fields.integer("num_attention_heads")
@@ -31,7 +32,7 @@ def read(folder: Path) -> ModelConfig:
     window, window_layers = _windows(fields, family, layers)
     return ModelConfig(
         family=family.name,
-        vocab_size=fields.integer("vocab_size"),
+        vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=fields.integer("intermediate_size"),
         num_layers=layers,

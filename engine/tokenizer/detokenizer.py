@@ -1,7 +1,7 @@
 """Text that appears token by token: complete characters only, cut at stop strings."""
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from engine.tokenizer.stops import StopMatcher
@@ -11,8 +11,8 @@ from engine.tokenizer.tokenizer import Tokenizer
 class IncrementalDetokenizer:
     """Turns one answer's tokens into text as they come.
 
-    The text after `finish` equals ``tokenizer.decode(ids)``, cut at the first stop string. A push
-    takes amortized constant time, however long the answer is.
+    The text after `finish` equals ``tokenizer.decode(ids, after=after)``, cut at the first stop
+    string. A push takes amortized constant time, however long the answer is.
 
     Args:
         tokenizer: of the model.
@@ -20,6 +20,7 @@ class IncrementalDetokenizer:
         stop: strings that end the text. Where several could, the one completed first does; among
             those completed by the same character, the longest.
         include_stop: keep the stop string itself in the text.
+        after: tokens that the text goes on from: see `Tokenizer.decode`.
 
     Attributes:
         stopped: the stop string that ended the text, or ``None``. Later tokens are ignored.
@@ -31,12 +32,15 @@ class IncrementalDetokenizer:
         skip_special_tokens: bool = True,
         stop: Iterable[str] = (),
         include_stop: bool = False,
+        after: Sequence[int] = (),
     ) -> None:
         self._skipped: frozenset[int] = (
             tokenizer.special_ids if skip_special_tokens else frozenset()
         )
         self._decoder: _Decoder = (
-            _ByteLevelDecoder(tokenizer) if tokenizer.byte_level else _WindowDecoder(tokenizer)
+            _ByteLevelDecoder(tokenizer)
+            if tokenizer.byte_level
+            else _WindowDecoder(tokenizer, after)
         )
         self._matcher = StopMatcher(tuple(stop), include_stop)
         self._settled: list[str] = []
@@ -113,10 +117,10 @@ class _WindowDecoder:
     all of it U+FFFD if any part of it is no UTF-8; so it is settled by the token after it.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, after: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._window: list[int] = []
-        self._settled = 0  # tokens at the window's start whose text is out
+        self._window = list(after)
+        self._settled = len(after)  # tokens at the window's start whose text is out
 
     def push(self, token_id: int) -> str:
         if not self._tokenizer.token_bytes(token_id):

@@ -6,7 +6,7 @@ GGUF stores the vocabulary, the merges or scores, and names for the rest (llama.
 byte-level tokenizer splits text before merging.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any
@@ -35,6 +35,38 @@ _SPECIAL_IDS: Mapping[str, str] = MappingProxyType(
         "fim_middle_token": "tokenizer.ggml.fim_mid_token_id",
     }
 )
+
+# How tokens that end a turn are spelled, whatever keys a file has: llama.cpp's list of tokens that
+# end generation (`llama-vocab.cpp`), and those of families that it reads from keys.
+_ENDS = frozenset(
+    {
+        "</s>",
+        "<EOT>",
+        "<end_of_turn>",
+        "<end_of_utterance>",
+        "<turn|>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<|call|>",
+        "<|calls|>",
+        "<|end_of_text|>",
+        "<|end_of_turn|>",
+        "<|endoftext|>",
+        "<|end|>",
+        "<|eom_id|>",
+        "<|eom|>",
+        "<|eot_id|>",
+        "<|eot|>",
+        "<|flush|>",
+        "<|im_end|>",
+        "<|return|>",
+        "<｜end▁of▁sentence｜>",
+        "[EOS]",
+        "[EOT]",
+        "_<EOT>",
+    }
+)
+# Where a vocabulary has both of a pair, "<|end|>" ends a message and not a turn.
+_MESSAGE_END, _ENDS_BESIDE_IT = "<|end|>", (("<|return|>", "<|call|>"), ("<|calls|>", "<|flush|>"))
 
 
 class TokenType(IntEnum):
@@ -85,6 +117,21 @@ def special_tokens(metadata: Metadata) -> dict[str, str]:
     }
 
 
+def end_tokens(metadata: Metadata) -> list[str]:
+    """Control tokens that end a turn by their spelling alone, in a file that has a chat template.
+
+    A base model's file has none, and ends where its keys say.
+    """
+    if not chat_templates(metadata):
+        return []
+    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
+    control = set(_of_types(metadata, TokenType.CONTROL, TokenType.USER_DEFINED))
+    ends = [token for token in tokens if token in _ENDS and token in control]
+    if any(first in ends and second in ends for first, second in _ENDS_BESIDE_IT):
+        ends = [token for token in ends if token != _MESSAGE_END]
+    return ends
+
+
 def chat_templates(metadata: Metadata) -> dict[str, str]:
     """Name → Jinja source of the file's chat templates."""
     stem = "tokenizer.chat_template"
@@ -112,10 +159,16 @@ def _byte_level(metadata: Metadata) -> Tokenizer:
 def _sentencepiece(metadata: Metadata) -> Tokenizer:
     vocabulary = _vocabulary(metadata)
     unknown = special_tokens(metadata).get("unk_token")
+    # Text that happens to be spelled like one of these stays text.
+    unmergeable = set(_of_types(metadata, TokenType.CONTROL, TokenType.UNKNOWN, TokenType.BYTE))
     tokenizer = Tokenizer(
         BPE(
             vocab=vocabulary,
-            merges=_merges_by_score(vocabulary, metadata["tokenizer.ggml.scores"]),
+            merges=_merges_by_score(
+                [token for token in vocabulary if token not in unmergeable],
+                metadata["tokenizer.ggml.scores"],
+                vocabulary,
+            ),
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=True,
@@ -133,14 +186,17 @@ def _sentencepiece(metadata: Metadata) -> Tokenizer:
     return tokenizer
 
 
-def _merges_by_score(vocabulary: Mapping[str, int], scores: Any) -> list[tuple[str, str]]:
-    """Every way to join two tokens into a third, best score first.
+def _merges_by_score(
+    tokens: Iterable[str], scores: Any, vocabulary: Mapping[str, int]
+) -> list[tuple[str, str]]:
+    """Every way to join two tokens of the vocabulary into one of ``tokens``, best score first.
 
     SentencePiece keeps no list of merges: at any time it joins the pair of neighbours whose
     joined token scores highest, the leftmost among equals.
     """
     ranked: list[tuple[float, int, str, str]] = []
-    for token, token_id in vocabulary.items():
+    for token in tokens:
+        token_id = vocabulary[token]
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in vocabulary and right in vocabulary:
@@ -171,18 +227,22 @@ def _vocabulary(metadata: Metadata) -> dict[str, int]:
 
 def _add_tokens(tokenizer: Tokenizer, metadata: Metadata) -> None:
     """Mark the tokens that are matched whole in the text, before it is split."""
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    types = np.asarray(metadata.get("tokenizer.ggml.token_type", ()))[: len(tokens)]
-    special = np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN)))
+    special = _of_types(metadata, TokenType.CONTROL, TokenType.UNKNOWN)
     tokenizer.add_special_tokens(
-        [AddedToken(tokens[index], special=True, normalized=False) for index in special]
+        [AddedToken(token, special=True, normalized=False) for token in special]
     )
     tokenizer.add_tokens(
         [
-            AddedToken(tokens[index], special=False, normalized=False)
-            for index in np.flatnonzero(types == TokenType.USER_DEFINED)
+            AddedToken(token, special=False, normalized=False)
+            for token in _of_types(metadata, TokenType.USER_DEFINED)
         ]
     )
+
+
+def _of_types(metadata: Metadata, *types: TokenType) -> list[str]:
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    of_each = np.asarray(metadata.get("tokenizer.ggml.token_type", ()))[: len(tokens)]
+    return [tokens[index] for index in np.flatnonzero(np.isin(of_each, types))]
 
 
 def _add_ends(tokenizer: Tokenizer, metadata: Metadata, bos_by_default: bool) -> None:

@@ -11,33 +11,43 @@ from engine.catalog import ModelFiles
 from engine.errors import TokenizerError
 from engine.gguf import GGUFFile
 from engine.tokenizer.chat import DEFAULT
-from engine.tokenizer.from_gguf import chat_templates, rebuild, special_tokens
+from engine.tokenizer.from_gguf import chat_templates, end_tokens, rebuild, special_tokens
 from engine.tokenizer.tokenizer import Tokenizer
 
+# Tokens that have no role of their own; transformers 4 and 5 name the list differently.
+_UNNAMED = ("additional_special_tokens", "extra_special_tokens")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
-def load_tokenizer(files: ModelFiles) -> Tokenizer:
+
+def load_tokenizer(files: ModelFiles, *, control_tokens_in_messages: bool = False) -> Tokenizer:
     """The tokenizer of a model.
 
     A Hugging Face folder must hold ``tokenizer.json``; ``tokenizer_config.json``,
     ``special_tokens_map.json``, ``chat_template.jinja`` and ``additional_chat_templates/`` are
     read where they are. From a GGUF file the tokenizer is rebuilt.
 
+    Args:
+        files: the model's.
+        control_tokens_in_messages: see `Tokenizer`.
+
     Raises:
         TokenizerError: a file is missing or damaged, or its kind of tokenizer is not known.
         CheckpointError: the GGUF file cannot be read.
     """
     if files.gguf is None:
-        return _from_folder(files.folder)
+        return _from_folder(files.folder, control_tokens_in_messages)
     with GGUFFile(files.gguf) as gguf:
         metadata = gguf.metadata
         return Tokenizer(
             rebuild(metadata),
             special_tokens=special_tokens(metadata),
             chat_templates=chat_templates(metadata),
+            end_tokens=end_tokens(metadata),
+            control_tokens_in_messages=control_tokens_in_messages,
         )
 
 
-def _from_folder(folder: Path) -> Tokenizer:
+def _from_folder(folder: Path, control_tokens_in_messages: bool) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise TokenizerError(
@@ -49,10 +59,39 @@ def _from_folder(folder: Path) -> Tokenizer:
     except Exception as problem:  # the library raises nothing more precise
         raise TokenizerError(f"{path} cannot be read: {problem}") from problem
     config = _read_object(folder / "tokenizer_config.json")
-    tokens = dict(_named_tokens(_read_object(folder / "special_tokens_map.json")))
-    tokens |= dict(_named_tokens(config))
-    _make_special(backend, tokens.values())
-    return Tokenizer(backend, special_tokens=tokens, chat_templates=_templates(folder, config))
+    named = _read_object(folder / "special_tokens_map.json")
+    tokens = dict(_named_tokens(named)) | dict(_named_tokens(config))
+    _add_listed(backend, config.get("added_tokens_decoder"))
+    _make_special(backend, [*tokens.values(), *_unnamed_tokens(named), *_unnamed_tokens(config)])
+    return Tokenizer(
+        backend,
+        special_tokens=tokens,
+        chat_templates=_templates(folder, config),
+        control_tokens_in_messages=control_tokens_in_messages,
+    )
+
+
+def _add_listed(backend: tokenizers.Tokenizer, listed: object) -> None:
+    """Add the tokens that only ``tokenizer_config.json`` lists, under the ids that it gives them.
+
+    One that cannot have its id is left out: as another token it would mean something else.
+    """
+    if not isinstance(listed, dict):
+        return
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    by_id = {int(key): token for key, token in listed.items() if key.isdecimal()}
+    for token_id, token in sorted(by_id.items()):
+        text = _text_of(token)
+        if not text or text in added:
+            continue
+        found = backend.token_to_id(text)
+        next_id = backend.get_vocab_size(with_added_tokens=True)
+        if token_id != (next_id if found is None else found):
+            continue
+        flags = token.items() if isinstance(token, dict) else ()
+        marked = {name: value for name, value in flags if name in _FLAGS and value is not None}
+        new = tokenizers.AddedToken(text, **marked)
+        (backend.add_special_tokens if new.special else backend.add_tokens)([new])
 
 
 def _make_special(backend: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
@@ -72,9 +111,21 @@ def _make_special(backend: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
 def _named_tokens(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Pairs such as ``("eos_token", "</s>")``; a token is written as a string or an object."""
     for name, value in config.items():
-        token = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(token, str):
+        token = _text_of(value)
+        if name.endswith("_token") and token is not None:
             yield name, token
+
+
+def _unnamed_tokens(config: Mapping[str, Any]) -> Iterator[str]:
+    for name in _UNNAMED:
+        listed = config.get(name)
+        entries = list(listed.values()) if isinstance(listed, dict) else listed
+        yield from filter(None, map(_text_of, entries if isinstance(entries, list) else ()))
+
+
+def _text_of(token: Any) -> str | None:
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
 
 
 def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -10,7 +10,9 @@ import tokenizers
 from engine.errors import TokenizerError
 from engine.tokenizer.bytelevel import spelled_bytes
 from engine.tokenizer.chat import ChatTemplates
+from engine.tokenizer.controls import ControlTokens
 from engine.tokenizer.fill import find_fill_tokens
+from engine.tokenizer.guard import Guard, RenderedChat
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _WORD_BOUNDARY = "\u2581"  # SentencePiece's mark for a space
@@ -24,6 +26,9 @@ class Tokenizer:
         special_tokens: role → token, such as ``{"eos_token": "<|im_end|>"}``; what chat
             templates may name.
         chat_templates: name → Jinja source; the usual one is ``default``.
+        end_tokens: tokens that end a turn, beside the one whose role is ``eos_token``.
+        control_tokens_in_messages: whether control tokens that messages spell out are ones. Else
+            only a chat template can write them, and in messages they are text.
 
     Attributes:
         byte_level: every token stands for fixed bytes, whatever is around it (byte-level BPE).
@@ -32,6 +37,7 @@ class Tokenizer:
         vocab_size: number of tokens, added ones included. The model's output may be wider.
         bos_token_id: beginning of sequence, or ``None``.
         eos_token_id: end of sequence, or ``None``.
+        end_token_ids: every token that ends an answer, as far as the tokenizer knows.
     """
 
     def __init__(
@@ -40,15 +46,23 @@ class Tokenizer:
         *,
         special_tokens: Mapping[str, str],
         chat_templates: Mapping[str, str],
+        end_tokens: Iterable[str] = (),
+        control_tokens_in_messages: bool = False,
     ) -> None:
         # A limit or padding stored with a checkpoint was its trainer's, not ours.
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self._chat = ChatTemplates(chat_templates, special_tokens)
+        controls = ControlTokens(backend, chat_templates.values())
+        self._guard = Guard(backend, controls.spellings)
+        self._chat = ChatTemplates(
+            chat_templates, special_tokens, None if control_tokens_in_messages else controls
+        )
         self._bytes: dict[int, bytes] = {}
         self.fill_tokens = find_fill_tokens(backend, special_tokens)
-        self.byte_level = _decoder_type(backend) == "ByteLevel"
+        steps = _decoder_steps(backend)
+        self.byte_level = steps == ["ByteLevel"]
+        self._strips = not {"Metaspace", "Strip"}.isdisjoint(steps)
         self.special_ids: frozenset[int] = frozenset(
             token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
@@ -57,16 +71,23 @@ class Tokenizer:
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id = self._id_of(special_tokens.get("bos_token"))
         self.eos_token_id = self._id_of(special_tokens.get("eos_token"))
+        self._lead = _lead(backend)
+        ends = [self.eos_token_id, *map(self._id_of, end_tokens)]
+        self.end_token_ids = tuple(dict.fromkeys(end for end in ends if end is not None))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text. Special tokens written out in it become their own ids.
 
+        In a rendered chat only those that the template wrote do: see `RenderedChat`.
+
         Args:
             text: what to encode.
-            add_special_tokens: add what the model wants around a text, such as a first token.
+            add_special_tokens: add what the model wants around a text, such as a first token. A
+                first token that the text begins with itself is not doubled.
 
         Raises:
-            TokenizerError: the text is not valid Unicode (it has lone surrogates).
+            TokenizerError: the text is not valid Unicode (it has lone surrogates), or the
+                vocabulary has no token for a part of it, nor one for what is unknown.
         """
         return self.encode_batch([text], add_special_tokens)[0]
 
@@ -74,17 +95,58 @@ class Tokenizer:
         self, texts: Sequence[str], add_special_tokens: bool = True
     ) -> list[list[int]]:
         """`encode` for many texts at once, on all cores."""
+        guarded = {i: text for i, text in enumerate(texts) if isinstance(text, RenderedChat)}
         try:
-            encodings = self._backend.encode_batch_fast(
-                list(texts), add_special_tokens=add_special_tokens
+            found = iter(
+                self._backend.encode_batch_fast(
+                    [text for text in texts if not isinstance(text, RenderedChat)],
+                    add_special_tokens=add_special_tokens,
+                )
+            )
+            chats = iter(
+                self._guard.encode(list(guarded.values()), add_special_tokens) if guarded else ()
             )
         except TypeError as problem:
             raise TokenizerError("A text is no string, or holds lone surrogates.") from problem
-        return [encoding.ids for encoding in encodings]
+        except Exception as problem:  # the library raises nothing more precise
+            raise TokenizerError(f"A text cannot be encoded: {problem}") from problem
+        ids = [next(chats) if i in guarded else next(found).ids for i in range(len(texts))]
+        return [self._with_one_lead(each) for each in ids] if add_special_tokens else ids
 
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """Text of token ids. Bytes that are no UTF-8 become U+FFFD; unknown ids are left out."""
-        return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+    def decode(
+        self,
+        ids: Sequence[int],
+        skip_special_tokens: bool = True,
+        *,
+        after: Sequence[int] = (),
+    ) -> str:
+        """Text of token ids. Bytes that are no UTF-8 become U+FFFD; unknown ids are left out.
+
+        Args:
+            ids: the tokens.
+            skip_special_tokens: leave special tokens out.
+            after: tokens that the text goes on from, as `context_of` gives them. Their own text
+                is not among it. Without them, some tokenizers leave out a first space.
+        """
+        if not after:
+            return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        before = self.decode(after, skip_special_tokens)
+        return self.decode([*after, *ids], skip_special_tokens)[len(before) :]
+
+    def context_of(self, prompt: Sequence[int]) -> tuple[int, ...]:
+        """The end of a prompt, where the text of the tokens after it depends on it.
+
+        It does with decoders of SentencePiece's kind: a token has a space of its own, which they
+        leave out at the beginning.
+        """
+        if not self._strips:
+            return ()
+        for token_id in reversed(prompt):
+            if token_id in self.special_ids or self.is_byte_token(token_id):
+                continue
+            if self.decode([token_id]):
+                return (token_id,)
+        return ()
 
     def text_of(self, ids: Sequence[int]) -> str:
         """`decode`, with special tokens as the vocabulary spells them."""
@@ -151,6 +213,10 @@ class Tokenizer:
         )
         return self.encode(prompt, add_special_tokens=False)
 
+    def _with_one_lead(self, ids: list[int]) -> list[int]:
+        size = len(self._lead)
+        return ids[size:] if size and ids[size : 2 * size] == self._lead else ids
+
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._backend.token_to_id(token)
 
@@ -163,12 +229,25 @@ class Tokenizer:
         return token.replace(_WORD_BOUNDARY, " ").encode("utf-8")
 
 
-def _decoder_type(backend: tokenizers.Tokenizer) -> str | None:
-    """The kind of decoder, such as ``ByteLevel``; that of its only part where it is a sequence."""
-    if backend.decoder is None:
-        return None
-    state = json.loads(backend.decoder.__getstate__())
-    while state["type"] == "Sequence" and len(state["decoders"]) == 1:
-        state = state["decoders"][0]
-    kind: str = state["type"]
-    return kind
+def _decoder_steps(backend: tokenizers.Tokenizer) -> list[str]:
+    """The kinds of its decoder's steps, such as ``ByteLevel``, in order."""
+
+    def kinds(state: dict[str, Any]) -> Iterator[str]:
+        if state["type"] == "Sequence":
+            for step in state["decoders"]:
+                yield from kinds(step)
+        else:
+            yield state["type"]
+
+    return (
+        [] if backend.decoder is None else list(kinds(json.loads(backend.decoder.__getstate__())))
+    )
+
+
+def _lead(backend: tokenizers.Tokenizer) -> list[int]:
+    """The tokens that the tokenizer puts before a text."""
+    if backend.post_processor is None:
+        return []
+    word = tokenizers.Tokenizer(tokenizers.models.WordLevel({"": 0}, unk_token="")).encode("a")
+    whole = backend.post_processor.process(word)
+    return list(whole.ids[: whole.special_tokens_mask.index(0)])

@@ -9,10 +9,16 @@ import msgspec
 
 from storage.datasets.readers.results import read_results
 from storage.datasets.readers.rows import read_fields
-from storage.datasets.values.results import Record, Result, ResultError
+from storage.datasets.values.results import (
+    Record,
+    Result,
+    ResultColumns,
+    ResultError,
+    check_names,
+)
 from storage.datasets.values.sources import Source
-
-UNREADABLE = "unreadable_row"
+from storage.datasets.values.unsendable import CODE
+from storage.errors import InputMismatch
 
 Pieces = Iterable[bytes]
 
@@ -21,11 +27,15 @@ class OrderedResults:
     """The results of a batch's output and error files, asked for row by row, in order.
 
     Each file is in the order of its rows.
+
+    Args:
+        rows: how many rows the batch's input had, if that is known.
     """
 
-    def __init__(self, outputs: Pieces, errors: Pieces) -> None:
+    def __init__(self, outputs: Pieces, errors: Pieces, rows: int | None = None) -> None:
         self._results = heapq.merge(_by_row(outputs), _by_row(errors), key=itemgetter(0))
         self._row, self._result = next(self._results, _END)
+        self._rows, self._asked = rows, 0
 
     def of(self, row: int) -> Result:
         """The result of a row, which is not before one that was asked for already.
@@ -33,29 +43,64 @@ class OrderedResults:
         A row that the service has nothing for gets a result that says so.
 
         Raises:
+            InputMismatch: a result is of no row at all.
             ResultNotUnderstood: a line of the files is not a result.
         """
+        self._asked += 1
         while self._row < row:
             self._row, self._result = next(self._results, _END)
         if self._row == row:
             return self._result
         return msgspec.structs.replace(_NO_RESULT, row=row)
 
+    def end(self, row: int) -> None:
+        """Check that there is nothing left after the last row of the input.
 
-def join_rows(source: Source, outputs: Pieces, errors: Pieces) -> Iterator[Record]:
+        Raises:
+            InputMismatch: there are results of more rows, or the batch had more or fewer.
+            ResultNotUnderstood: a line of the files is not a result.
+        """
+        while self._row <= row:
+            self._row, self._result = next(self._results, _END)
+        if self._row != sys.maxsize:
+            raise InputMismatch(
+                f"{InputMismatch()} It has no row {self._row}, but there is a result."
+            )
+        if self._rows not in (None, self._asked):
+            raise InputMismatch(
+                f"{InputMismatch()} It has {self._asked:,} rows, and the batch had {self._rows:,}."
+            )
+
+
+def join_rows(
+    source: Source,
+    outputs: Pieces,
+    errors: Pieces,
+    *,
+    columns: ResultColumns | None = None,
+    rows: int | None = None,
+) -> Iterator[Record]:
     """Every row with its result, in order; ``outputs`` and ``errors`` are the result files.
 
+    Args:
+        columns: names that no row may have among its own.
+        rows: how many rows the batch's input had, if that is known.
+
     Raises:
-        InputNotUnderstood: the source cannot be read.
-        ResultNotUnderstood: a line of the files is not a result.
+        InputNotUnderstood: the source cannot be read, or has a field of a name that is needed.
+        InputMismatch: the results are not those of the source.
+        ResultNotUnderstood: a line of the result files is not a result.
     """
-    results = OrderedResults(outputs, errors)
+    results, number = OrderedResults(outputs, errors, rows), 0
     for number, fields, problem in read_fields(source):
+        if columns is not None:
+            check_names(source.name, number, fields, columns)
         result = results.of(number)
         if problem is not None and result.error is not None:
             # The request went without a prompt; the reason for that is the one to tell.
-            result = msgspec.structs.replace(result, error=ResultError(UNREADABLE, problem))
+            result = msgspec.structs.replace(result, error=ResultError(CODE, problem))
         yield Record(fields, result)
+    results.end(number)
 
 
 def unjoined(outputs: Pieces) -> Iterator[Record]:
@@ -70,4 +115,9 @@ _END = (sys.maxsize, _NO_RESULT)
 
 
 def _by_row(pieces: Pieces) -> Iterator[tuple[int, Result]]:
-    return ((result.row, result) for result in read_results(pieces) if result.row is not None)
+    for result in read_results(pieces):
+        if result.row is None:
+            raise InputMismatch(
+                f"{InputMismatch()} The custom_id {result.custom_id!r} is that of no row."
+            )
+        yield result.row, result

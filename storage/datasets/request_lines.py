@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from storage.datasets.readers.rows import read_rows
-from storage.datasets.values.results import ResultColumns
+from storage.datasets.values.results import ResultColumns, check_names
 from storage.datasets.values.rows import Row, custom_id
 from storage.datasets.values.sources import Source
+from storage.datasets.values.unsendable import with_problem
 from storage.endpoints import CHAT_COMPLETIONS, COMPLETIONS
-from storage.errors import InputNotUnderstood
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +47,52 @@ class RequestOptions:
 def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
     """The lines of the batch, each with its newline.
 
-    A row without a prompt becomes a request without one; so does a row whose messages are nested
-    too deeply to be written. A line that is no JSON object is passed on as it is. All of these come
-    back in the error file, with their number and the reason.
+    A row without a prompt becomes a request that carries the reason; so does a row whose messages
+    are nested too deeply to be written. A line that the service could not read as JSON is passed on
+    as it is. All of these come back in the error file, with their number and the reason.
 
     Raises:
         InputNotUnderstood: the source cannot be read, or a row has a field that the output needs.
     """
-    taken = frozenset(ResultColumns.named(options.answer_column).all)
+    columns = ResultColumns.named(options.answer_column)
     written = 0
     for row in read_rows(source):
         yield b"\n" * (row.number - written - 1)
         written = row.number
-        if clash := taken & row.fields.keys():
-            raise InputNotUnderstood(
-                f"{source.name}, line {row.number} has a field {min(clash)!r} already, which the "
-                "output needs for itself; name ours with --answer-column."
-            )
+        check_names(source.name, row.number, row.fields, columns)
         yield (row.raw if row.raw is not None else _request(source, row, options)) + b"\n"
 
 
 def _request(source: Source, row: Row, options: RequestOptions) -> bytes:
     body: dict[str, Any] = {"model": options.model} if options.model else {}
-    if options.endpoint == COMPLETIONS:
-        if isinstance(row.prompt, str):
-            body["prompt"] = row.prompt
-    elif row.prompt is not None:
-        body["messages"] = _messages(row, options.system)
     request = {
         "custom_id": custom_id(source.kind, row.number),
         "method": "POST",
         "url": options.endpoint,
-        "body": body | dict(options.sampling),
     }
-    try:
-        return msgspec.json.encode(request)
-    except RecursionError:
-        body.pop("messages", None)
-        return msgspec.json.encode({**request, "body": body | dict(options.sampling)})
+    problem = row.problem or _problem(source, row, options)
+    if problem is None:
+        prompt = _prompt(row, options)
+        try:
+            return msgspec.json.encode({**request, "body": body | prompt | dict(options.sampling)})
+        except RecursionError:
+            problem = "The messages are nested too deeply."
+    return msgspec.json.encode(with_problem({**request, "body": body}, problem))
+
+
+def _problem(source: Source, row: Row, options: RequestOptions) -> str | None:
+    """Why a row that could be read cannot be sent."""
+    if row.prompt is None:
+        return f"The column {source.column!r} is null." if source.column else "There is no prompt."
+    if options.endpoint == COMPLETIONS and not isinstance(row.prompt, str):
+        return f"The row holds messages, and {COMPLETIONS} takes a text; leave --endpoint out."
+    return None
+
+
+def _prompt(row: Row, options: RequestOptions) -> dict[str, Any]:
+    if options.endpoint == COMPLETIONS:
+        return {"prompt": row.prompt}
+    return {"messages": _messages(row, options.system)}
 
 
 def _messages(row: Row, system: str | None) -> list[dict[str, Any]]:

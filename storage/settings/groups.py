@@ -114,6 +114,11 @@ class WorkerSettings(BaseModel):
         default=1_024, ge=1, description="Output tokens of a chat line that sets no limit."
     )
 
+    control_tokens_in_messages: str = Field(
+        default="",
+        description="Comma-separated models whose control tokens count where messages spell them.",
+    )
+
     chunk_tokens: int = Field(default=262_144, ge=1, description="Token budget of one chunk.")
     chunk_lines: int = Field(default=1_024, ge=1, description="Most lines of one chunk.")
     plan_window_lines: int = Field(default=100_000, ge=1, description="Lines planned together.")
@@ -126,6 +131,11 @@ class WorkerSettings(BaseModel):
     drain_seconds: float = Field(
         default=20.0, ge=0, description="On SIGTERM, how long chunks in hand may still run."
     )
+
+    @property
+    def models_with_control_tokens(self) -> frozenset[str]:
+        """The models that `control_tokens_in_messages` names."""
+        return frozenset(map(str.strip, self.control_tokens_in_messages.split(","))) - {""}
 
 
 class EngineSettings(BaseModel):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from storage.settings.groups import (
@@ -28,6 +29,17 @@ class _Flat(
     """Every setting of every group, read and validated together."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore")
+
+    @field_validator("*")
+    @classmethod
+    def _utf8(cls, value: object) -> object:
+        # URLs, SQL and JSON are made of these; a home folder is part of the database's URL.
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        try:
+            str(text).encode()
+        except UnicodeEncodeError as error:
+            raise PydanticCustomError("not_utf8", "It is not UTF-8 text") from error
+        return value
 
 
 NAMES = frozenset(_Flat.model_fields)

@@ -1,5 +1,7 @@
 """Gzip as a stream: recognized by its first bytes, decoded in constant memory, up to a limit.
 
+What is in it, or stands there plainly, is given as UTF-8 where a byte-order mark names UTF-16.
+
 The limit counts decoded bytes. A decompression bomb is also refused by its ratio: a good input that
 repeats one long prompt on every line reaches about 130 to 1, zeros reach DEFLATE's 1,032 to 1.
 """
@@ -9,6 +11,7 @@ import zlib
 from typing import BinaryIO, cast
 
 from storage.errors import DamagedData, DecodedTooLarge
+from storage.streams.encodings import MARK_BYTES, Utf8, marked_encoding
 
 MAGIC = b"\x1f\x8b"
 READ_BYTES = 1 << 18
@@ -18,15 +21,29 @@ _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header and checksum
 
 
 def decoded(stream: BinaryIO, *, max_bytes: int) -> BinaryIO:
-    """The content of ``stream``: decoded if it is gzip, else as it is.
+    """The content of ``stream``: unpacked if it is gzip, else as it is; UTF-16 becomes UTF-8.
 
     Reading may raise `DecodedTooLarge` and `DamagedData`, and what ``stream`` raises. The caller
     closes ``stream``.
     """
-    head = stream.read(len(MAGIC))
-    if head != MAGIC:
+    head = _first(stream, MARK_BYTES)
+    if head.startswith(MAGIC):
+        unpacked = _Unpacked(head, stream, max_bytes)
+        stream = cast(BinaryIO, io.BufferedReader(unpacked, READ_BYTES))
+        head = _first(stream, MARK_BYTES)
+    marked = marked_encoding(head)
+    if marked is None:
         return cast(BinaryIO, io.BufferedReader(_Joined(head, stream), READ_BYTES))
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(head, stream, max_bytes), READ_BYTES))
+    encoding, mark = marked
+    return cast(BinaryIO, io.BufferedReader(Utf8(head[mark:], stream, encoding), READ_BYTES))
+
+
+def _first(stream: BinaryIO, count: int) -> bytes:
+    """The first bytes of a stream; fewer only where it ends."""
+    head = b""
+    while len(head) < count and (data := stream.read(count - len(head))):
+        head += data
+    return head
 
 
 class _Joined(io.RawIOBase):
@@ -77,6 +94,8 @@ class _Unpacked(io.RawIOBase):
             self._packed = self._packed.lstrip(b"\0")
             if not self._packed:
                 return b""
+            if not MAGIC.startswith(self._packed[: len(MAGIC)]):
+                raise DamagedData("Something that is no gzip follows the gzip data.")
             self._member, self._started = zlib.decompressobj(_GZIP), True
         try:
             data = self._member.decompress(self._packed, most)

@@ -1,5 +1,6 @@
 """Lines of a stream in bounded memory, whatever is in it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -9,6 +10,7 @@ from storage.streams.lines import is_blank_bytes
 
 READ_BYTES = 1 << 18
 _BOM = b"\xef\xbb\xbf"
+_MARKS = re.compile(b"(?:%s)++" % _BOM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,15 @@ class Line:
 def read_lines(stream: BinaryIO, *, max_line_bytes: int) -> Iterator[Line]:
     """The lines of ``stream``, which end in LF or CRLF, the last one perhaps in nothing.
 
-    A byte-order mark at the start is dropped and blank lines are passed over. Of a line longer
-    than ``max_line_bytes`` nothing is kept, so memory stays at about that size.
+    A byte-order mark at the start of a line is dropped, as files with one may have been joined, and
+    blank lines are passed over. Of a line longer than ``max_line_bytes`` nothing is kept, so memory
+    stays at about that size.
     """
-    for number, data in enumerate(_raw_lines(stream, max_line_bytes + 2 + len(_BOM)), start=1):
+    for number, data in enumerate(raw_lines(stream, max_line_bytes), start=1):
         if data is None:
             yield _too_long(number, max_line_bytes)
             continue
-        if number == 1:
-            data = data.removeprefix(_BOM)
-        data = data.removesuffix(b"\r")
+        data = without_mark(data).removesuffix(b"\r")
         if len(data) > max_line_bytes:
             yield _too_long(number, max_line_bytes)
         elif not is_blank_bytes(data):
@@ -49,8 +50,17 @@ def _too_long(number: int, limit: int) -> Line:
     return Line(number, b"", LineTooLong(f"The line is longer than {limit} bytes."))
 
 
-def _raw_lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
-    """Lines without their LF; ``None`` for one of more than ``limit`` bytes."""
+def without_mark(line: bytes) -> bytes:
+    """A line without the byte-order marks at its start."""
+    if not line.startswith(_BOM):
+        return line
+    marks = _MARKS.match(line)
+    return line[marks.end() :] if marks else line
+
+
+def raw_lines(stream: BinaryIO, max_line_bytes: int) -> Iterator[bytes | None]:
+    """All lines without their LF, blank ones too; ``None`` for one that is certainly too long."""
+    limit = max_line_bytes + len(_BOM) + len(b"\r")
     pieces: list[bytes] = []  # the beginning of a line that is not at its end yet
     held = 0
     while data := stream.read(READ_BYTES):

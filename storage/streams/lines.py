@@ -4,7 +4,7 @@ A line is blank if it holds nothing but white space (Unicode's) and control char
 Cc, e.g. U+0000, U+001F and U+007F).
 
 Every other character is content, even one that nobody sees: a zero-width space (U+200B) and a
-byte-order mark inside a file (U+FEFF) are format characters (category Cf). Bytes that are not
+byte-order mark inside a line (U+FEFF) are format characters (category Cf). Bytes that are not
 UTF-8 are content as well.
 """
 

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from pydantic import ValidationError
 
-from storage.settings import DEFAULT_TENANT, NAMES, Settings
+from storage.settings import DEFAULT_TENANT, NAMES, Settings, variable
 from storage.settings.unknown import unknown_variables, warn_of_unknown_variables
 
 
@@ -33,6 +33,17 @@ def test_the_embedded_mode_needs_nothing(tmp_path: Path) -> None:
 def test_a_database_in_the_home_is_known(tmp_path: Path, url: str, inside: bool) -> None:
     settings = Settings.load(home=tmp_path, database_url=url.format(home=tmp_path))
     assert settings.storage.database_in_home is inside
+
+
+@pytest.mark.parametrize("name", ["home", "default_model", "api_keys", "s3_secret_access_key"])
+def test_a_value_that_is_not_utf8_is_refused_by_name(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable(name), "caf\udce9")
+    with pytest.raises(ValidationError) as caught:
+        Settings.load()
+    (problem,) = caught.value.errors()
+    assert (problem["loc"], problem["msg"]) == ((name,), "It is not UTF-8 text")
 
 
 def test_a_relative_home_is_made_absolute() -> None:

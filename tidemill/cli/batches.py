@@ -1,8 +1,11 @@
 """``status``, ``watch``, ``fetch`` and ``list``: batches of a running service."""
 
+import shlex
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,7 @@ import typer
 
 from tidemill.cli import options
 from tidemill.exits import of_batch
+from tidemill.run.formats import InputFormat
 
 
 def status(
@@ -84,6 +88,7 @@ def fetch(
         typer.Option("--join", help="The plain input of the batch, to put the answers beside."),
     ] = None,
     column: options.Column = None,
+    input_format: options.InputFormatOption = InputFormat.AUTO,
     answer_column: options.ResultColumn = "answer",
     url: options.Url = None,
     api_key: options.ApiKey = None,
@@ -102,7 +107,7 @@ def fetch(
     """
     from storage.datasets.values.sources import Kind
     from tidemill.cli.render import print_problems, say_written
-    from tidemill.errors import NotFinished
+    from tidemill.errors import InputError, NotFinished, ResultsNotWritten, TidemillError
     from tidemill.run.files import STDOUT
     from tidemill.run.inputs import open_input
     from tidemill.run.outputs import write_results
@@ -111,7 +116,7 @@ def fetch(
 
     with (
         connect(url, api_key, home) as client,
-        open_input(join, column, home) if join else nullcontext() as source,
+        open_input(join, column, home, input_format.kind) if join else nullcontext() as source,
     ):
         batch = client.batch(batch_id)
         if not batch.finished:
@@ -127,12 +132,36 @@ def fetch(
         if output == STDOUT and errors is None:
             target = replace(target, errors=None)
         check_target(target, join if source and source.path == join else None)
-        written = write_results(client, batch, source, target)
+        try:
+            written = write_results(client, batch, source, target)
+        except TidemillError as error:
+            joined = None if isinstance(error, InputError) else join
+            again = _fetch_again(
+                batch.id,
+                {
+                    "--output": None if output == STDOUT else output,
+                    "--errors": errors,
+                    "--format": target.format.value,
+                    "--join": joined,
+                    "--column": column if joined else None,
+                    "--answer-column": answer_column if answer_column != "answer" else None,
+                    "--url": url,
+                    "--home": home,
+                },
+            )
+            message = f"{error}\nThe results are kept. To fetch them: {again}"
+            raise ResultsNotWritten(message) from error
     if batch.status == "failed":
         print_problems(batch)
     else:
         say_written(batch, written)
     raise typer.Exit(of_batch(batch.status, batch.request_counts.failed))
+
+
+def _fetch_again(batch_id: str, options: Mapping[str, object]) -> str:
+    """The command that fetches a batch's results, with the options that were given."""
+    given = ((name, str(value)) for name, value in options.items() if value is not None)
+    return shlex.join(["tidemill", "fetch", batch_id, *chain.from_iterable(given)])
 
 
 def list_batches(

@@ -1,11 +1,13 @@
 """The `tidemill` command."""
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from tidemill.cli import batches, doctor, lifecycle, models, processes, run, up
+from tidemill.cli.texts import only_utf8
 from tidemill.errors import TidemillError
 from tidemill.exits import HELP, ExitCode
 
@@ -35,6 +37,8 @@ for command, name in (
     (doctor.doctor, "doctor"),
 ):
     app.command(name, epilog=HELP)(command)
+only_utf8(app)
+only_utf8(models.app)
 app.add_typer(models.app, name="models")
 
 
@@ -61,6 +65,9 @@ def root(
 
 def main() -> None:
     """Run the command and exit; errors that are expected are one message, not a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name may hold what the terminal's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except TidemillError as error:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tidemill.cli import options
+from tidemill.cli.texts import check_utf8
 
 app = typer.Typer(no_args_is_help=True, help="List, download and add models.")
 
@@ -48,6 +49,8 @@ def add(
     """
     from tidemill.run.session import settings_for
     from tidemill.serve.model_store import add_model
+
+    check_utf8("path", str(path))  # it is kept in the database
 
     typer.echo(add_model(settings_for(home), name, path))
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tidemill.run.formats import Endpoint, Format
+from tidemill.run.formats import Endpoint, Format, InputFormat
 
 Input = Annotated[
     Path, typer.Argument(metavar="INPUT", help="The input file; '-' reads standard input.")
@@ -59,6 +59,15 @@ Column = Annotated[
     str | None,
     typer.Option("--column", help="The field or column that holds the prompts or messages."),
 ]
+InputFormatOption = Annotated[
+    InputFormat,
+    typer.Option(
+        "--input-format",
+        help="What the input is, where its content and its name do not tell: text is one prompt a "
+        "line, jsonl a row a line, requests are sent as they are.",
+    ),
+]
+Window = Annotated[str, typer.Option("--window", help="The time the batch may take, as 24h or 7d.")]
 ResultColumn = Annotated[
     str, typer.Option("--answer-column", help="What to call the answer in the output.")
 ]

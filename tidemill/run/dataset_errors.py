@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from storage.errors import DatasetError, InputNotUnderstood, ResultNotUnderstood
-from tidemill.errors import ClientError, InputError, TidemillError
+from storage.errors import DatasetError, InputMismatch, InputNotUnderstood, ResultNotUnderstood
+from tidemill.errors import ClientError, InputChanged, InputError, TidemillError
 
 _OURS: dict[type[DatasetError], type[TidemillError]] = {
     InputNotUnderstood: InputError,
+    InputMismatch: InputChanged,
     ResultNotUnderstood: ClientError,
 }
 

@@ -14,8 +14,8 @@ STDOUT = Path("-")
 class WholeFile:
     """A file that takes its name once it is complete; ``-`` is standard output.
 
-    An empty file is not kept, and a file that an earlier run left under its name is removed. Where
-    the path is ``None``, what is written is thrown away.
+    An empty file is kept only where that is asked for, and a file that an earlier run left under
+    its name is removed. Where the path is ``None``, what is written is thrown away.
 
     Attributes:
         stream: where to write.
@@ -27,7 +27,8 @@ class WholeFile:
 
     stream: BinaryIO
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, keep_empty: bool = False) -> None:
+        self._keep_empty = keep_empty
         self.kept: Path | None = None
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial") if path else Path("/dev/null")
@@ -61,7 +62,7 @@ class WholeFile:
         try:
             size = self.stream.tell()
             self.stream.close()
-            if complete and size:
+            if complete and (size or self._keep_empty):
                 self._partial.replace(path)
                 self.kept = path
             elif complete:

@@ -1,6 +1,10 @@
 """Names that a user may give on the command line. Every command imports this: keep it cheap."""
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from storage.datasets.values.sources import Kind
 
 
 class Format(StrEnum):
@@ -9,6 +13,25 @@ class Format(StrEnum):
     OPENAI = "openai"
     PLAIN = "plain"
     PARQUET = "parquet"
+
+
+class InputFormat(StrEnum):
+    """What an input file is; ``auto`` tells by its content, and by its name for tables."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSONL = "jsonl"
+    REQUESTS = "requests"
+    CSV = "csv"
+    TSV = "tsv"
+    PARQUET = "parquet"
+
+    @property
+    def kind(self) -> "Kind | None":
+        """The kind of input that is meant; ``None`` leaves it to the file."""
+        from storage.datasets.values.sources import Kind
+
+        return None if self is InputFormat.AUTO else Kind(self.value)
 
 
 class Endpoint(StrEnum):

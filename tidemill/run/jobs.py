@@ -11,14 +11,16 @@ from msgspec import Struct
 
 from storage.datasets.readers.results import read_results
 from storage.datasets.request_lines import RequestOptions
-from storage.datasets.values.sources import Kind, Source
+from storage.datasets.values.sources import Kind, Source, shown
 from tidemill.client.client import Client
 from tidemill.client.shapes import Batch, Usage
 from tidemill.client.uploads import Upload
-from tidemill.errors import ApiError, ResultsNotWritten, StartFailed, TidemillError
+from tidemill.errors import ApiError, InputError, ResultsNotWritten, StartFailed, TidemillError
+from tidemill.exits import ExitCode
 from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.files import STDOUT
 from tidemill.run.formats import OnInvalid
+from tidemill.run.identity import sent_unchanged
 from tidemill.run.outputs import Written, write_results
 from tidemill.run.progress import Reporter, with_progress
 from tidemill.run.session import Session
@@ -29,6 +31,7 @@ MAX_METADATA = 512
 MAX_FAILURES_READ = 100_000
 RUN_MARK = {"tidemill_run": "1"}
 BATCHES_LOOKED_AT = 500
+LONGEST_WINDOW = "365d"  # the service allows no more
 
 
 class Summary(Struct, frozen=True):
@@ -71,7 +74,7 @@ class Outcome:
 class Order:
     """What to send for an input: its upload and the endpoint it is for."""
 
-    name: str
+    source: Source
     upload: Upload
     endpoint: str
 
@@ -80,7 +83,7 @@ class Order:
         """The order for a source; `UsageError` where the options do not fit it."""
         upload = upload_of(source, options)
         endpoint = source.endpoint if source.kind is Kind.REQUESTS else options.endpoint
-        return cls(source.name, upload, endpoint)
+        return cls(source, upload, endpoint)
 
 
 def run_whole(
@@ -95,15 +98,35 @@ def run_whole(
     started = time.monotonic()
     if session.own:
         cancel_left_over(session.client, reporter)
-    batch = submit(session.client, order, reporter, on_invalid=OnInvalid.SKIP, metadata=RUN_MARK)
+    batch = submit(
+        session.client,
+        order,
+        reporter,
+        on_invalid=OnInvalid.SKIP,
+        window=LONGEST_WINDOW,
+        metadata=RUN_MARK,
+    )
     followed = follow(session, batch, reporter)
     try:
         written = write_results(session.client, followed.batch, source, target)
-    except TidemillError as error:
-        how = how_to_fetch(session, batch, source, target)
-        raise ResultsNotWritten(f"{error}\nThe results are kept. To fetch them: {how}") from error
+    except (TidemillError, BrokenPipeError, KeyboardInterrupt) as error:
+        joined = None if isinstance(error, InputError) else source
+        how = how_to_fetch(session, batch, joined, target)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        raise ResultsNotWritten(
+            f"{_why(error)}\nThe results are kept. To fetch them: {how}",
+            ExitCode.INTERRUPTED if interrupted else ExitCode.FAILURE,
+        ) from error
     summary = summarize(session.client, followed.batch, written, started)
     return Outcome(followed.batch, summary, followed.interrupted)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted while the results were written."
+    if isinstance(error, BrokenPipeError):
+        return "Nobody reads standard output any more."
+    return str(error)
 
 
 def cancel_left_over(client: Client, reporter: Reporter) -> None:
@@ -126,13 +149,19 @@ def cancel_left_over(client: Client, reporter: Reporter) -> None:
         )
 
 
-def how_to_fetch(session: Session, batch: Batch, source: Source, target: Target) -> str:
-    """The commands that write a finished run's results once more."""
+def how_to_fetch(session: Session, batch: Batch, source: Source | None, target: Target) -> str:
+    """The commands that write a finished run's results once more.
+
+    Args:
+        source: the input to join them to, where it is still the one that was sent.
+    """
     home = ["--home", str(session.home)]
     fetch = ["tidemill", "fetch", batch.id, *home, "--format", target.format.value]
-    if source.kind is not Kind.REQUESTS and source.path.name == source.name:
+    rows = source is not None and source.kind is not Kind.REQUESTS
+    if source is not None and rows and shown(source.path.name) == source.name:
         fetch += ["--join", str(source.path)]
         fetch += ["--column", source.column] if source.column else []
+        fetch += ["--input-format", source.kind.value] if source.asked else []
     if target.columns.answer != "answer":
         fetch += ["--answer-column", target.columns.answer]
     fetched = shlex.join(fetch) + ("" if target.output == STDOUT else " -o FILE")
@@ -147,20 +176,24 @@ def submit(
     reporter: Reporter,
     *,
     on_invalid: OnInvalid,
+    window: str,
     metadata: Mapping[str, str] | None = None,
 ) -> Batch:
-    """Upload an input and create its batch.
+    """Upload an input and create its batch, which may take as long as ``window`` says.
 
     Raises:
         InputError: a row of the input cannot be sent.
         ClientError: the service refused.
     """
     reporter.say("Uploading")
-    file = client.upload(with_progress(order.upload, reporter))
+    name = order.source.name[:MAX_METADATA]
+    with sent_unchanged(order.source) as identity:
+        file = client.upload(with_progress(order.upload, reporter))
     return client.create_batch(
         file.id,
         order.endpoint,
-        metadata={"input": order.name[:MAX_METADATA], **(metadata or {})},
+        completion_window=window,
+        metadata={"input": name, **identity, **(metadata or {})},
         options={"on_invalid": on_invalid},
     )
 
@@ -221,7 +254,7 @@ def summarize(client: Client, batch: Batch, written: Written, started: float) ->
         output_tokens=usage.output_tokens,
         tokens_per_second=progress.tokens_per_second if progress else None,
         prefix_cache_share=round(usage.cached_share, 4),
-        output=str(written.output) if written.output else None,
-        errors=str(written.errors) if written.errors else None,
+        output=shown(str(written.output)) if written.output else None,
+        errors=shown(str(written.errors)) if written.errors else None,
         failures=dict(failures_of(client, batch).most_common()),
     )

@@ -5,14 +5,14 @@ with the answer beside them; ``parquet`` the same as columns. A joined output is
 order. Failed rows go to the errors file, and in Parquet stay in place with their error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.datasets.joining import OrderedResults, join_rows, unjoined
-from storage.datasets.readers.rows import field_types
-from storage.datasets.values.results import ResultColumns
+from storage.datasets.readers.field_types import FieldType, field_types
+from storage.datasets.values.results import Record, ResultColumns
 from storage.datasets.values.sources import Kind, Source
 from storage.datasets.writers.json_lines import write_json_lines
 from tidemill.client.client import Client
@@ -21,6 +21,7 @@ from tidemill.errors import TidemillError
 from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.files import WholeFile
 from tidemill.run.formats import Format
+from tidemill.run.identity import check_input
 from tidemill.run.targets import Target
 
 
@@ -34,10 +35,19 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class _ResultFiles:
-    """A finished batch's result files, each a stream of pieces."""
+    """A finished batch's result files, each a stream of pieces; ``rows`` of its input, if known."""
 
     outputs: Iterable[bytes]
     errors: Iterable[bytes]
+    rows: int | None
+
+    def in_order(self) -> OrderedResults:
+        """Both files' results, to be asked for row by row."""
+        return OrderedResults(self.outputs, self.errors, self.rows)
+
+    def joined(self, source: Source, columns: ResultColumns) -> Iterator[Record]:
+        """Every row of a plain source with its result."""
+        return join_rows(source, self.outputs, self.errors, columns=columns, rows=self.rows)
 
 
 def write_results(client: Client, batch: Batch, source: Source | None, target: Target) -> Written:
@@ -59,13 +69,20 @@ def write_results(client: Client, batch: Batch, source: Source | None, target: T
         return Written()
     if source is not None and source.kind is Kind.REQUESTS:
         source = None
+    if source is not None and target.format is not Format.OPENAI:
+        check_input(client, batch, source)
     try:
         with dataset_errors():
             return _write(client, batch, source, target)
-    except BrokenPipeError:
+    except (TidemillError, BrokenPipeError):
         raise
     except OSError as error:
         raise TidemillError(f"The results cannot be written: {error.strerror or error}.") from error
+    except Exception as error:
+        # Whatever a value, a library or a disk does: the results are there, and a command can
+        # fetch them, so a traceback must not be the last word.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TidemillError(f"The results cannot be written: {reason}.") from error
 
 
 def _write(client: Client, batch: Batch, source: Source | None, target: Target) -> Written:
@@ -73,6 +90,8 @@ def _write(client: Client, batch: Batch, source: Source | None, target: Target) 
         files = _ResultFiles(
             stack.enter_context(_download(client, batch.output_file_id)),
             stack.enter_context(_download(client, batch.error_file_id)),
+            # A retry has the lines that failed before it, and a batch of an old service no count.
+            None if batch.retry_of else batch.request_counts.total or None,
         )
         output = stack.enter_context(WholeFile(target.output))
         errors = stack.enter_context(WholeFile(target.errors))
@@ -100,7 +119,7 @@ def _write_plain(
         errors.write_all(files.errors)
         records = unjoined(files.outputs)
     else:
-        records = join_rows(source, files.outputs, files.errors)
+        records = files.joined(source, columns)
     write_json_lines(records, columns, output.stream, errors.stream)
 
 
@@ -110,12 +129,12 @@ def _write_parquet(
     from storage.datasets.writers.parquet import write_joined, write_records
 
     if source is None:
-        records, types = unjoined(files.outputs), {"custom_id": str}
+        records, types = unjoined(files.outputs), {"custom_id": FieldType.TEXT}
         write_records(records, types, columns, output.stream)
     elif source.kind is Kind.PARQUET:
-        write_joined(source, OrderedResults(files.outputs, files.errors), columns, output.stream)
+        write_joined(source, files.in_order(), columns, output.stream)
     else:
-        records = join_rows(source, files.outputs, files.errors)
+        records = files.joined(source, columns)
         write_records(records, field_types(source), columns, output.stream)
 
 

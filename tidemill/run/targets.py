@@ -11,6 +11,7 @@ from storage.datasets.values.sources import Kind
 from tidemill.errors import TidemillError, UsageError
 from tidemill.run.files import STDOUT
 from tidemill.run.formats import Format
+from tidemill.run.probe import check_can_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +96,4 @@ def _check_writable(paths: Iterable[Path | None]) -> None:
             raise TidemillError(f"{path} cannot be written: there is no folder {path.parent}.")
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise TidemillError(f"{path} cannot be written: {path.parent} is not writable.")
+        check_can_write(path)

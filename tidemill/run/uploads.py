@@ -1,6 +1,7 @@
 """What to upload for an input: the file itself, or its rows as requests."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from storage.datasets.request_lines import RequestOptions, request_lines
 from storage.datasets.values.sources import Kind, Source
@@ -26,7 +27,7 @@ def upload_of(source: Source, options: RequestOptions) -> Upload:
                 "name their model and parameters themselves; leave out --model, --system, "
                 "--endpoint and the sampling options."
             )
-        return Upload.from_path(source.path)
+        return replace(Upload.from_path(source.path), filename=source.name)
     if options.system and options.endpoint == COMPLETIONS:
         raise UsageError(f"--system needs chat messages; {COMPLETIONS} has none.")
     name = source.name.removesuffix(".gz").rsplit(".", 1)[0] + ".requests.jsonl"

@@ -14,6 +14,7 @@ from worker.endpoints.values import (
     integer,
     mapping,
     missing,
+    refuse_prompt_of,
     string,
     template_args,
     unsupported,
@@ -56,6 +57,7 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
     """
     refuse_stream(body)
     refuse(body, ALLOWED)
+    refuse_prompt_of("prompt", body, "messages", CHAT_COMPLETIONS)
     extra: dict[str, Any] = {}
     if (limit := body.get("max_completion_tokens")) is not None:
         extra["max_tokens"] = integer("max_completion_tokens", limit)
@@ -202,4 +204,5 @@ ENDPOINT = Endpoint(
     id_prefix="chatcmpl-",
     parse=parse,
     respond=respond,
+    continues=False,
 )

@@ -10,7 +10,15 @@ from worker.endpoints.endpoint import Endpoint, ParsedBody, Prompt, TextPrompt, 
 from worker.endpoints.offsets import text_offsets
 from worker.endpoints.options import read_params, refuse, refuse_stream
 from worker.endpoints.response_fields import logprob, usage
-from worker.endpoints.values import boolean, integer, missing, string, token_ids, wrong_type
+from worker.endpoints.values import (
+    boolean,
+    integer,
+    missing,
+    refuse_prompt_of,
+    string,
+    token_ids,
+    wrong_type,
+)
 from worker.errors import BodyError
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's own
@@ -40,6 +48,7 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
     """
     refuse_stream(body)
     refuse(body, ALLOWED)
+    refuse_prompt_of("messages", body, "prompt", COMPLETIONS)
     extra: dict[str, Any] = {}
     if (logprobs := body.get("logprobs")) is not None:
         extra["logprobs"] = integer("logprobs", logprobs)

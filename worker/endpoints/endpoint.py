@@ -65,6 +65,7 @@ class Endpoint:
         respond: (completion, model's name, Unix seconds) → response body without its ``id``, which
             differs for each of several equal lines. The completion is one that ran: it has
             outputs, and all of them ended by ``stop`` or ``length``.
+        continues: see `engine.Request`.
         echo: (what ``respond`` gave, the completion, the prompt's text) → the response body that
             begins with the prompt; ``None`` where no body asks for it.
     """
@@ -74,4 +75,5 @@ class Endpoint:
     id_prefix: str
     parse: Callable[[Mapping[str, Any]], ParsedBody]
     respond: Callable[[Completion, str, int], dict[str, Any]]
+    continues: bool = True
     echo: Callable[[dict[str, Any], Completion, str], dict[str, Any]] | None = None

@@ -50,11 +50,16 @@ def wrong_type(name: str, expected: str, value: object) -> BodyError:
     )
 
 
-def missing(name: str) -> BodyError:
-    """The error of a required parameter that is not there."""
-    return BodyError(
-        f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
-    )
+def missing(name: str, why: str = "") -> BodyError:
+    """The error of a required parameter that is not there, perhaps with a reason behind it."""
+    message = f"Missing required parameter: '{name}'.{why and ' '}{why}"
+    return BodyError(message, param=name, code="missing_required_parameter")
+
+
+def refuse_prompt_of(other: str, body: Mapping[str, Any], name: str, endpoint: str) -> None:
+    """Raise where a body lacks its prompt and holds that of another endpoint."""
+    if body.get(name) is None and body.get(other) is not None:
+        raise missing(name, f"The endpoint is {endpoint}, while the body holds '{other}'.")
 
 
 def unsupported(name: str, message: str) -> BodyError:

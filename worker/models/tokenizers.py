@@ -1,6 +1,6 @@
 """What the planner needs of a model: its tokenizer and its limits. Nothing here imports torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,8 +49,12 @@ class TextModel:
     vocab_size: int
 
 
-def load_text_model(name: str, source: str) -> TextModel:
+def load_text_model(
+    name: str, source: str, *, with_control_tokens: Container[str] = ()
+) -> TextModel:
     """Load the tokenizer and limits of the model at ``source``.
+
+    ``with_control_tokens`` are the models whose messages may hold control tokens.
 
     Raises:
         EngineError: there is no such model, or it cannot be read; the message says what to do.
@@ -61,7 +65,8 @@ def load_text_model(name: str, source: str) -> TextModel:
 
     files = resolve(source)
     config = load_config(files)
-    return TextModel(name, load_tokenizer(files), config.max_position, config.vocab_size)
+    tokenizer = load_tokenizer(files, control_tokens_in_messages=name in with_control_tokens)
+    return TextModel(name, tokenizer, config.max_position, config.vocab_size)
 
 
 class TextModels:

@@ -4,13 +4,17 @@ It is parsed by orjson, which is strict: it refuses NaN, lone surrogates, invali
 deeper than 1,024, so none of them reaches the planner's second pass.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from storage.datasets.values import unsendable
+from storage.datasets.values.rows import PROMPT_FIELDS
+from storage.endpoints import endpoint_named
 from storage.errors import LineTooLong
+from storage.streams.json_faults import json_fault, json_kind
 from worker.problems import Problem
 
 
@@ -43,19 +47,23 @@ def check_line(number: int, data: bytes, rules: LineRules) -> InputLine | Proble
     try:
         envelope = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return Problem(number, "invalid_json_line", "This line is not parseable as valid JSON.")
+        fault = json_fault(data) or "the reason is not known"
+        message = f"This line is not parseable as valid JSON: {fault}."
+        return Problem(number, "invalid_json_line", message)
     if not isinstance(envelope, dict):
-        return Problem(number, "invalid_json_line", "This line is not a JSON object.")
+        return Problem(number, "invalid_json_line", _no_object(envelope))
     custom_id = envelope.get("custom_id")
     known_id = custom_id if isinstance(custom_id, str) else None
-    fault = (
-        _custom_id_fault(custom_id)
+    if problem := unsendable.problem_of(envelope):
+        return Problem(number, unsendable.CODE, problem, None, known_id)
+    wrong = (
+        _custom_id_fault(custom_id, envelope)
         or _method_fault(envelope.get("method"))
         or _url_fault(envelope.get("url"), rules)
         or _body_fault(envelope.get("body"), rules)
     )
-    if fault is not None or known_id is None:
-        code, message, param = fault or _missing("custom_id")
+    if wrong is not None or known_id is None:
+        code, message, param = wrong or _missing("custom_id")
         return Problem(number, code, message, param, known_id)
     body = envelope["body"]
     return InputLine(number, known_id, body.get("model") or rules.default_model, body)
@@ -68,9 +76,24 @@ def _missing(param: str) -> Fault:
     return "missing_required_parameter", f"Missing required parameter: '{param}'.", param
 
 
-def _custom_id_fault(value: object) -> Fault | None:
+def _no_object(value: object) -> str:
+    message = f"This line is not a JSON object: it is {json_kind(value)}."
+    if isinstance(value, list):
+        message += " A file that is one array becomes lines by: jq -c '.[]'"
+    return message
+
+
+def _custom_id_fault(value: object, envelope: Mapping[str, object]) -> Fault | None:
     if value is None or value == "":
-        return _missing("custom_id")
+        code, message, param = _missing("custom_id")
+        found = next((name for name in PROMPT_FIELDS if name in envelope), None)
+        if found and "body" not in envelope:
+            # A row of data, uploaded without the command line.
+            message += (
+                f" The line holds '{found}', but is no request of custom_id, method, url and body; "
+                "'tidemill submit' makes requests of such lines."
+            )
+        return code, message, param
     if not isinstance(value, str):
         return "invalid_request", "'custom_id' must be a string.", "custom_id"
     return None
@@ -87,7 +110,7 @@ def _method_fault(value: object) -> Fault | None:
 def _url_fault(value: object, rules: LineRules) -> Fault | None:
     if value is None:
         return _missing("url")
-    if value != rules.endpoint:
+    if not isinstance(value, str) or endpoint_named(value) != rules.endpoint:
         message = (
             "The URL provided for this request does not match the batch endpoint "
             f"'{rules.endpoint}'."

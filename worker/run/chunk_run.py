@@ -72,8 +72,15 @@ class ChunkRun:
         for position, places in self._waiting():
             prompts, params = plan.prompts(position), plan.params(position)
             for place in places:
-                name = self._request_id(position, place)
-                found.append(Request(name, prompts[place], params, plan.header.salt))
+                found.append(
+                    Request(
+                        id=self._request_id(position, place),
+                        prompt=prompts[place],
+                        params=params,
+                        salt=plan.header.salt,
+                        continues=self._endpoint.continues,
+                    )
+                )
         if len(found) == len(self._waiting_lines):
             return found
         # The plan's order is that of the lines' first prompts.

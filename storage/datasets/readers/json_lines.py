@@ -1,24 +1,94 @@
-"""JSON lines: every line is an object, and one of its fields is the prompt."""
+"""JSON lines: every line is an object, and one of its fields is the prompt.
 
+Only what is sent must be JSON as the service reads it. So a line is read as leniently as Python
+reads it, and NaN, half of a surrogate pair or a byte that is not UTF-8 costs its row only where it
+is part of the prompt.
+"""
+
+import json
+import math
+import re
 from typing import Any
 
 import msgspec
 
-from storage.datasets.values.rows import Row, prompt_of
+from storage.datasets.values.rows import Row, prompt_of, why_no_prompt
+
+TOO_DEEP = "The line is nested too deeply."
+_HALVES = re.compile("[\ud800-\udfff]")
+_MOST_DIGITS = 4_300  # of an integer, in msgspec as in Python
 
 
 def json_row(number: int, line: bytes, column: str | None) -> Row:
     """The row of a line; one that is no JSON object is kept as it is, for the service to refuse."""
-    fields = json_object(line)
-    if fields is None:
-        return Row(number, None, {}, raw=line)
-    return Row(number, prompt_of(fields, column), fields)
-
-
-def json_object(line: bytes) -> dict[str, Any] | None:
-    """The object that a line holds; ``None`` where it is not JSON or no object."""
     try:
-        value = msgspec.json.decode(line)
+        value, strict = _read(line)
+        if not isinstance(value, dict):
+            return Row(number, None, {}, raw=line)
+        prompt = prompt_of(value, column)
+        fields = value if strict else _clean(value)
+        if prompt is None:
+            return Row(number, None, fields, problem=why_no_prompt(fields, column))
+        if strict or _is_sendable(prompt):
+            return Row(number, prompt, fields)
+        return Row(number, None, fields, raw=line)
+    except RecursionError:
+        return Row(number, None, {}, problem=TOO_DEEP)
+    except ValueError:
+        return Row(number, None, {}, raw=line)
+
+
+def json_value(line: bytes) -> Any:
+    """The value that a line holds.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    return _read(line)[0]
+
+
+def _read(line: bytes) -> tuple[Any, bool]:
+    """A line's value, and whether it is JSON in every respect."""
+    try:
+        return msgspec.json.decode(line), True
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        return _LENIENT.decode(line.decode(errors="surrogateescape")), False
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+
+
+_LENIENT = json.JSONDecoder(strict=False, parse_int=_integer)
+
+
+def clean_text(text: str) -> str:
+    """A text that can be written: halves of surrogate pairs become U+FFFD, and so do bytes that
+    were decoded as such (``surrogateescape``)."""
+    return _HALVES.sub("\ufffd", text)
+
+
+def is_clean(text: str) -> bool:
+    """Whether `clean_text` changes nothing."""
+    return _HALVES.search(text) is None
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {clean_text(name): _clean(item) for name, item in value.items()}
+    return value
+
+
+def _is_sendable(value: Any) -> bool:
+    if isinstance(value, str):
+        return is_clean(value)
+    if isinstance(value, list):
+        return all(map(_is_sendable, value))
+    if isinstance(value, dict):
+        return all(map(_is_sendable, (*value, *value.values())))
+    return not isinstance(value, float) or math.isfinite(value)

@@ -1,22 +1,30 @@
-"""Which kind of input a file is, told by its content."""
+"""Which kind of input a file is: what the user says, else its content, and its name for tables."""
 
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from storage.datasets.readers.json_lines import json_object
+from storage.datasets.readers.delimited import (
+    NOT_UTF8,
+    delimiter_of,
+    fields_of,
+    prompt_column,
+    read_delimited_rows,
+    read_header,
+)
 from storage.datasets.readers.requests import endpoint_of, is_request
+from storage.datasets.readers.sample import SAMPLE_LINES, Sample, means_json
+from storage.datasets.readers.telling import first_telling, why_nothing_tells
 from storage.datasets.readers.text import is_utf8
 from storage.datasets.readers.unpacked import open_unpacked
-from storage.datasets.values.rows import prompt_of
-from storage.datasets.values.sources import EXPECTED, Kind, Limits, Source
+from storage.datasets.values.rows import PROMPT_FIELDS
+from storage.datasets.values.sources import EXPECTED, Kind, Limits, Source, shown
 from storage.errors import InputNotUnderstood
-from storage.streams.lines import is_blank_bytes
+from storage.streams.encodings import unmarked_utf16
+from storage.streams.json_faults import utf8_fault
 
 SAMPLE_BYTES = 1024 * 1024
-SAMPLE_LINES = 64
-SHOWN_CHARACTERS = 120
-_BOM = b"\xef\xbb\xbf"
 _PARQUET_MAGIC = b"PAR1"
 
 
@@ -25,41 +33,43 @@ def open_source(
     *,
     name: str | None = None,
     column: str | None = None,
+    kind: Kind | None = None,
     limits: Limits = Limits(),
 ) -> Source:
-    """Look at the beginning of a file and tell what it is.
+    """Look at a file and tell what it is; `Source.reason` says why.
 
     Args:
         name: its name where the path is only a copy of it.
         column: the field or column with the prompts, for plain inputs.
+        kind: what it is, where the user says so.
 
     Raises:
         InputNotUnderstood: it cannot be read, is none of the kinds, or is larger than the limits.
     """
-    name = name or path.name
+    name = name or shown(path.name)
     try:
         with open_unpacked(path, name, limits) as stream:
             head = _head(stream, limits)
+        begins_as_parquet = _starts_with(path, _PARQUET_MAGIC)
     except OSError as error:
         raise InputNotUnderstood(f"{name} cannot be read: {error.strerror}.") from error
-    if head.startswith(_PARQUET_MAGIC) and _starts_with(path, _PARQUET_MAGIC):
-        from storage.datasets.readers.parquet import prompt_column
-
-        column = prompt_column(path, column, limits)
-        return Source(path, name, Kind.PARQUET, column, limits=limits)
-    if b"\0" in head:
-        raise InputNotUnderstood(f"{name} is a binary file. {EXPECTED}")
-    sample = _Sample.of(name, head)
-    if requests := [fields for fields in sample.objects if is_request(fields)]:
-        if column:
-            raise InputNotUnderstood(
-                f"{name} holds whole requests, so --column has no meaning for it."
-            )
-        return Source(path, name, Kind.REQUESTS, endpoint=endpoint_of(requests), limits=limits)
-    if any(prompt_of(fields, column) is not None for fields in sample.objects):
-        return Source(path, name, Kind.JSONL, column, limits=limits)
-    _check_text(sample, column)
-    return Source(path, name, Kind.TEXT, limits=limits)
+    source = Source(path, name, kind or Kind.TEXT, column, limits=limits, asked=kind is not None)
+    if kind is Kind.PARQUET or (kind is None and begins_as_parquet):
+        return _parquet(source, begins_as_parquet)
+    _check_no_binary(name, head)
+    sample = Sample.of(name, head)
+    if kind is Kind.TEXT:
+        return _text(source, sample)
+    if kind is not None and kind.delimited:
+        return _delimited(source, sample, kind)
+    if kind is None and (table := _table_by_name(name)) and not sample.begins_with_json:
+        return _delimited(source, sample, table, "by its name")
+    if kind is not None or means_json(sample):
+        return _json(source, sample)
+    if _has_header(sample, column):
+        tabs = delimiter_of(Kind.CSV, sample.first_text) == "\t"
+        return _delimited(source, sample, Kind.TSV if tabs else Kind.CSV, "by its header")
+    return _text(source, sample)
 
 
 def _head(stream: BinaryIO, limits: Limits) -> bytes:
@@ -76,54 +86,116 @@ def _starts_with(path: Path, magic: bytes) -> bool:
         return file.read(len(magic)) == magic
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """The first lines of a file that are not blank, and the JSON objects among them.
-
-    Attributes:
-        lines: each with its number; at least one.
-    """
-
-    name: str
-    lines: list[tuple[int, bytes]]
-    objects: list[dict[str, Any]]
-
-    @classmethod
-    def of(cls, name: str, head: bytes) -> "_Sample":
-        """The sample that a file's head gives; `InputNotUnderstood` where all of it is blank."""
-        lines = [
-            (number, line)
-            for number, line in enumerate(head.removeprefix(_BOM).split(b"\n"), 1)
-            if not is_blank_bytes(line)
-        ][:SAMPLE_LINES]
-        if not lines:
-            raise InputNotUnderstood(f"{name} is empty. {EXPECTED}")
-        objects = [fields for _, line in lines if (fields := json_object(line)) is not None]
-        return cls(name, lines, objects)
-
-
-def _check_text(sample: _Sample, column: str | None) -> None:
-    """Refuse what looks like JSON, what has no columns, and what is mostly not UTF-8.
-
-    A few lines that are not UTF-8 only fail their own rows.
-    """
-    name, (number, first) = sample.name, sample.lines[0]
-    if sample.objects or first.lstrip()[:1] in (b"{", b"["):
-        wanted = f"the field {column!r}" if column else "a prompt"
+def _check_no_binary(name: str, head: bytes) -> None:
+    if b"\0" not in head:
+        return
+    if encoding := unmarked_utf16(head):
         raise InputNotUnderstood(
-            f"{name} looks like JSON, but no line of it holds {wanted}.\n"
-            f"Line {number}: {_shown(first)}\n{EXPECTED}"
+            f"{name} looks like {encoding} without a byte-order mark; "
+            f"iconv -f {encoding} -t UTF-8 makes it readable."
         )
-    if column:
-        raise InputNotUnderstood(f"{name} is plain text, which has no column {column!r}.")
+    raise InputNotUnderstood(f"{name} is a binary file. {EXPECTED}")
+
+
+def _why(source: Source, told: str) -> str:
+    return "by --input-format" if source.asked else told
+
+
+def _parquet(source: Source, begins_as_parquet: bool) -> Source:
+    from storage.datasets.readers import parquet
+
+    if not begins_as_parquet:
+        raise InputNotUnderstood(f"{source.name} is no Parquet file. {EXPECTED}")
+    column = parquet.prompt_column(source.path, source.column, source.limits, source.name)
+    reason = f"{_why(source, 'by its content')}, column {column}"
+    return replace(source, kind=Kind.PARQUET, column=column, reason=reason)
+
+
+def _text(source: Source, sample: Sample) -> Source:
+    """A text; a few lines that are not UTF-8 only fail their own rows."""
+    if source.column:
+        raise InputNotUnderstood(
+            f"{source.name} is plain text, which has no column {source.column!r}."
+        )
+    _check_utf8(sample)
+    reason = _why(source, "its first line is no JSON object")
+    return replace(source, kind=Kind.TEXT, reason=reason)
+
+
+def _check_utf8(sample: Sample) -> None:
     bad = [(number, line) for number, line in sample.lines if not is_utf8(line)]
-    if len(bad) * 2 >= len(sample.lines):
-        number, line = bad[0]
+    if len(bad) * 2 < len(sample.lines):
+        return
+    number, line = bad[0]
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
         raise InputNotUnderstood(
-            f"{name}, line {number} is not UTF-8 text: {_shown(line)}\n{EXPECTED}"
-        )
+            f"{sample.name}, line {number} is not UTF-8: it has {utf8_fault(line, error)}: "
+            f"{Sample.shown(line)}\nFor text of older Windows programs: "
+            f"iconv -f WINDOWS-1252 -t UTF-8\n{EXPECTED}"
+        ) from error
 
 
-def _shown(line: bytes) -> str:
-    text = line.decode(errors="replace")
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+def _table_by_name(name: str) -> Kind | None:
+    suffix = Path(name.lower().removesuffix(".gz")).suffix
+    return {".csv": Kind.CSV, ".tsv": Kind.TSV, ".tab": Kind.TSV}.get(suffix)
+
+
+def _has_header(sample: Sample, column: str | None) -> bool:
+    """Whether the first line names the prompts' column, beside others if nobody asked for it."""
+    line = sample.first_text
+    names = fields_of(line, delimiter_of(Kind.CSV, line))
+    if column:
+        return column in names
+    return len(names) > 1 and any(name in names for name in PROMPT_FIELDS)
+
+
+def _delimited(source: Source, sample: Sample, kind: Kind, told: str = "") -> Source:
+    delimiter = delimiter_of(kind, sample.first_text)
+    source = replace(source, kind=kind, delimiter=delimiter)
+    with open_unpacked(source.path, source.name, source.limits) as stream:
+        column = prompt_column(source, read_header(stream, source))
+    _check_table(source)
+    return replace(source, column=column, reason=f"{_why(source, told)}, column {column}")
+
+
+def _check_table(source: Source) -> None:
+    """Refuse a table whose first prompts are mostly not UTF-8; a few only fail their own rows."""
+    with open_unpacked(source.path, source.name, source.limits) as stream:
+        rows = list(islice(read_delimited_rows(stream, source), SAMPLE_LINES))
+    bad = [row for row in rows if row.problem and row.problem.endswith(NOT_UTF8)]
+    if bad and len(bad) * 2 >= len(rows):
+        raise InputNotUnderstood(f"{source.name}, line {bad[0].number}: {bad[0].problem}")
+
+
+def _json(source: Source, sample: Sample) -> Source:
+    """Whole requests or rows, as the first line tells that is either."""
+    if source.asked and source.kind is Kind.REQUESTS:
+        if source.column:
+            raise _no_column(source)
+        return _requests(source, sample, "")
+    found = None if sample.is_document and not source.asked else first_telling(source)
+    if found is None:
+        raise InputNotUnderstood(why_nothing_tells(source, sample))
+    number, fields, kind = found
+    if kind is Kind.REQUESTS:
+        if source.column:
+            raise _no_column(source)
+        sample = replace(sample, objects=[fields, *sample.objects])
+        return _requests(source, sample, f"line {number} has a custom_id and a body")
+    name = source.column or next(name for name in PROMPT_FIELDS if name in fields)
+    reason = _why(source, f"line {number} has a field {name}")
+    return replace(source, kind=Kind.JSONL, reason=reason)
+
+
+def _requests(source: Source, sample: Sample, told: str) -> Source:
+    endpoint = endpoint_of(filter(is_request, sample.objects))
+    return replace(source, kind=Kind.REQUESTS, endpoint=endpoint, reason=_why(source, told))
+
+
+def _no_column(source: Source) -> InputNotUnderstood:
+    return InputNotUnderstood(
+        f"{source.name} holds whole requests, so --column has no meaning for it; for rows of data "
+        "say --input-format jsonl."
+    )

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from storage.datasets.readers.delimited import read_delimited_rows
 from storage.datasets.readers.json_lines import json_row
 from storage.datasets.readers.text import text_row
 from storage.datasets.readers.unpacked import open_unpacked
 from storage.datasets.values.rows import Row
 from storage.datasets.values.sources import Kind, Source
 from storage.streams.jsonl import read_lines
-
-INT64 = range(-(2**63), 2**63)
 
 
 def read_rows(source: Source) -> Iterator[Row]:
@@ -19,7 +18,8 @@ def read_rows(source: Source) -> Iterator[Row]:
     Blank lines (`storage.streams.lines`) are passed over.
 
     Raises:
-        InputNotUnderstood: a compressed or Parquet file is damaged, or holds more than the limit.
+        InputNotUnderstood: a compressed or Parquet file is damaged, or holds more than the limit;
+            a CSV file has no header with the prompts' column.
     """
     if source.kind is Kind.PARQUET:
         from storage.datasets.readers.parquet import read_parquet_rows
@@ -28,6 +28,9 @@ def read_rows(source: Source) -> Iterator[Row]:
         return
     limits = source.limits
     with open_unpacked(source.path, source.name, limits) as stream:
+        if source.kind.delimited:
+            yield from read_delimited_rows(stream, source)
+            return
         for line in read_lines(stream, max_line_bytes=limits.max_line_bytes):
             if line.error is not None:
                 yield Row(line.number, None, {}, problem=str(line.error))
@@ -35,6 +38,11 @@ def read_rows(source: Source) -> Iterator[Row]:
                 yield text_row(line.number, line.data)
             else:
                 yield json_row(line.number, line.data, source.column)
+
+
+def has_rows(source: Source) -> bool:
+    """Whether there is any row; `InputNotUnderstood` as `read_rows`."""
+    return next(read_rows(source), None) is not None
 
 
 def read_fields(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | None]]:
@@ -51,28 +59,3 @@ def read_fields(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | 
     else:
         for row in read_rows(source):
             yield row.number, row.fields, row.problem
-
-
-def field_types(source: Source) -> dict[str, type]:
-    """The fields of all rows and the type of each, for formats that fix them beforehand.
-
-    Types are ``bool``, ``int`` (64 bits), ``float`` and ``str``. A field of several types, or of
-    lists or objects, is ``str``: JSON text.
-    """
-    types: dict[str, type] = {}
-    for _, fields, _ in read_fields(source):
-        for name, value in fields.items():
-            types[name] = _joint_type(types.get(name, type(None)), value)
-    return {name: str if kind is type(None) else kind for name, kind in types.items()}
-
-
-def _joint_type(before: type, value: Any) -> type:
-    """The type that fits a field's earlier values, and this one."""
-    if value is None:
-        return before
-    kind = type(value) if type(value) in (bool, int, float) else str
-    if kind is int and value not in INT64:
-        kind = str
-    if before in (type(None), kind):
-        return kind
-    return float if {before, kind} == {int, float} else str

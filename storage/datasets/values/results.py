@@ -1,10 +1,12 @@
 """What became of rows: results of a finished batch, and rows joined to them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Struct
+
+from storage.errors import InputNotUnderstood
 
 
 class ResultError(Struct, frozen=True):
@@ -59,3 +61,16 @@ class ResultColumns:
     def all(self) -> tuple[str, str, str]:
         """The three names, in the output's order."""
         return self.answer, self.finish_reason, self.error
+
+
+def check_names(source: str, row: int, fields: Iterable[str], columns: ResultColumns) -> None:
+    """Check that a row's own fields have other names than what the output puts beside them.
+
+    Raises:
+        InputNotUnderstood: one has not.
+    """
+    if clash := set(columns.all).intersection(fields):
+        raise InputNotUnderstood(
+            f"{source}, line {row} has a field {min(clash)!r} already, which the "
+            "output needs for itself; name ours with --answer-column."
+        )

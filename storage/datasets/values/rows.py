@@ -1,12 +1,22 @@
 """Rows of a plain input, their prompts, and the ``custom_id`` by which results find them again."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeGuard
+
+import msgspec
 
 from storage.datasets.values.sources import Kind
+from storage.streams.json_faults import json_kind
 
+NO_MESSAGES = "The text in 'messages' is JSON, but no list of messages that can be read."
 MAX_DIGITS = 18
+_OBJECTS = re.compile(r"\s*\[\s*\{")
+MESSAGES = "messages"
+PROMPT_FIELDS = (MESSAGES, "prompt")
+SHOWN_NAMES, SHOWN_CHARACTERS = 8, 40
 
 Prompt = str | list[dict[str, Any]]
 
@@ -19,7 +29,8 @@ class Row:
         number: from 1; for lines the line's own number, blank lines counted.
         prompt: a string or chat messages; ``None`` where the row has none.
         fields: what the row holds, the prompt included; of a Parquet row the names, no values.
-        raw: the line itself where it is not a JSON object; the service then says what is wrong.
+        raw: the line itself where it is not JSON as the service reads it, or no object; the service
+            then says what is wrong.
         problem: why the row has no prompt, where the service could not know.
     """
 
@@ -32,13 +43,58 @@ class Row:
 
 def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
     """The prompt among a row's fields, or ``None`` where there is none that could be one."""
-    for name in (column,) if column else ("messages", "prompt"):
+    for name in (column,) if column else PROMPT_FIELDS:
         value = fields.get(name)
         if isinstance(value, str):
-            return value
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            return text_prompt(name, value)
+        if _is_messages(value):
             return value
     return None
+
+
+def text_prompt(column: str, text: str) -> Prompt | None:
+    """What a text of a column stands for: itself, or in ``messages`` the messages in JSON.
+
+    ``None`` where it is JSON of something else, or begins as a list of objects and is not JSON.
+    """
+    if column != MESSAGES:
+        return text
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None if _OBJECTS.match(text) else text
+    if not isinstance(value, list | dict):
+        return text
+    return value if _is_messages(value) else None
+
+
+def _is_messages(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+
+
+def why_no_prompt(fields: Mapping[str, Any], column: str | None) -> str:
+    """The reason for which `prompt_of` finds none."""
+    names = (column,) if column else PROMPT_FIELDS
+    found = [name for name in names if name in fields]
+    if not found:
+        wanted = f"no field {column!r}" if column else "neither a field 'prompt' nor 'messages'"
+        return f"The row has {wanted}; it has {_listed(fields)}."
+    name = next((name for name in found if fields[name] is not None), found[0])
+    value = fields[name]
+    if name == MESSAGES and isinstance(value, str):
+        return NO_MESSAGES
+    if isinstance(value, list):
+        kind = "a list of other things than messages" if value else "an empty list"
+    else:
+        kind = json_kind(value)
+    return f"The field {name!r} is {kind}; a prompt is a string or a list of messages."
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = [repr(name)[:SHOWN_CHARACTERS] for name in islice(names, SHOWN_NAMES + 1)]
+    if not first:
+        return "none at all"
+    return ", ".join(first[:SHOWN_NAMES]) + (" and others" if len(first) > SHOWN_NAMES else "")
 
 
 def custom_id(kind: Kind, number: int) -> str:

@@ -1,13 +1,14 @@
 """What an input file is: its kind, how large it may be, and where its prompts are.
 
-Four kinds are understood:
+The kinds that are understood:
 
 - ``requests``: lines of ``{"custom_id", "method", "url", "body"}``, sent as they are;
 - ``jsonl``: lines of ``{"prompt": …}`` or ``{"messages": […]}``, with any other fields beside;
 - ``text``: one prompt a line;
+- ``csv`` and ``tsv``: a header, and a column ``prompt`` or ``messages``;
 - ``parquet``: a column ``prompt`` (strings) or ``messages`` (lists of role and content).
 
-The last three are called plain inputs. All but Parquet may be compressed with gzip.
+All but the first are called plain inputs. All but Parquet may be compressed with gzip.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from storage.endpoints import CHAT_COMPLETIONS
 
 EXPECTED = (
     "Expected one of: lines of {custom_id, method, url, body}; lines of {prompt} or {messages}; "
-    "plain text with one prompt a line; a Parquet file with a column prompt or messages."
+    "plain text with one prompt a line; a CSV, TSV or Parquet file with a column prompt or "
+    "messages. --input-format says which it is, --column which field holds the prompts."
 )
 
 
@@ -28,7 +30,29 @@ class Kind(StrEnum):
     REQUESTS = "requests"
     JSONL = "jsonl"
     TEXT = "text"
+    CSV = "csv"
+    TSV = "tsv"
     PARQUET = "parquet"
+
+    @property
+    def delimited(self) -> bool:
+        """Whether its records are fields with a delimiter between them, below a header."""
+        return self in (Kind.CSV, Kind.TSV)
+
+
+_LABELS = {
+    Kind.REQUESTS: "batch requests",
+    Kind.JSONL: "JSON lines",
+    Kind.TEXT: "text, one prompt a line",
+    Kind.CSV: "CSV",
+    Kind.TSV: "TSV",
+    Kind.PARQUET: "Parquet",
+}
+
+
+def shown(name: str) -> str:
+    """A file's name for messages and JSON: its bytes that are not UTF-8 become U+FFFD."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +77,9 @@ class Source:
         column: the field or column that holds the prompts; ``None`` looks for ``messages`` and
             ``prompt`` in every row.
         endpoint: the endpoint that its requests name; for plain inputs the default.
+        reason: how its kind was told.
+        asked: whether the user named its kind.
+        delimiter: what stands between the fields of a delimited file.
     """
 
     path: Path
@@ -61,3 +88,11 @@ class Source:
     column: str | None = None
     endpoint: str = CHAT_COMPLETIONS
     limits: Limits = Limits()
+    reason: str = ""
+    asked: bool = False
+    delimiter: str = ","
+
+    @property
+    def described(self) -> str:
+        """What it is read as, and why, in one line."""
+        return f"Reading {self.name} as {_LABELS[self.kind]}: {self.reason}"

@@ -5,6 +5,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from storage.datasets.values.json_text import json_bytes
 from storage.datasets.values.results import Record, ResultColumns
 
 
@@ -24,5 +25,4 @@ def write_json_lines(
 
 
 def _line(fields: dict[str, Any]) -> bytes:
-    # Values that JSON has no form for (a Parquet column may hold any) become text.
-    return msgspec.json.encode(fields, enc_hook=str) + b"\n"
+    return json_bytes(fields) + b"\n"

@@ -3,16 +3,23 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
-import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage.datasets.joining import OrderedResults
-from storage.datasets.readers.parquet import ROWS_AT_ONCE, read_batches, schema_of
-from storage.datasets.values.results import Record, Result, ResultColumns
+from storage.datasets.readers.field_types import FieldType
+from storage.datasets.readers.parquet_batches import FEW_ROWS, read_batches, schema_of
+from storage.datasets.values.json_text import json_bytes, json_float
+from storage.datasets.values.results import Record, Result, ResultColumns, check_names
 from storage.datasets.values.sources import Source
+from storage.datasets.writers.row_groups import row_groups
 
-_ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+_ARROW_TYPES = {
+    FieldType.BOOL: pa.bool_(),
+    FieldType.INT64: pa.int64(),
+    FieldType.UINT64: pa.uint64(),
+    FieldType.FLOAT64: pa.float64(),
+    FieldType.TEXT: pa.string(),
+}
 
 
 def write_joined(
@@ -21,45 +28,46 @@ def write_joined(
     """Write a Parquet source again, in its own types, with the results beside its columns.
 
     Raises:
-        InputNotUnderstood: the source cannot be read.
+        InputNotUnderstood: the source cannot be read, or has a column of a name that is needed.
+        InputMismatch: the results are not those of the source.
         ResultNotUnderstood: a line of the result files is not a result.
     """
     schema = schema_of(source)
+    check_names(source.name, 1, schema.names, columns)
     for name in columns.all:
         schema = schema.append(pa.field(name, pa.string()))
-    first = 1
-    with pq.ParquetWriter(destination, schema) as writer:
+    rows = 0
+    with row_groups(destination, schema) as groups:
         for batch in read_batches(source):
-            taken = [results.of(row) for row in range(first, first + batch.num_rows)]
-            first += batch.num_rows
-            arrays = batch.columns + _result_arrays(taken)
-            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            taken = [results.of(rows + at) for at in range(1, batch.num_rows + 1)]
+            rows += batch.num_rows
+            groups.add(batch.columns + _result_arrays(taken))
+        results.end(rows)
 
 
 def write_records(
     records: Iterable[Record],
-    types: Mapping[str, type],
+    types: Mapping[str, FieldType],
     columns: ResultColumns,
     destination: BinaryIO,
 ) -> None:
     """Write records as Parquet.
 
     Args:
-        types: the fields of all records and their types, as `readers.rows.field_types` tells them;
-            a record without one of them gets null.
+        types: the fields of all records and their types, as `readers.field_types` tells them; a
+            record without one of them gets null.
     """
-    all_types = {**types, **dict.fromkeys(columns.all, str)}
+    all_types = {**types, **dict.fromkeys(columns.all, FieldType.TEXT)}
     schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in all_types.items()])
     rows: list[dict[str, Any]] = []
-    with pq.ParquetWriter(destination, schema) as writer:
+    with row_groups(destination, schema) as groups:
         for record in records:
             values = {**record.fields, **dict(zip(columns.all, _texts(record.result), strict=True))}
             rows.append({name: _as(values.get(name), kind) for name, kind in all_types.items()})
-            if len(rows) >= ROWS_AT_ONCE:
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            if len(rows) >= FEW_ROWS:
+                groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
                 rows.clear()
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
 
 
 def _texts(result: Result) -> tuple[str | None, str | None, str | None]:
@@ -71,8 +79,11 @@ def _result_arrays(results: Sequence[Result]) -> list[pa.Array]:
     return [pa.array(values, pa.string()) for values in zip(*map(_texts, results), strict=True)]
 
 
-def _as(value: Any, kind: type) -> Any:
-    """A value as its column's type holds it: a float, or JSON text where types differ."""
-    if value is None or type(value) is kind:
+def _as(value: Any, kind: FieldType) -> Any:
+    """A value as its column's type holds it."""
+    if value is None or isinstance(value, str):
         return value
-    return float(value) if kind is float else msgspec.json.encode(value).decode()
+    if kind is FieldType.TEXT:
+        text = json_float(value) if isinstance(value, float) else value
+        return text if isinstance(text, str) else json_bytes(value).decode()
+    return float(value) if kind is FieldType.FLOAT64 else value

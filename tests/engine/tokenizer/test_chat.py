@@ -188,3 +188,36 @@ def test_messages_that_are_no_objects_are_refused() -> None:
     messages: list[Any] = ["hello"]
     with pytest.raises(TokenizerError, match="not an object"):
         render("{{ messages }}", messages)
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        {"tool_calls": None},
+        {"tool_calls": []},
+        {"name": None},
+        {"name": ""},
+        {"function_call": None, "refusal": None, "audio": None, "annotations": []},
+        {"function_call": {}, "reasoning_content": None},
+    ],
+)
+@pytest.mark.parametrize("content", ["Hi", None, []])
+def test_fields_without_a_value_are_not_there(empty: dict[str, Any], content: Any) -> None:
+    template = (
+        "{% for m in messages %}{% if m.tool_calls is defined %}{% for c in m.tool_calls %}{{ c }}"
+        "{% endfor %}{% endif %}[{{ m.content }}]{{ m | list }}{% endfor %}"
+    )
+    message = {"role": "assistant", "content": content}
+    shown = f"[{content or ''}]['role', 'content']"
+    assert render(template, [message | empty]) == render(template, [message]) == shown
+
+
+def test_beside_tool_calls_there_may_be_no_content() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert render("{{ messages[0].content is none }}", [message]) == "True"
+
+
+def test_an_empty_list_of_tools_is_none() -> None:
+    chat = ChatTemplates({"default": "plain{{ tools }}", "tool_use": "tools"}, {})
+    assert chat.render(MESSAGES, tools=[]) == "plainNone"

@@ -77,7 +77,7 @@ def test_blank_lines_before_the_first_request_tell_nothing(tmp_path: Path, blank
     assert (source.kind, source.endpoint) == (Kind.REQUESTS, "/v1/completions")
 
 
-@pytest.mark.parametrize("content", ["\u200b", "\ufeff", "\u00ad"])
+@pytest.mark.parametrize("content", ["\u200b", "\u200b\ufeff", "\u00ad"])
 def test_a_character_that_nobody_sees_is_a_prompt(tmp_path: Path, content: str) -> None:
     path = tmp_path / "prompts"
     path.write_text(f"Why?\n{content}\n", encoding="utf-8")

@@ -36,7 +36,10 @@ def test_a_row_that_could_not_be_sent_says_why(tmp_path: Path) -> None:
     assert [record.result.text for record in records] == ["A", None, "B"]
     problem = records[1].result.error
     assert problem is not None
-    assert (problem.code, problem.message) == ("unreadable_row", "The line is not UTF-8 text.")
+    assert problem.code == "unreadable_row"
+    assert problem.message == (
+        "The line is not UTF-8 text: it has the byte 0xE4, which is not UTF-8, at column 2."
+    )
     assert records[1].fields == {"prompt": "l\ufffdtin"}
 
 

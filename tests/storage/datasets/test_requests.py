@@ -4,15 +4,19 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from storage.datasets.readers.kinds import open_source
+from storage.datasets.readers.rows import read_rows
 from storage.datasets.request_lines import RequestOptions, request_lines
 from storage.datasets.values.rows import row_number
 from storage.datasets.values.sources import Kind, Limits
+from storage.datasets.values.unsendable import problem_of
+from storage.endpoints import CHAT_COMPLETIONS as CHAT
 from storage.endpoints import COMPLETIONS
 from storage.errors import InputNotUnderstood
 from storage.streams.jsonl import read_lines
@@ -108,6 +112,73 @@ def test_a_line_that_is_too_long_or_no_text_is_a_request_without_a_prompt(tmp_pa
         *(None, "line-5"),
     ]
     assert ["messages" in line["body"] for line in sent if line] == [True, False, False, True]
+    assert [problem_of(line) for line in sent if line] == [
+        None,
+        "The line is longer than 50 bytes.",
+        "The line is not UTF-8 text: it has the byte 0xE4, which is not UTF-8, at column 2.",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "sent", "fields"),
+    [
+        (b'{"prompt": "a", "x": NaN}', "a", {"prompt": "a", "x": None}),
+        (b'{"prompt": "a", "x": [1e999]}', "a", {"prompt": "a", "x": [None]}),
+        (b'{"prompt": "a", "x": "\\ud83d"}', "a", {"prompt": "a", "x": "\ufffd"}),
+        (b'{"prompt": "a", "x\xe4": "\xe4"}', "a", {"prompt": "a", "x\ufffd": "\ufffd"}),
+        (b'{"prompt": "a", "x": "\xed\xa0\xbd"}', "a", {"prompt": "a", "x": "\ufffd" * 3}),
+        (b'{"prompt": "a", "x": "b\tc"}', "a", {"prompt": "a", "x": "b\tc"}),
+        (b'{"prompt": "a\tb", "x": NaN}', "a\tb", {"prompt": "a\tb", "x": None}),
+        (b'{"prompt": "a", "x": ' + b"9" * 5_000 + b"}", "a", {"prompt": "a", "x": "9" * 5_000}),
+        (b'{"prompt": "\\ud83d\\ude00", "x": NaN}', "\U0001f600", None),
+        (b'{"prompt": "cut \\ud83d", "id": 1}', None, {"prompt": "cut \ufffd", "id": 1}),
+        (b'{"prompt": "\xe4", "id": 1}', None, {"prompt": "\ufffd", "id": 1}),
+        (b'{"messages": [{"role": "user", "content": "a", "x": NaN}]}', None, None),
+        (b'{"messages": [{"role": "user", "content": "\\udc00"}]}', None, None),
+    ],
+)
+def test_a_bad_value_costs_its_row_only_where_it_is_sent(
+    tmp_path: Path, line: bytes, sent: str | None, fields: dict[str, Any] | None
+) -> None:
+    (tmp_path / "in").write_bytes(line)
+    source = open_source(tmp_path / "in")
+    (row,) = read_rows(source)
+    (upload, _) = made(tmp_path / "in")
+    if sent is None:
+        assert upload == line, "the service says what is wrong"
+    else:
+        assert orjson.loads(upload)["body"]["messages"][0]["content"] == sent
+    if fields is not None:
+        assert msgspec.json.decode(msgspec.json.encode(row.fields)) == fields
+
+
+@pytest.mark.parametrize(
+    ("row", "endpoint", "problem"),
+    [
+        (
+            b'{"text": "a", "n": 1}',
+            CHAT,
+            "neither a field 'prompt' nor 'messages'; it has 'text', 'n'",
+        ),
+        (b"{}", CHAT, "it has none at all"),
+        (b'{"prompt": 5}', CHAT, "The field 'prompt' is a number"),
+        (b'{"prompt": null}', CHAT, "The field 'prompt' is null"),
+        (b'{"prompt": true, "messages": null}', CHAT, "The field 'prompt' is a boolean"),
+        (b'{"prompt": {"a": 1}}', CHAT, "The field 'prompt' is an object"),
+        (b'{"messages": []}', CHAT, "The field 'messages' is an empty list"),
+        (b'{"messages": [{"role": "user", "content": "a"}]}', COMPLETIONS, "takes a text"),
+    ],
+)
+def test_a_row_without_a_prompt_carries_the_reason(
+    tmp_path: Path, row: bytes, endpoint: str, problem: str
+) -> None:
+    (tmp_path / "in").write_bytes(b'{"prompt": "fine"}\n' + row)
+    lines = made(tmp_path / "in", RequestOptions(endpoint=endpoint))
+    request = orjson.loads(lines[1])
+    assert (request["custom_id"], request["body"]) == ("line-2", {})
+    assert problem in (problem_of(request) or "")
+    assert problem_of(orjson.loads(lines[0])) is None
 
 
 @pytest.mark.parametrize(

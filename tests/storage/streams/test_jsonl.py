@@ -27,7 +27,9 @@ def plain(data: bytes, limit: int = 100) -> list[tuple[int, bytes]]:
         (b"a\nb\n", [(1, b"a"), (2, b"b")]),
         (b"a\nb", [(1, b"a"), (2, b"b")]),
         (b"a\r\nb\r\n", [(1, b"a"), (2, b"b")]),
-        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", [(1, b"a"), (2, b"\xef\xbb\xbfb")]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", [(1, b"a"), (2, b"b")]),
+        (b"a\n" + b"\xef\xbb\xbf" * 2 + b"b\n\xef\xbb\xbf\nc", [(1, b"a"), (2, b"b"), (4, b"c")]),
+        (b"a\nb\xef\xbb\xbf", [(1, b"a"), (2, b"b\xef\xbb\xbf")]),
         (b"\n\n  \t\r\na\n\n", [(4, b"a")]),
         (b"\xef\xbb\xbf\na", [(2, b"a")]),
         (b"a\rb\n", [(1, b"a\rb")]),
@@ -111,7 +113,9 @@ def test_blocks_make_no_difference(parts: list[bytes], limit: int, block: int) -
 def reference(data: bytes, limit: int) -> list[tuple[int, bytes]]:
     """Line by line over the whole of it."""
     found = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        while line.startswith(b"\xef\xbb\xbf"):
+            line = line[3:]
         line = line.removesuffix(b"\r")
         if len(line) > limit:
             found.append((number, b""))

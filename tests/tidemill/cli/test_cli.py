@@ -1,5 +1,6 @@
 """The command as a user meets it: help, wrong usage, errors, exit codes."""
 
+import hashlib
 import os
 import re
 import socket
@@ -208,7 +209,9 @@ def test_submit_status_list_cancel(tidemill: Run, tmp_path: Path, api_url: str) 
     batch_id = submitted.stdout.strip()
     assert batch_id.startswith("batch_")
     status = orjson.loads(tidemill("status", batch_id, "--json", **reach).stdout)
-    assert (status["id"], status["metadata"]) == (batch_id, {"input": "in.txt"})
+    digest = hashlib.sha256((tmp_path / "in.txt").read_bytes()).hexdigest()
+    assert status["id"] == batch_id
+    assert status["metadata"] == {"input": "in.txt", "input_sha256": digest}
     assert batch_id in tidemill("status", batch_id, **reach).stdout
     header, first, *_ = tidemill("list", **reach).stdout.splitlines()
     assert header.split("\t")[0] == "id"
@@ -217,6 +220,21 @@ def test_submit_status_list_cancel(tidemill: Run, tmp_path: Path, api_url: str) 
     assert (unfinished.returncode, unfinished.stdout) == (1, "")
     assert f"tidemill watch {batch_id}" in unfinished.stderr
     assert tidemill("cancel", batch_id, **reach).stdout == "cancelling\n"
+
+
+def test_a_table_of_any_name_is_submitted_with_its_window(
+    tidemill: Run, tmp_path: Path, api_url: str
+) -> None:
+    reach = {"TIDEMILL_URL": api_url, "TIDEMILL_API_KEY": "secret"}
+    (tmp_path / "caf\udce9.csv").write_text("id,question\n1,Why?\n")
+    submitted = tidemill(
+        "submit", "caf\udce9.csv", "--column", "question", "--window", "3d", "--json", **reach
+    )
+    assert submitted.returncode == 0, submitted.stderr
+    assert "Reading caf\ufffd.csv as CSV: by its name, column question\n" in submitted.stderr
+    batch = orjson.loads(submitted.stdout)
+    assert batch["completion_window"] == "3d"
+    assert batch["metadata"] == {"input": "caf\ufffd.csv"}
 
 
 def test_an_unknown_batch_is_the_services_error(tidemill: Run, api_url: str) -> None:

@@ -1,6 +1,8 @@
 """A batch's results, joined to the input they came from or as they are."""
 
 import resource
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +10,17 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from columns.results import answered
+from msgspec import structs
 
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.values.sources import Kind
 from tidemill.client import Client, Upload
-from tidemill.client.shapes import Batch
-from tidemill.errors import TidemillError
+from tidemill.client.shapes import Batch, BatchExtension, Counts
+from tidemill.errors import InputChanged, TidemillError
 from tidemill.run.formats import Format
 from tidemill.run.outputs import write_results
 from tidemill.run.targets import plan_target
-
-
-def answered(custom_id: str, text: str) -> bytes:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}}
-    body = {"object": "chat.completion", "choices": [{**choice, "finish_reason": "stop"}]}
-    response = {"status_code": 200, "request_id": "r", "body": body}
-    line = {"id": "b", "custom_id": custom_id, "response": response, "error": None}
-    return orjson.dumps(line) + b"\n"
 
 
 def failed(custom_id: str | None, line: int) -> bytes:
@@ -159,3 +155,116 @@ def test_a_disk_that_is_full_is_an_error_that_says_so(client: Client, tmp_path: 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(ValueError("no"), OverflowError("far"), MemoryError(), KeyError("x"), RecursionError()),
+        *(pa.ArrowNotImplementedError("type"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "lone")),
+        *(PermissionError(13, "no"), FileNotFoundError(2, "gone"), OSError(28, "full")),
+    ],
+)
+@pytest.mark.parametrize("format", ["openai", "plain", "parquet"])
+def test_whatever_fails_while_writing_is_one_clear_error(
+    client: Client, tmp_path: Path, error: Exception, format: str
+) -> None:
+    class Failing(Client):
+        def download(self, file_id: str) -> AbstractContextManager[Iterator[bytes]]:
+            def pieces() -> Iterator[bytes]:
+                yield answered("line-1", "A")
+                raise error
+
+            return nullcontext(pieces())
+
+    path = tmp_path / "in.txt"
+    path.write_text("a\nb\n")
+    batch = Batch("batch_x", "completed", "", "", 0, output_file_id="file-x")
+    target = plan_target(path, Kind.TEXT, format=Format(format))
+    with pytest.raises(TidemillError, match=r"^The results cannot be written: .+") as caught:
+        write_results(Failing(client.url), batch, open_source(path), target)
+    assert "\n" not in str(caught.value)
+    assert [left.name for left in tmp_path.iterdir()] == ["in.txt"]
+
+
+LATE = {
+    "ns": pa.array([1_700_000_000_123_456_789], pa.int64()).view(pa.timestamp("ns")),
+    "far": pa.array([253_402_300_800_000], pa.int64()).view(pa.timestamp("ms")),
+    "time": pa.array([1], pa.int64()).view(pa.time64("ns")),
+}
+
+
+@pytest.mark.parametrize("format", ["plain", "parquet"])
+def test_times_that_python_cannot_hold_are_written(
+    client: Client, tmp_path: Path, format: str
+) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"prompt": ["a"], **LATE}), path)
+    source = open_source(path)
+    target = plan_target(path, source.kind, format=Format(format))
+    written = write_results(client, finished(client, answered("row-1", "A"), b""), source, target)
+    assert written.output is not None
+    if format == "parquet":
+        again = pq.read_table(written.output)
+        assert again.select(["prompt", *LATE]).equals(pq.read_table(path))
+    else:
+        (row,) = json_lines(written.output)
+        assert [row[name] for name in LATE] == [
+            "2023-11-14T22:13:20.123456789",
+            "10000-01-01T00:00:00",
+            "00:00:00.000000001",
+        ]
+
+
+@pytest.mark.parametrize("format", ["plain", "parquet"])
+@pytest.mark.parametrize(
+    ("more", "kept", "said"),
+    [
+        (b"", {"metadata": {"input_sha256": "0" * 64}}, "is not the file that batch_x was made of"),
+        (b"", {"request_counts": Counts(total=3)}, "has 2 rows, and the batch had 3"),
+        (answered("line-3", "C"), {}, "has no row 3"),
+        (answered("a", "C"), {}, "custom_id 'a' is that of no row"),
+    ],
+)
+def test_results_of_another_input_are_not_joined(
+    client: Client, tmp_path: Path, format: str, more: bytes, kept: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("a\nb\n")
+    target = plan_target(path, Kind.TEXT, format=Format(format))
+    output = answered("line-1", "A") + answered("line-2", "B") + more
+    batch = structs.replace(finished(client, output, b""), **kept)
+    with pytest.raises(InputChanged, match=said):
+        write_results(client, batch, open_source(path), target)
+    assert [left.name for left in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_the_failed_lines_of_a_retry_are_joined_to_the_whole_input(
+    client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("a\nb\n")
+    batch = finished(client, answered("line-2", "B"), b"")
+    extension = BatchExtension(retry_of="batch_gone")
+    batch = structs.replace(batch, request_counts=Counts(total=1), tidemill=extension)
+    target = plan_target(path, Kind.TEXT)
+    written = write_results(client, batch, open_source(path), target)
+    assert written.output is not None
+    assert [row["prompt"] for row in json_lines(written.output)] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.parquet"])
+@pytest.mark.parametrize("format", ["plain", "parquet"])
+def test_a_field_of_the_input_is_never_replaced_by_an_answer(
+    client: Client, tmp_path: Path, name: str, format: str
+) -> None:
+    path = tmp_path / name
+    if name == "in.parquet":
+        pq.write_table(pa.table({"prompt": ["a"], "answer": ["mine"]}), path)
+    else:
+        path.write_bytes(b'{"prompt": "a", "answer": "mine"}\n')
+    source = open_source(path)
+    target = plan_target(path, source.kind, format=Format(format))
+    batch = finished(client, answered("line-1", "A"), b"")
+    with pytest.raises(TidemillError, match="has a field 'answer' already"):
+        write_results(client, batch, source, target)

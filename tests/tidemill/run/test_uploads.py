@@ -9,6 +9,8 @@ import pytest
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.request_lines import RequestOptions
 from storage.datasets.values.sources import Kind
+from tidemill.client import Upload
+from tidemill.client.uploads import form
 from tidemill.errors import InputError, UsageError
 from tidemill.run.uploads import upload_of
 
@@ -30,6 +32,13 @@ def test_gzipped_requests_are_uploaded_as_they_are(tmp_path: Path) -> None:
     source = open_source(path)
     assert source.kind is Kind.REQUESTS
     assert b"".join(upload_of(source, RequestOptions()).chunks()) == path.read_bytes()
+
+
+def test_a_name_that_is_not_utf8_is_uploaded_as_text(tmp_path: Path) -> None:
+    path = Path(str(tmp_path) + "/caf\udce9.jsonl")
+    path.write_bytes(orjson.dumps(REQUEST))
+    assert upload_of(open_source(path), RequestOptions()).filename == "caf\ufffd.jsonl"
+    assert b'filename="caf?.jsonl"' in b"".join(form("b", {}, Upload.from_path(path)))
 
 
 def test_rows_are_uploaded_as_requests_line_for_line(tmp_path: Path) -> None:

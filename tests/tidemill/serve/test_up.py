@@ -157,6 +157,13 @@ def test_submit_watch_fetch(tidemill: Run, tmp_path: Path) -> None:
     joined = tidemill("fetch", batch_id, "--join", "in.txt", "-o", "joined.jsonl")
     assert joined.returncode == 0, joined.stderr
     assert [row["prompt"] for row in json_lines(tmp_path / "joined.jsonl")] == ["Why?", "How?"]
+    (tmp_path / "other.txt").write_text("How?\nWhy?\n")
+    refused = tidemill("fetch", batch_id, "--join", "other.txt", "-o", "wrong.jsonl")
+    assert refused.returncode == 1
+    assert f"other.txt is not the file that {batch_id} was made of" in refused.stderr
+    again = shlex.split(refused.stderr.split("The results are kept. To fetch them: tidemill ")[1])
+    assert again[:6] == ["fetch", batch_id, "--output", "wrong.jsonl", "--format", "plain"]
+    assert not (tmp_path / "wrong.jsonl").exists()
 
 
 def test_bad_lines_fail_a_submitted_batch_and_are_shown(tidemill: Run, tmp_path: Path) -> None:

@@ -191,6 +191,16 @@ def test_wrong_parameters(options: dict[str, Any], code: str, param: str) -> Non
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
+def test_a_prompt_of_the_other_endpoint_is_named() -> None:
+    with pytest.raises(BodyError) as caught:
+        parse({"prompt": "Name a colour."})
+    assert (caught.value.code, caught.value.param) == ("missing_required_parameter", "messages")
+    assert str(caught.value) == (
+        "Missing required parameter: 'messages'. The endpoint is /v1/chat/completions, "
+        "while the body holds 'prompt'."
+    )
+
+
 def test_a_type_error_says_what_was_expected_and_what_came() -> None:
     with pytest.raises(BodyError, match="expected a number, but got a string instead"):
         parse(_chat(temperature="hot"))

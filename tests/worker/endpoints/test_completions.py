@@ -89,3 +89,8 @@ def test_an_echo_with_logprobs_asks_for_those_of_the_prompt() -> None:
     assert parse(_text(logprobs=2)).params.prompt_logprobs is None
     assert parse(_text(echo=None)).echo is False
     assert parse(_text(echo=False, logprobs=2)).params.prompt_logprobs is None
+
+
+def test_messages_of_the_other_endpoint_are_named() -> None:
+    with pytest.raises(BodyError, match=r"endpoint is /v1/completions, while the body holds 'mess"):
+        parse({"messages": [{"role": "user", "content": "Hi"}]})

@@ -1,8 +1,10 @@
 """Bad inputs: what fails the whole batch, and what becomes error lines."""
 
+import codecs
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 
 from engine.errors import ModelNotFound
@@ -50,7 +52,8 @@ def test_a_bad_envelope_fails_the_batch_and_a_bad_body_does_not(
     assert (job.n_invalid, len(job.errors)) == (3, 2)
     assert job.errors[0] == {
         "code": "invalid_json_line",
-        "message": "This line is not parseable as valid JSON.",
+        "message": "This line is not parseable as valid JSON: it is cut off at column 2 "
+        "(jq -c makes lines of a document that goes over several).",
         "param": None,
         "line": 1,
     }
@@ -63,6 +66,13 @@ def test_a_bad_envelope_fails_the_batch_and_a_bad_body_does_not(
     assert job.report_file_id is not None
     job = bench.finish(bench.create([line("a"), line("c", temperature=9)]))
     assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 1, 1)
+
+
+def test_an_input_in_utf16_is_planned_as_any_other(bench: Any, line: Line) -> None:
+    text = b"\r\n".join(map(orjson.dumps, [line("a"), line("b"), line("ü")])).decode()
+    job = bench.finish(bench.create([codecs.BOM_UTF16_BE + text.encode("utf-16-be")]))
+    assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 3, 0)
+    assert _ids(bench.read(job.out_key)) == ["a", "b", "ü"]
 
 
 def test_a_batch_of_nothing_but_errors_completes_without_an_output_file(bench: Any) -> None:

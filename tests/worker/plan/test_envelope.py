@@ -67,6 +67,43 @@ def test_bad_lines(data: bytes, code: str, param: str | None, custom_id: str | N
     assert problem.message
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"custom_id": "a", "body": {"x": NaN}}', "valid JSON: NaN at column 34; JSON has"),
+        (b'{"custom_id": "\\ud800"}', "half of a surrogate pair, \\ud800, at column 16."),
+        (b'{"custom_id": "\xff"}', "the byte 0xFF, which is not UTF-8, at column 16."),
+        (b"{'custom_id': 'a'}", "a single quote at column 2; JSON has double quotes."),
+        (b'[{"custom_id": "a"}]', "is not a JSON object: it is an array. A file that is one array"),
+        (b'"text"', "This line is not a JSON object: it is a string."),
+        (b'{"prompt": "Hi"}', "The line holds 'prompt', but is no request"),
+        (b'{"messages": []}', "'tidemill submit' makes requests of such lines."),
+        (_with(tidemill={"problem": "The field 'prompt' is null."}), "The field 'prompt' is null."),
+    ],
+)
+def test_a_reason_says_what_and_where(data: bytes, message: str) -> None:
+    problem = check_line(1, data, RULES)
+    assert isinstance(problem, Problem)
+    assert message in problem.message
+
+
+def test_the_reason_that_a_row_carries_keeps_its_custom_id() -> None:
+    problem = check_line(7, _with(tidemill={"problem": "x" * 5_000}), RULES)
+    assert problem == Problem(7, "unreadable_row", "x" * 1_000, None, "a")
+
+
+@pytest.mark.parametrize("ours", [None, 5, {}, {"problem": None}, {"problem": ""}])
+def test_what_carries_no_reason_is_no_problem(ours: object) -> None:
+    assert isinstance(check_line(1, _with(tidemill=ours), RULES), InputLine)
+
+
+def test_a_url_may_be_written_as_azure_writes_it() -> None:
+    assert isinstance(check_line(1, _with(url="/chat/completions"), RULES), InputLine)
+    problem = check_line(1, _with(url="/completions"), RULES)
+    assert isinstance(problem, Problem)
+    assert problem.code == "url_mismatch"
+
+
 def test_a_missing_parameter_is_reported_in_openais_words() -> None:
     problem = check_line(1, _without("custom_id"), RULES)
     assert isinstance(problem, Problem)
