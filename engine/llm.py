@@ -229,7 +229,10 @@ class LLM:
         limit, most = self.info.context_length, 2**32 - 1  # ids that are none are refused later
         return depth_first(
             [pack_tokens([min(max(0, token), most) for token in prompt]) for prompt in prompts],
-            [each.n * (each.max_tokens or limit) for each in params],
+            [
+                each.num_generated * (limit if each.max_tokens is None else each.max_tokens)
+                for each in params
+            ],
             self.info.block_size,
         )
 

@@ -13,7 +13,16 @@ from engine.token_ids import shown, token_ids
 
 MAX_LOGPROBS = 20
 MAX_CHOICES = 128
-_INTEGERS = ("max_tokens", "min_tokens", "top_k", "seed", "n", "logprobs")
+_INTEGERS = (
+    "max_tokens",
+    "min_tokens",
+    "top_k",
+    "seed",
+    "n",
+    "logprobs",
+    "best_of",
+    "prompt_logprobs",
+)
 _NUMBERS = (
     "temperature",
     "top_p",
@@ -36,7 +45,8 @@ class SamplingParams:
     Python's.
 
     Attributes:
-        max_tokens: most tokens to generate; ``None`` means up to the model's context.
+        max_tokens: most tokens to generate; ``None`` means up to the model's context. With 0 the
+            prompt is computed alone, for its log-probabilities.
         min_tokens: fewest tokens before an end-of-sequence or stop token may be chosen.
         temperature: 0 (or less than 1e-5) is greedy.
         top_k: keep the k most probable tokens; 0 or -1 keeps all.
@@ -53,8 +63,13 @@ class SamplingParams:
         stop_token_ids: token ids that end the answer.
         ignore_eos: generate on past the end-of-sequence token.
         n: answers per prompt.
+        best_of: answers that are generated, of which the ``n`` with the highest mean
+            log-probability a token are given, best first; ``None`` means ``n``.
         logprobs: report the chosen token's log-probability and this many alternatives
             (0 means the chosen one only); ``None`` reports nothing.
+        prompt_logprobs: report the log-probability of every token of the prompt but the first,
+            given those before it, and this many alternatives. Such a prompt is computed whole: none
+            of it is taken from the prefix cache.
         skip_special_tokens: leave special tokens out of the text.
 
     Raises:
@@ -79,6 +94,8 @@ class SamplingParams:
     n: int = 1
     logprobs: int | None = None
     skip_special_tokens: bool = True
+    best_of: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for name, read in _READERS.items():
@@ -99,7 +116,7 @@ class SamplingParams:
 
     def _check_ranges(self) -> None:
         limits: tuple[tuple[str, float | None, float, float], ...] = (
-            ("max_tokens", self.max_tokens, 1, 2**31),
+            ("max_tokens", self.max_tokens, 0, 2**31),
             ("min_tokens", self.min_tokens, 0, 2**31),
             ("temperature", self.temperature, 0, 2),
             ("top_k", self.top_k, 0, 2**31 - 1),
@@ -108,7 +125,9 @@ class SamplingParams:
             ("frequency_penalty", self.frequency_penalty, -2, 2),
             ("seed", self.seed, -(2**63), 2**64 - 1),
             ("n", self.n, 1, MAX_CHOICES),
+            ("best_of", self.best_of, 1, MAX_CHOICES),
             ("logprobs", self.logprobs, 0, MAX_LOGPROBS),
+            ("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS),
         )
         for name, value, low, high in limits:
             if value is not None and not low <= value <= high:
@@ -129,6 +148,10 @@ class SamplingParams:
                 f"min_tokens ({self.min_tokens}) is above max_tokens ({self.max_tokens}).",
                 param="min_tokens",
             )
+        if self.best_of is not None and self.best_of < self.n:
+            raise InvalidRequest(
+                f"best_of ({self.best_of}) must be at least n ({self.n}).", param="best_of"
+            )
         if any(not text for text in self.stop):
             raise InvalidRequest("A stop string is empty.", param="stop")
         if len(self.stop) > 16:
@@ -146,9 +169,19 @@ class SamplingParams:
         return self.temperature < 1e-5
 
     @property
+    def num_generated(self) -> int:
+        """Answers that are generated for a prompt: ``best_of``, or ``n``."""
+        return self.best_of or self.n
+
+    @property
+    def sampled_logprobs(self) -> int | None:
+        """``logprobs``, or 0 where only the choice among more answers than ``n`` needs them."""
+        return 0 if self.logprobs is None and self.num_generated > self.n else self.logprobs
+
+    @property
     def deterministic(self) -> bool:
         """Whether two runs of the same request are meant to give the same answer."""
-        return self.greedy or self.seed is not None
+        return self.greedy or self.seed is not None or self.max_tokens == 0
 
 
 _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(SamplingParams)}

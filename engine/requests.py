@@ -82,10 +82,15 @@ class Completion:
     """The engine's answer to a request.
 
     Attributes:
+        outputs: the ``n`` asked for; best first where more were generated (``best_of``).
         cached_tokens: prompt tokens whose keys and values were already in the cache when the
             request was first scheduled (of its first answer where ``n`` > 1).
         error: why the request could not be run; ``outputs`` is then empty.
         error_code: the code of that error (`engine.errors`).
+        prompt_logprobs: of each token of the prompt, where they were asked for; ``None`` for the
+            first one, which nothing comes before.
+        prompt_start: that first token; 0 stands for its log-probability.
+        discarded_tokens: generated for answers of ``best_of`` that are not among the outputs.
     """
 
     request_id: str
@@ -94,11 +99,14 @@ class Completion:
     cached_tokens: int = 0
     error: str | None = None
     error_code: str | None = None
+    discarded_tokens: int = 0
+    prompt_logprobs: tuple[PositionLogprobs | None, ...] | None = None
+    prompt_start: TokenLogprob | None = None
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens generated, over all answers."""
-        return sum(len(output.token_ids) for output in self.outputs)
+        """Tokens generated, over all answers and those that were discarded."""
+        return sum(len(output.token_ids) for output in self.outputs) + self.discarded_tokens
 
     @property
     def text(self) -> str:

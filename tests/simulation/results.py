@@ -154,9 +154,9 @@ class Results:
     def _line(self, job: Row, line: Line, found: Mapping[str, Any], *, answered: bool) -> None:
         name = f"{job['id']}: line {line.custom_id}"
         if answered:
-            choice = found["response"]["body"]["choices"][0]
-            if not line.valid or line.poison or choice["text"] != echo(line.tokens):
-                self.fail("I5", f"{name} has the answer {choice['text']!r}")
+            texts = [choice["text"] for choice in found["response"]["body"]["choices"]]
+            if not line.valid or line.poison or texts != [echo(each) for each in line.prompts]:
+                self.fail("I5", f"{name} has the answers {texts!r}")
             return
         error = found["error"] or found["response"]["body"]["error"]
         code = str(error["code"])

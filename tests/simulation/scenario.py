@@ -16,7 +16,7 @@ WEEK = 7 * DAY
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An input line. ``tokens`` is its prompt, and empty for a line that is no request."""
+    """An input line. ``tokens`` is all of its prompts, and empty for a line that is no request."""
 
     custom_id: str
     tokens: tuple[int, ...]
@@ -31,9 +31,17 @@ class Line:
         """Whether it is a request."""
         return bool(self.tokens)
 
+    @property
+    def prompts(self) -> tuple[tuple[int, ...], ...]:
+        """One, or three of which two are equal."""
+        if self.valid and self.tokens[1] % 3 == 0:
+            return self.tokens[:2], self.tokens[2:], self.tokens[:2]
+        return (self.tokens,)
+
     def encode(self) -> bytes:
         """As JSON."""
-        body: dict[str, Any] = {"model": MODEL, "prompt": list(self.tokens), "temperature": 0}
+        prompts: Any = self.prompts if len(self.prompts) > 1 else self.tokens
+        body: dict[str, Any] = {"model": MODEL, "prompt": prompts, "temperature": 0}
         if not self.valid:
             body = {"model": MODEL}
         line = {"custom_id": self.custom_id, "method": "POST", "url": ENDPOINT, "body": body}

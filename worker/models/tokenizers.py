@@ -13,12 +13,29 @@ from worker.models.faults import model_error
 log = structlog.get_logger(__name__)
 
 
+class FillTokens(Protocol):
+    """What planning uses of `engine.tokenizer.fill.FillTokens`."""
+
+    @property
+    def ends(self) -> tuple[int, ...]: ...
+
+    @property
+    def mark(self) -> str: ...
+
+    def arrange(self, before: Sequence[int], after: Sequence[int]) -> list[int]: ...
+
+
 class TextTokenizer(Protocol):
     """What planning uses of `engine.tokenizer.Tokenizer`."""
+
+    @property
+    def fill_tokens(self) -> FillTokens | None: ...
 
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True
     ) -> list[list[int]]: ...
+
+    def text_of(self, ids: Sequence[int]) -> str: ...
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str: ...
 
