@@ -14,6 +14,7 @@ import uvicorn
 from openai import OpenAI
 
 from api.app import create_app
+from api.server.config import server_config
 from storage.database.connection import Database
 from storage.database.tables import Chunk, Job
 from storage.ids import new_id
@@ -58,7 +59,7 @@ def serve(settings: Settings) -> Iterator[Service]:
     database.migrate()
     wakeups = Wakeups(celery_app(settings.storage))
     app = create_app(settings.api, stores=stores, wakeups=wakeups)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    server = uvicorn.Server(server_config(app, settings.api, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 20

@@ -10,22 +10,20 @@ from typing import Self
 import uvicorn
 from fastapi import FastAPI
 
+from api.server.config import server_config
+from storage.settings import ApiSettings
 from tidemill.errors import CannotListen, PortInUse, StartFailed
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
-GRACE_SECONDS = 5
 POLL_SECONDS = 0.02
 
 
 class ServerThread:
     """uvicorn on a socket that is already bound, in a thread of its own."""
 
-    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-        )
-        self._server = uvicorn.Server(config)
+    def __init__(self, app: FastAPI, listener: socket.socket, settings: ApiSettings) -> None:
+        self._server = uvicorn.Server(server_config(app, settings))
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="api", daemon=True
         )

@@ -25,10 +25,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
     boolean: (0, 1, "true", "", [], {}),
 }
 CASES = [
-    (name, value)
-    for name, reader in SAMPLING.items()
-    if reader in WRONG
-    for value in WRONG[reader]
+    (name, value) for name, reader in SAMPLING.items() if reader in WRONG for value in WRONG[reader]
 ]
 
 

@@ -1,0 +1,217 @@
+"""One connection of the API, which gives up on what is too much, too slow, or stands still.
+
+uvicorn's own protocol limits neither the head of a request nor the time that it, its body or its
+response takes, and an idle connection only after its first request.
+"""
+
+import asyncio
+from typing import Any
+
+import structlog
+from uvicorn.server import ServerState
+
+from api.errors import ApiError
+from api.server.limits import LimitedConfig
+from api.server.parsing import ParsingConnection, Position
+from api.server.refusals import body_too_slow, head_too_slow, overloaded, raw_response
+from api.server.timers import Timer
+
+LINGER_SECONDS = 5.0  # a client that is still sending sees its response before the socket closes
+STALLED_SECONDS = 1.0
+
+log = structlog.get_logger("tidemill.api")
+
+
+class Connection(ParsingConnection):
+    """The limits on time and number.
+
+    What is waited for has one timer: a request to begin, its head, its body, or the end of a
+    connection that was given up. A response that nobody reads has another one.
+
+    Where all connections are taken, a new one takes the place of the one that has been waited for
+    longest: so whoever only holds connections keeps nobody else out.
+    """
+
+    def __init__(
+        self,
+        config: LimitedConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.max_connections = config.max_connections
+        self.heard = self.loop.time()
+        self._waiting = Timer(self.loop)
+        self._writing = Timer(self.loop)
+        self._window_bytes = 0
+        self._window_held = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a response is due: its request's head was read, and it is not yet sent."""
+        cycle = self.cycle
+        return cycle is not None and not (cycle.response_complete or cycle.disconnected)
+
+    def can_give_way(self, now: float) -> bool:
+        """Whether the server only waits for this client."""
+        if not self.busy:
+            return True
+        stalled = self.position is Position.BODY and not self.flow.read_paused
+        return stalled and not self.cycle.response_started and now - self.heard > STALLED_SECONDS
+
+    def give_way(self) -> None:
+        """End the connection at once, for another one."""
+        if self.busy and not self.refused:
+            self.refuse(overloaded())
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self._waiting.start(self.settings.idle_seconds, self._close)
+        if len(self.connections) > self.max_connections:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._waiting.stop()
+        self._writing.stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        self.heard = self.loop.time()
+        super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is sent to."""
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """The client has read nearly everything."""
+        self._writing.stop()
+        super().resume_writing()
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """See `ParsingConnection`."""
+        super().on_message_begin()
+        self._waiting.start(self.settings.head_seconds, self._head_is_late)
+
+    def on_headers_complete(self) -> None:
+        """See `ParsingConnection`."""
+        super().on_headers_complete()
+        self._begin_window()
+
+    def on_body(self, body: bytes) -> None:
+        """See `ParsingConnection`."""
+        super().on_body(body)
+        self._window_bytes += len(body)
+        self._window_held |= self.flow.read_paused
+
+    def on_message_complete(self) -> None:
+        """See `ParsingConnection`."""
+        super().on_message_complete()
+        if self.busy:
+            self._waiting.stop()
+        else:
+            self._waiting.start(self.settings.idle_seconds, self._close)
+
+    # What uvicorn calls
+
+    def on_response_complete(self) -> None:
+        """A response was sent; its request's body may still be on the way."""
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # the timers here are stricter
+        if self.refused or self.transport.is_closing():
+            self._waiting.start(LINGER_SECONDS, self.transport.abort)
+        elif self.position is Position.BODY and not self.busy:
+            self._waiting.start(LINGER_SECONDS, self._close)
+        elif self.position is Position.BETWEEN and not self.busy:
+            self._waiting.start(self.settings.idle_seconds, self._close)
+
+    def refuse(self, error: ApiError) -> None:
+        """Answer with ``error``, unless earlier responses are due first, and close."""
+        self.refused = True
+        log.info("request_refused", status=error.status, code=error.code)
+        if self.busy and (self.position is not Position.BODY or self.pipeline):
+            self._end_after_responses()
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        elif self.position is Position.BODY:  # its response was sent before
+            self._close()
+            return
+        self.flow.resume_reading()
+        self.transport.write(raw_response(error))
+        self.transport.write_eof()
+        self._waiting.start(LINGER_SECONDS, self._close)
+
+    def _end_after_responses(self) -> None:
+        self._waiting.stop()
+        self.cycle.keep_alive = False
+        if self.position is Position.BODY:  # what is queued last will never be whole
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _make_room(self) -> None:
+        now = self.loop.time()
+        others = [
+            each
+            for each in self.connections
+            if isinstance(each, Connection) and each is not self and each.can_give_way(now)
+        ]
+        if others:
+            longest = min(others, key=lambda each: (each.busy, each.heard))
+            longest.give_way()
+            self.connections.discard(longest)
+        else:
+            self.refuse(overloaded())
+            self.transport.close()
+            self.connections.discard(self)
+
+    def _begin_window(self) -> None:
+        self._window_bytes = 0
+        self._window_held = self.flow.read_paused
+        self._waiting.start(self.settings.transfer_seconds, self._end_window)
+
+    def _end_window(self) -> None:
+        """Go on waiting for a body that goes on, or that was held up here."""
+        seconds = self.settings.transfer_seconds
+        held = self._window_held or self.flow.read_paused or self.cycle.waiting_for_100_continue
+        if held or self._window_bytes >= max(1, self.settings.min_body_rate * seconds):
+            self._begin_window()
+        else:
+            self.refuse(body_too_slow(seconds))
+
+    def _head_is_late(self) -> None:
+        if self.flow.read_paused:
+            self._waiting.start(self.settings.head_seconds, self._head_is_late)
+        else:
+            self.refuse(head_too_slow(self.settings.head_seconds))
+
+    def _watch_writing(self) -> None:
+        before = self.transport.get_write_buffer_size()
+
+        def look_again() -> None:
+            if self.transport.get_write_buffer_size() < before:
+                self._watch_writing()
+            else:
+                self.transport.abort()
+
+        self._writing.start(self.settings.transfer_seconds, look_again)
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._waiting.start(LINGER_SECONDS, self.transport.abort)
