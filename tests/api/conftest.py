@@ -1,5 +1,6 @@
 """A real service: uvicorn on a free port, SQLite and a folder, driven by the `openai` client."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,11 @@ class Service:
         """A client that is closed with the service."""
         client = OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
         return self.clients.enter_context(client)
+
+    def connect(self) -> socket.socket:
+        """A bare connection, closed with the service at the latest."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return self.clients.enter_context(socket.create_connection((host, int(port)), timeout=10))
 
     def http(self) -> httpx.Client:
         """The same without the client's habits."""
@@ -155,6 +161,21 @@ def local_settings(home: Path, **values: Any) -> Settings:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with serve(local_settings(tmp_path_factory.mktemp("service"))) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tight_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that waits for little and takes few connections."""
+    settings = local_settings(
+        tmp_path_factory.mktemp("tight"),
+        max_connections=8,
+        idle_seconds=0.4,
+        head_seconds=0.4,
+        transfer_seconds=0.4,
+        min_body_rate=100,
+    )
+    with serve(settings) as running:
         yield running
 
 
