@@ -5,6 +5,10 @@ response takes, and an idle connection only after its first request.
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -17,7 +21,7 @@ from api.server.refusals import body_too_slow, head_too_slow, overloaded, raw_re
 from api.server.timers import Timer
 
 LINGER_SECONDS = 5.0  # a client that is still sending sees its response before the socket closes
-STALLED_SECONDS = 1.0
+STALLED_SECONDS = 0.25  # a body that goes on is heard more often, whatever the network
 
 log = structlog.get_logger("tidemill.api")
 
@@ -41,7 +45,8 @@ class Connection(ParsingConnection):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.max_connections = config.max_connections
-        self.heard = self.loop.time()
+        self._all = config.heard
+        self._heard_at = self.loop.time()
         self._waiting = Timer(self.loop)
         self._writing = Timer(self.loop)
         self._window_bytes = 0
@@ -58,7 +63,9 @@ class Connection(ParsingConnection):
         if not self.busy:
             return True
         stalled = self.position is Position.BODY and not self.flow.read_paused
-        return stalled and not self.cycle.response_started and now - self.heard > STALLED_SECONDS
+        if not stalled or self.cycle.response_started:
+            return False
+        return now - self._heard_at > STALLED_SECONDS
 
     def give_way(self) -> None:
         """End the connection at once, for another one."""
@@ -74,24 +81,31 @@ class Connection(ParsingConnection):
         """A client has connected."""
         super().connection_made(transport)
         self._waiting.start(self.settings.idle_seconds, self._close)
-        if len(self.connections) > self.max_connections:
-            self._make_room()
+        if len(self._all) >= self.max_connections and not self._make_room():
+            self.refuse(overloaded())
+            self.transport.close()
+            return
+        self._all[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
+        self._all.pop(self, None)
         self._waiting.stop()
         self._writing.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
-        self.heard = self.loop.time()
+        self._heard_at = self.loop.time()
+        if self in self._all:  # and not giving way to another one
+            del self._all[self]
+            self._all[self] = None
         super().data_received(data)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to."""
         super().pause_writing()
-        self._watch_writing()
+        self._watch(self._writing)
 
     def resume_writing(self) -> None:
         """The client has read nearly everything."""
@@ -130,8 +144,10 @@ class Connection(ParsingConnection):
         """A response was sent; its request's body may still be on the way."""
         super().on_response_complete()
         self._unset_keepalive_if_required()  # the timers here are stricter
-        if self.refused or self.transport.is_closing():
-            self._waiting.start(LINGER_SECONDS, self.transport.abort)
+        if self.refused:
+            self._waiting.start(LINGER_SECONDS, self._close)
+        elif self.transport.is_closing():
+            self._watch(self._waiting)
         elif self.position is Position.BODY and not self.busy:
             self._waiting.start(LINGER_SECONDS, self._close)
         elif self.position is Position.BETWEEN and not self.busy:
@@ -165,21 +181,15 @@ class Connection(ParsingConnection):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
 
-    def _make_room(self) -> None:
+    def _make_room(self) -> bool:
+        """End the connection that has been waited for longest; false where there is none."""
         now = self.loop.time()
-        others = [
-            each
-            for each in self.connections
-            if isinstance(each, Connection) and each is not self and each.can_give_way(now)
-        ]
-        if others:
-            longest = min(others, key=lambda each: (each.busy, each.heard))
-            longest.give_way()
-            self.connections.discard(longest)
-        else:
-            self.refuse(overloaded())
-            self.transport.close()
-            self.connections.discard(self)
+        for each in self._all:
+            if isinstance(each, Connection) and each.can_give_way(now):
+                del self._all[each]
+                each.give_way()
+                return True
+        return False
 
     def _begin_window(self) -> None:
         self._window_bytes = 0
@@ -201,17 +211,31 @@ class Connection(ParsingConnection):
         else:
             self.refuse(head_too_slow(self.settings.head_seconds))
 
-    def _watch_writing(self) -> None:
-        before = self.transport.get_write_buffer_size()
+    def _watch(self, timer: Timer) -> None:
+        """Give the connection up once nothing more of what was written is taken."""
+        before = bytes_not_taken(self.transport)
 
         def look_again() -> None:
-            if self.transport.get_write_buffer_size() < before:
-                self._watch_writing()
+            if bytes_not_taken(self.transport) < before:
+                self._watch(timer)
             else:
                 self.transport.abort()
 
-        self._writing.start(self.settings.transfer_seconds, look_again)
+        timer.start(self.settings.transfer_seconds, look_again)
 
     def _close(self) -> None:
         self.transport.close()
-        self._waiting.start(LINGER_SECONDS, self.transport.abort)
+        self._watch(self._waiting)
+
+
+def bytes_not_taken(transport: asyncio.Transport) -> int:
+    """How much of what was written the other machine has not yet acknowledged.
+
+    The kernel's own queue counts too: it holds megabytes, and asks for more by the megabyte, so the
+    transport's buffer alone would say for long that a slow reader takes nothing.
+    """
+    queued = 0
+    with suppress(OSError):  # no such question on this system, or the socket is closed
+        told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        queued = int.from_bytes(told, sys.byteorder)
+    return transport.get_write_buffer_size() + queued

@@ -166,13 +166,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def tight_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that waits for little and takes few connections."""
+    """A service that waits for nothing very long."""
     settings = local_settings(
         tmp_path_factory.mktemp("tight"),
-        max_connections=8,
-        idle_seconds=0.4,
-        head_seconds=0.4,
-        transfer_seconds=0.4,
+        idle_seconds=0.5,
+        head_seconds=0.5,
+        transfer_seconds=1.0,
         min_body_rate=100,
     )
     with serve(settings) as running:
