@@ -21,7 +21,9 @@ from api.server.refusals import body_too_slow, head_too_slow, overloaded, raw_re
 from api.server.timers import Timer
 
 LINGER_SECONDS = 5.0  # a client that is still sending sees its response before the socket closes
-STALLED_SECONDS = 0.25  # a body that goes on is heard more often, whatever the network
+# Only where all connections are taken: who gives way to a new one.
+STALLED_SECONDS = 0.25
+SLOW_SECONDS, SLOW_BODY_RATE = 1.0, 16 * 1024
 
 log = structlog.get_logger("tidemill.api")
 
@@ -32,8 +34,9 @@ class Connection(ParsingConnection):
     What is waited for has one timer: a request to begin, its head, its body, or the end of a
     connection that was given up. A response that nobody reads has another one.
 
-    Where all connections are taken, a new one takes the place of the one that has been waited for
-    longest: so whoever only holds connections keeps nobody else out.
+    Where all connections are taken, a new one takes the place of the one that was heard longest ago
+    of those that wait for a request, or whose body or reader stands still or is slow: so whoever
+    only holds connections keeps nobody else out.
     """
 
     def __init__(
@@ -46,7 +49,8 @@ class Connection(ParsingConnection):
         super().__init__(config, server_state, app_state, _loop)
         self.max_connections = config.max_connections
         self._all = config.heard
-        self._heard_at = self.loop.time()
+        self._heard_at = self._body_began_at = self.loop.time()
+        self._write_paused_at: float | None = None
         self._waiting = Timer(self.loop)
         self._writing = Timer(self.loop)
         self._window_bytes = 0
@@ -59,17 +63,21 @@ class Connection(ParsingConnection):
         return cycle is not None and not (cycle.response_complete or cycle.disconnected)
 
     def can_give_way(self, now: float) -> bool:
-        """Whether the server only waits for this client."""
+        """Whether the server waits for this client, which is slow or says nothing at all."""
         if not self.busy:
-            return True
-        stalled = self.position is Position.BODY and not self.flow.read_paused
-        if not stalled or self.cycle.response_started:
+            return self.transport.get_write_buffer_size() == 0
+        if self._write_paused_at is not None:
+            return now - self._write_paused_at > self.settings.transfer_seconds
+        held = self.flow.read_paused or self._window_held
+        if self.position is not Position.BODY or self.cycle.response_started or held:
             return False
-        return now - self._heard_at > STALLED_SECONDS
+        seconds = now - self._body_began_at
+        slow = seconds > SLOW_SECONDS and self._body_bytes < SLOW_BODY_RATE * seconds
+        return slow or now - self._heard_at > STALLED_SECONDS
 
     def give_way(self) -> None:
         """End the connection at once, for another one."""
-        if self.busy and not self.refused:
+        if self.busy and not self.cycle.response_started and not self.pipeline:
             self.refuse(overloaded())
             self.transport.close()
         else:
@@ -105,11 +113,13 @@ class Connection(ParsingConnection):
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to."""
         super().pause_writing()
+        self._write_paused_at = self.loop.time()
         self._watch(self._writing)
 
     def resume_writing(self) -> None:
         """The client has read nearly everything."""
         self._writing.stop()
+        self._write_paused_at = None
         super().resume_writing()
 
     # What the parser calls
@@ -122,6 +132,7 @@ class Connection(ParsingConnection):
     def on_headers_complete(self) -> None:
         """See `ParsingConnection`."""
         super().on_headers_complete()
+        self._body_began_at = self.loop.time()
         self._begin_window()
 
     def on_body(self, body: bytes) -> None:

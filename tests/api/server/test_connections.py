@@ -196,8 +196,23 @@ def test_whoever_only_holds_connections_keeps_nobody_out(crowded: Any) -> None:
         assert time.monotonic() < deadline
 
 
+def test_bodies_that_come_in_drops_give_way(crowded: Any) -> None:
+    connections = [crowded.connect() for _ in range(8)]
+    for connection in connections:
+        connection.sendall(UPLOAD + b"Content-Length: 100000\r\n\r\n--")
+    deadline = time.monotonic() + 10
+    status = 0
+    while status != 200:  # not one of them stands still
+        assert time.monotonic() < deadline
+        for connection in connections:
+            with suppress(ConnectionError):
+                connection.sendall(b"b")
+        status = httpx.get(f"{crowded.url}/readyz").status_code
+
+
 def test_a_connection_too_many_is_told_so(crowded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.server.connection.STALLED_SECONDS", 1_000)
+    for limit in ("STALLED_SECONDS", "SLOW_SECONDS"):
+        monkeypatch.setattr(f"api.server.connection.{limit}", 1_000)
     hold(crowded, JSON + b"Content-Length: 90\r\n\r\n{", 8)
     deadline = time.monotonic() + 10
     while (response := exchange(crowded, GET + GET)).startswith(b"HTTP/1.1 200"):
