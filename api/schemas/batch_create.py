@@ -8,7 +8,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import DAY, HOUR, ExpiresAfter, Integer
+from api.schemas.common import DAY, HOUR, JSON_NUMBER, ExpiresAfter
 from storage import endpoints
 
 MAX_WINDOW_SECONDS = 365 * DAY
@@ -56,7 +56,7 @@ Window = Annotated[
     AfterValidator(_check_window),
     Field(examples=["24h"], json_schema_extra={"pattern": "^[1-9][0-9]{0,4}[hd]$"}),
 ]
-Priority = Annotated[Integer, Field(ge=-100, le=100)]
+Priority = Annotated[int, Field(ge=-100, le=100), JSON_NUMBER]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),

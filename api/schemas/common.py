@@ -16,7 +16,8 @@ def _check_number(value: Any) -> Any:
     return value
 
 
-Integer = Annotated[int, BeforeValidator(_check_number)]
+# The last of an integer's annotations: the bounds before it are then those of the description.
+JSON_NUMBER = BeforeValidator(_check_number)
 
 
 class ExpiresAfter(BaseModel):
@@ -25,7 +26,7 @@ class ExpiresAfter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     anchor: Literal["created_at"]
-    seconds: Annotated[Integer, Field(ge=HOUR, le=30 * DAY)]
+    seconds: Annotated[int, Field(ge=HOUR, le=30 * DAY), JSON_NUMBER]
 
 
 class Identified(BaseModel):

@@ -49,6 +49,9 @@ def test_the_description(http: httpx.Client) -> None:
     for status in ("200", "206"):
         assert set(content[status]["content"]) == {"application/octet-stream"}
     assert set(described["paths"]["/readyz"]["get"]["responses"]) >= {"200", "503"}
+    priority = schemas["BatchOptions"]["properties"]["priority"]
+    assert (priority["type"], priority["minimum"], priority["maximum"]) == ("integer", -100, 100)
+    assert schemas["ExpiresAfter"]["properties"]["seconds"]["minimum"] == 3600
     assert schemas["BatchCreate"]["properties"]["endpoint"]["enum"] == list(SERVED)
 
 
