@@ -71,7 +71,7 @@ class Authenticate:
         await self.app(scope, receive, send)
 
 
-def current_tenant(
+async def current_tenant(
     request: Request,
     described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> str:

@@ -31,7 +31,8 @@ class Context:
         return self.stores.objects
 
 
-def current_context(request: Request) -> Context:
+# Coroutines, as FastAPI runs plain dependencies in a thread each.
+async def current_context(request: Request) -> Context:
     """The application's context."""
     return cast(Context, request.app.state.context)
 

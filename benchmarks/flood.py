@@ -13,11 +13,11 @@ import asyncio
 import random
 import re
 import resource
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,14 +26,13 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import psutil
-import uvicorn
 
 from api.app import create_app
-from api.server.config import server_config
 from storage.settings import Settings
 from storage.stores import Stores
 from storage.wakeups import Wakeups, celery_app
 from tidemill.serve.logs import start_logs
+from tidemill.serve.server import ServerThread, listen
 
 HOST = "127.0.0.1"
 SETTLE_SECONDS = 2.0
@@ -94,12 +93,12 @@ async def small_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 # Each with the number of clients, and the mean pause of each between two connections.
 FLOODS: dict[str, tuple[Attack, int, float]] = {
-    "idle connections": (idle, ATTACKERS, 2.0),
-    "slow heads": (slow_head, ATTACKERS, 2.0),
-    "half bodies": (half_body, ATTACKERS, 2.0),
-    "huge heads": (huge_head, 4, 0.5),
-    "form fields": (form_fields, 4, 0.5),
-    "small chunks": (small_chunks, 4, 0.5),
+    "idle connections": (idle, ATTACKERS, 5.0),
+    "slow heads": (slow_head, ATTACKERS, 5.0),
+    "half bodies": (half_body, ATTACKERS, 5.0),
+    "huge heads": (huge_head, 4, 1.0),
+    "form fields": (form_fields, 4, 1.0),
+    "small chunks": (small_chunks, 4, 1.0),
 }
 
 
@@ -128,9 +127,9 @@ def serve(home: Path) -> None:
     stores = Stores.open(settings.storage)
     stores.database.migrate()
     app = create_app(settings.api, stores=stores, wakeups=Wakeups(celery_app(settings.storage)))
-    listener = socket.create_server((HOST, 0), backlog=1_024)
-    print(listener.getsockname()[1], flush=True)
-    uvicorn.Server(server_config(app, settings.api)).run(sockets=[listener])
+    with listen(HOST, 0) as listener, ServerThread(app, listener, settings.api):
+        print(listener.getsockname()[1], flush=True)
+        threading.Event().wait()
 
 
 async def attack(name: str, port: int) -> None:

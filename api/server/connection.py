@@ -20,7 +20,9 @@ from api.server.parsing import ParsingConnection, Position
 from api.server.refusals import body_too_slow, head_too_slow, overloaded, raw_response
 from api.server.timers import Timer
 
-LINGER_SECONDS = 5.0  # a client that is still sending sees its response before the socket closes
+# A client that is still sending sees its response before the socket closes, within limits.
+LINGER_SECONDS = 5.0
+LINGER_BYTES = 1024 * 1024
 # Only where all connections are taken: who gives way to a new one.
 STALLED_SECONDS = 0.25
 SLOW_SECONDS, SLOW_BODY_RATE = 1.0, 16 * 1024
@@ -55,6 +57,7 @@ class Connection(ParsingConnection):
         self._writing = Timer(self.loop)
         self._window_bytes = 0
         self._window_held = False
+        self._dropped_bytes = 0
 
     @property
     def busy(self) -> bool:
@@ -108,7 +111,12 @@ class Connection(ParsingConnection):
         if self in self._all:  # and not giving way to another one
             del self._all[self]
             self._all[self] = None
-        super().data_received(data)
+        if not self.refused:
+            super().data_received(data)
+        elif not self.busy:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > LINGER_BYTES:
+                self.transport.abort()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to."""

@@ -64,9 +64,7 @@ class ParsingConnection(HttpToolsProtocol):
         """Answer with ``error``, where that is still possible, and end the connection."""
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless the connection was refused: then it is dropped."""
-        if self.refused:
-            return
+        """Parse what came."""
         fresh = self.position is Position.BETWEEN
         body_bytes = self._body_bytes
         self._heads_begun = 0
