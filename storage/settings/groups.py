@@ -1,5 +1,6 @@
 """The settings by the part that they belong to. Sizes are bytes and times are seconds."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 MIB = 1024 * 1024
 DEFAULT_TENANT = "default"
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?\Z", re.ASCII)
 
 
 class StorageSettings(BaseModel):
@@ -117,6 +119,14 @@ class ApiSettings(BaseModel):
     max_line_bytes: int = 8 * MIB
     max_batch_lines: int = 50_000_000
     max_reported_errors: int = 100
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        for entry in filter(None, (item.strip() for item in value.split(","))):
+            if _HOST.match(entry) is None:
+                raise ValueError(f"'{entry}' is no host: give 'name' or 'name:port'")
+        return value
 
     @property
     def keys_by_secret(self) -> dict[str, str]:
