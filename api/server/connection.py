@@ -17,7 +17,13 @@ from uvicorn.server import ServerState
 from api.errors import ApiError
 from api.server.limits import LimitedConfig
 from api.server.parsing import ParsingConnection, Position
-from api.server.refusals import body_too_slow, head_too_slow, overloaded, raw_response
+from api.server.refusals import (
+    body_too_slow,
+    head_too_slow,
+    malformed_request,
+    overloaded,
+    raw_response,
+)
 from api.server.timers import Timer
 
 # A client that is still sending sees its response before the socket closes, within limits.
@@ -117,6 +123,15 @@ class Connection(ParsingConnection):
             self._dropped_bytes += len(data)
             if self._dropped_bytes > LINGER_BYTES:
                 self.transport.abort()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more, but may read on; true: the connection stays for that."""
+        if self.position is not Position.BETWEEN and not self.refused:
+            self.refuse(malformed_request())
+        elif self.busy:
+            self.cycle.keep_alive = False
+            return True
+        return False
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to."""

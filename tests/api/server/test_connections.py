@@ -224,10 +224,27 @@ def test_pipelined_requests_are_answered_in_order(service: Any) -> None:
     with service.connect() as connection:
         connection.sendall(GET + GET.replace(b"healthz", b"nothing") + b"garbage\r\n\r\n")
         received = read_all(connection)
-    assert [line.split()[1] for line in received.split(b"\r\n") if b"HTTP/1.1" in line] == [
+    assert [line.split()[1] for line in received.split(b"\r\n") if line.startswith(b"HTTP/")] == [
         b"200",
         b"404",
     ]
+
+
+def test_a_client_that_has_sent_everything_is_still_answered(service: Any) -> None:
+    for data, expected in (
+        (GET, [b"200"]),
+        (GET + GET.replace(b"healthz", b"v1/models"), [b"200", b"200"]),
+        (b"GET /healthz HTT", [b"400"]),
+        (JSON + b"Content-Length: 9\r\n\r\n{", [b"400"]),
+        (UPLOAD + CHUNKED + b"5\r\n--", [b"400"]),
+    ):
+        with service.connect() as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            received = read_all(connection)
+        assert [
+            line.split()[1] for line in received.split(b"\r\n") if line.startswith(b"HTTP/")
+        ] == expected
 
 
 def test_requests_that_never_cease_are_not_kept(service: Any) -> None:
