@@ -90,7 +90,9 @@ def list_batches(
         mark = None if after is None else checked_id(after)
         page = jobs.list_jobs(context.database, tenant, after=mark, limit=limit)
     except NotFound:
-        raise invalid_value(f"There is no batch '{after}' to list after.", "after") from None
+        raise invalid_value(
+            f"There is no batch '{(after or '')[:64]}' to list after.", "after"
+        ) from None
     return Page[Batch].of([batch_of(view) for view in page.items], page.has_more)
 
 

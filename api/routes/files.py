@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import or_
 from sqlmodel import col, select
@@ -15,6 +15,7 @@ from api.auth import TenantDep
 from api.context import Context, ContextDep
 from api.errors import ApiError, file_too_large, invalid_value, no_such_file
 from api.ids import checked_id
+from api.middleware import wants_head
 from api.ranges import parse_range
 from api.schemas.common import Page
 from api.schemas.files import FileDeleted, FileForm, FileObject
@@ -30,6 +31,7 @@ from storage.registry import files
 router = APIRouter(prefix="/files", tags=["Files"])
 
 FORM_BYTES = 128 * 1024  # more than the other fields and headers may take
+CONTENT_TYPE = "application/octet-stream"
 
 
 def _upload_form() -> dict[str, Any]:
@@ -38,7 +40,18 @@ def _upload_form() -> dict[str, Any]:
     fields.pop("$defs", None)
     fields["properties"]["file"] = {"type": "string", "format": "binary"}
     fields["required"] = ["file", "purpose"]
-    return {"requestBody": {"content": {"multipart/form-data": {"schema": fields}}}}
+    # As the `openai` client writes it: expires_after[anchor] and expires_after[seconds].
+    encoding = {"expires_after": {"style": "deepObject", "explode": True}}
+    form = {"schema": fields, "encoding": encoding}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}
+
+
+def _content(what: str, *more: str) -> dict[str, Any]:
+    """A response that is bytes of a file, for the OpenAPI description."""
+    names = ("Accept-Ranges", "Content-Length", "Content-Disposition", "ETag", *more)
+    text = {"schema": {"type": "string"}}
+    content = {CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+    return {"description": what, "headers": dict.fromkeys(names, text), "content": content}
 
 
 @router.post("", openapi_extra=_upload_form())
@@ -51,7 +64,9 @@ async def create_file(request: Request, context: ContextDep, tenant: TenantDep) 
     file_id = new_id("file")
     key = object_keys.upload(tenant, file_id)
     content_type = request.headers.get("content-type", "")
-    upload = await store_upload(content_type, request.stream(), context.store, key, limit)
+    upload = await store_upload(
+        content_type, request.stream(), context.store, key, context.settings
+    )
     return await to_thread.run_sync(_register, context, tenant, file_id, key, upload)
 
 
@@ -96,7 +111,9 @@ def list_files(
             order=order,
         )
     except NotFound:
-        raise invalid_value(f"There is no file '{after}' to list after.", "after") from None
+        raise invalid_value(
+            f"There is no file '{(after or '')[:64]}' to list after.", "after"
+        ) from None
     return Page[FileObject].of([FileObject.of(row) for row in page.items], page.has_more)
 
 
@@ -135,14 +152,19 @@ def _batch_reading(context: Context, file: File) -> str | None:
         return session.scalars(query.limit(1)).first()
 
 
-@router.get("/{file_id}/content", response_class=StreamingResponse)
+@router.get(
+    "/{file_id}/content",
+    response_class=StreamingResponse,
+    responses={200: _content("The file."), 206: _content("The range.", "Content-Range")},
+)
 async def get_content(
+    request: Request,
     file_id: str,
     context: ContextDep,
     tenant: TenantDep,
     range_header: Annotated[str | None, Header(alias="range")] = None,
     if_range: Annotated[str | None, Header()] = None,
-) -> StreamingResponse:
+) -> Response:
     """Download a file, or the one range of bytes that the ``Range`` header asks for."""
     row = await to_thread.run_sync(find_file, context, tenant, file_id)
     etag = f'"{row.sha256}"'
@@ -156,12 +178,13 @@ async def get_content(
     }
     if wanted:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{row.bytes}"
+    status = 206 if wanted else 200
+    if wants_head(request.scope):
+        return Response(None, status, headers, CONTENT_TYPE)
     pieces = _read_pieces(context.store, row.object_key, start, end)
     # The first piece is read before the response begins, while an error can still be sent.
     first = await anext(pieces, b"")
-    return StreamingResponse(
-        _chain(first, pieces), 206 if wanted else 200, headers, "application/octet-stream"
-    )
+    return StreamingResponse(_chain(first, pieces), status, headers, CONTENT_TYPE)
 
 
 async def _read_pieces(

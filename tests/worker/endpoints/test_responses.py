@@ -143,9 +143,9 @@ def test_a_bad_line_carries_its_number_and_reason() -> None:
             "type": "invalid_request_error",
             "param": "temperature",
             "code": "invalid_type",
-            "line": 12,
         }
     }
+    assert line["tidemill"] == {"line": 12}
 
 
 def test_a_line_that_was_never_run_has_no_response() -> None:
@@ -153,3 +153,4 @@ def test_a_line_that_was_never_run_has_no_response() -> None:
     assert line["response"] is None
     assert line["error"]["code"] == "batch_expired"
     assert line["error"]["message"]
+    assert line["tidemill"] == {"line": 3}

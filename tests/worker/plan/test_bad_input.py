@@ -31,8 +31,8 @@ def test_skipped_bad_lines_become_error_lines_with_number_and_reason(
     assert job.state == JobState.COMPLETED
     assert (job.n_ok, job.n_err, job.n_invalid) == (6, 4, 4)
     errors = bench.read(job.err_key)
-    found = [row["response"]["body"]["error"] for row in errors]
-    assert [(error["line"], error["code"]) for error in found] == [
+    found = [(row["tidemill"]["line"], row["response"]["body"]["error"]) for row in errors]
+    assert [(line, error["code"]) for line, error in found] == [
         (4, "invalid_json_line"),
         (6, "duplicate_custom_id"),
         (8, "invalid_value"),

@@ -68,7 +68,7 @@ def test_only_the_failed_lines_are_planned_under_their_own_numbers(bench: Any, l
     )
     assert len(bench.lab.submitted) == asked, "no line that has an output is run again"
     errors = bench.read(second.err_key)
-    assert [row["response"]["body"]["error"]["line"] for row in errors] == [4, 6, 7, 9]
+    assert [row["tidemill"]["line"] for row in errors] == [4, 6, 7, 9]
     codes = [row["response"]["body"]["error"]["code"] for row in errors]
     assert codes[2] == "duplicate_custom_id", "the line it doubles has an output of the first batch"
     assert _ids(errors) == ["c", None, "a", "f"]

@@ -111,8 +111,9 @@ def test_a_request_that_the_engine_refuses_is_an_error_of_each_equal_line(
     messages = {record["text"]["response"]["body"]["error"]["message"] for record in records}
     # Only what is said of the request itself is for the client.
     assert messages == {"Why." if status == 400 else "The engine could not run this line."}
+    assert [record["text"]["tidemill"]["line"] for record in records] == [1, 3, 4]
     errors = [record["text"]["response"]["body"]["error"] for record in records]
-    assert [error["line"] for error in errors] == [1, 3, 4]
+    assert all(tuple(error) == ("message", "type", "param", "code") for error in errors)
     assert run.counts.err == 3
 
 

@@ -58,7 +58,7 @@ def test_a_line_that_kills_the_engine_becomes_an_error_and_the_rest_is_run(
     assert error["custom_id"] == "poison"
     assert error["response"]["status_code"] == 500
     assert error["response"]["body"]["error"]["code"] == "engine_crashed"
-    assert error["response"]["body"]["error"]["line"] == 6
+    assert error["tidemill"]["line"] == 6
     message = error["response"]["body"]["error"]["message"]
     assert message == "The engine ended each of the 3 times that it ran this line."
 
