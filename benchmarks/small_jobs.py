@@ -71,7 +71,9 @@ def create(stores: Stores, lines: Iterator[bytes], tenant: str = TENANT) -> str:
         file_id, tenant, "batch", "in.jsonl", writer.size, key, writer.info.etag, writer.sha256
     )
     file = files.insert(stores.database, new)
-    return jobs.create_job(stores.database, NewJob(tenant, ENDPOINT, "30d", 2_592_000.0, file)).job.id
+    return jobs.create_job(
+        stores.database, NewJob(tenant, ENDPOINT, "30d", 2_592_000.0, file)
+    ).job.id
 
 
 def count(database: Database, *states: JobState) -> int:
@@ -111,7 +113,8 @@ def beside_a_large_one(settings: Settings, stores: Stores, mib: int, times: int)
     worker.start()
     wakeups = Wakeups(celery_app(settings.storage))
     began = time.monotonic()
-    planned, ended = [], []
+    planned: list[float] = []
+    ended: list[float] = []
     try:
         _wait(stores, create(stores, iter([request_line(0)])), ended=True)  # starts the engine
         while len(ended) < times and jobs.load(stores.database, large).state == "validating":

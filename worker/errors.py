@@ -75,6 +75,13 @@ class Stopping(WorkerError):
     retryable = True
 
 
+class TakesLong(WorkerError):
+    """The job took longer than it was allowed to, and others wait; it will be begun anew."""
+
+    code = "takes_long"
+    retryable = True
+
+
 class EngineUnavailable(WorkerError):
     """The model's engine did not start; the reason is logged, and it is tried again later."""
 

@@ -43,12 +43,6 @@ def reconcile(database: Database, *, max_crashes: int) -> list[Wakeup]:
         return _wakeups(session, max_crashes)
 
 
-def due(database: Database, *, max_crashes: int) -> list[Wakeup]:
-    """The wake-ups for what waits now; nothing is changed."""
-    with database.read() as session:
-        return _wakeups(session, max_crashes)
-
-
 def reclaim_embedded(database: Database) -> None:
     """Take every lease back at once: their owners ended with the last process.
 

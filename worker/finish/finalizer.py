@@ -24,8 +24,9 @@ from storage.jobs.planning import Refusal
 from storage.objects import ObjectStore, ObjectWriter, object_keys
 from storage.objects.object_keys import ResultKind
 from storage.registry.files import NewFile
+from worker.allowance import Allowance
 from worker.context import WorkerContext
-from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping
+from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping, TakesLong
 from worker.finish.merge import Source, merge, most_overlapping
 from worker.finish.unplanned import unplanned_records
 from worker.lease import Lease, Renewal
@@ -42,23 +43,26 @@ MERGE_BYTES = 64 * 1024 * 1024  # buffers of all parts that are being merged
 _SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)
 
 
-def finalize_job(worker: WorkerContext, job_id: str) -> None:
-    """Finalize a job, unless it is not due or another worker is finalizing it."""
+def finalize_job(worker: WorkerContext, job_id: str, allowance: Allowance | None = None) -> bool:
+    """Finalize a job, unless it is not due or another worker is finalizing it.
+
+    Returns false where it was given back because it takes longer than ``allowance``.
+    """
     since = time.monotonic()
     lease_seconds = worker.settings.worker.lease_seconds
     job = finalizing.claim_finalize(
         worker.database, worker.owner, lease_seconds=lease_seconds, job_id=job_id
     )
     if job is None:
-        return
+        return True
     epoch = job.fin_epoch
     if job.cancel == StopReason.BROKEN:
         finalizing.fail_final(worker.database, job.id, epoch, job.errors or [])
         log.error("job_failed", job=job.id, reason=StopReason.BROKEN)
-        return
+        return True
     if job.attempts > MAX_ATTEMPTS:
         _give_up(worker, job)
-        return
+        return True
 
     def renew() -> Renewal:
         # A job that is cancelled while it is finalized is finalized all the same.
@@ -69,11 +73,16 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
 
     with worker.kept_lease(f"results of {job_id}", renew, since) as lease:
         try:
-            _settle(worker, job, lease, since)
+            heartbeat = (allowance or Allowance()).around(worker.heartbeat(lease))
+            _settle(worker, job, lease, heartbeat, since)
         except (LeaseLost, StateConflict):
             log.warning("finalize_abandoned", job=job_id, epoch=epoch)
         except Stopping:
             finalizing.release_finalize(worker.database, job_id, epoch)
+        except TakesLong:
+            finalizing.release_finalize(worker.database, job_id, epoch)
+            log.info("finalize_takes_long", job=job_id, epoch=epoch)
+            return False
         except (BrokenPlan, BrokenResult, CountsDiffer) as error:
             _broken(worker, job, str(error))
         except REFUSING as error:
@@ -84,10 +93,13 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
         except StorageError as error:
             log.warning("finalize_postponed", job=job_id, code=error.code, reason=str(error))
             finalizing.release_finalize(worker.database, job_id, epoch, delay=RETRY_SECONDS)
+    return True
 
 
-def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:
-    results = _Merger(worker, job, worker.heartbeat(lease)).run()
+def _settle(
+    worker: WorkerContext, job: Job, lease: Lease, heartbeat: Callable[[], None], since: float
+) -> None:
+    results = _Merger(worker, job, heartbeat).run()
     lease.check()
     ended = finalizing.commit_final(worker.database, job.id, job.fin_epoch, results)
     log.info(

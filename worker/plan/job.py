@@ -1,6 +1,7 @@
 """Planning of a job under a lease: claim it, plan it, and start or fail it in one transaction."""
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -11,8 +12,9 @@ from storage.jobs import planning
 from storage.jobs.planning import Plan, Refusal
 from storage.registry import models
 from storage.wakeups import Wakeup
+from worker.allowance import Allowance
 from worker.context import WorkerContext
-from worker.errors import TEMPORARY_FOLDER, LeaseLost, PlanRefused, Stopping
+from worker.errors import TEMPORARY_FOLDER, LeaseLost, PlanRefused, Stopping, TakesLong
 from worker.lease import Lease, Renewal
 from worker.plan.planner import Planner, refusal
 from worker.plan.retry import retry_source
@@ -24,15 +26,18 @@ MAX_ATTEMPTS = 5
 RETRY_SECONDS = 5.0
 
 
-def plan_job(worker: WorkerContext, job_id: str) -> None:
-    """Plan a job, unless it is planned already or another worker is planning it."""
+def plan_job(worker: WorkerContext, job_id: str, allowance: Allowance | None = None) -> bool:
+    """Plan a job, unless it is planned already or another worker is planning it.
+
+    Returns false where it was given back because it takes longer than ``allowance``.
+    """
     since = time.monotonic()
     lease_seconds = worker.settings.worker.lease_seconds
     job = planning.claim_plan(
         worker.database, worker.owner, lease_seconds=lease_seconds, job_id=job_id
     )
     if job is None:
-        return
+        return True
     epoch = job.plan_epoch
     log.info("plan_started", job=job.id, epoch=epoch)
 
@@ -42,12 +47,17 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
 
     with worker.kept_lease(f"plan of {job_id}", renew, since) as lease:
         try:
-            _settle(worker, job, lease, since)
+            heartbeat = (allowance or Allowance()).around(worker.heartbeat(lease))
+            _settle(worker, job, lease, heartbeat, since)
         except (LeaseLost, StateConflict):
             log.warning("plan_abandoned", job=job_id, epoch=epoch)
         except Stopping:
             planning.release_plan(worker.database, job_id, epoch)
             log.info("plan_given_back", job=job_id, epoch=epoch)
+        except TakesLong:
+            planning.release_plan(worker.database, job_id, epoch)
+            log.info("plan_takes_long", job=job_id, epoch=epoch)
+            return False
         except OSError as error:
             _postpone(worker, job, disk_error(error, TEMPORARY_FOLDER))
         except StorageError as error:
@@ -55,6 +65,7 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
             if not (error.retryable or isinstance(error, ObjectStoreError | ConfigurationError)):
                 raise
             _postpone(worker, job, error)
+    return True
 
 
 def _postpone(worker: WorkerContext, job: Job, error: StorageError) -> None:
@@ -62,9 +73,11 @@ def _postpone(worker: WorkerContext, job: Job, error: StorageError) -> None:
     planning.release_plan(worker.database, job.id, job.plan_epoch, delay=RETRY_SECONDS)
 
 
-def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:
+def _settle(
+    worker: WorkerContext, job: Job, lease: Lease, heartbeat: Callable[[], None], since: float
+) -> None:
     database = worker.database
-    outcome = _exhausted() if job.attempts > MAX_ATTEMPTS else _outcome(worker, job, lease)
+    outcome = _exhausted() if job.attempts > MAX_ATTEMPTS else _outcome(worker, job, heartbeat)
     lease.check()
     seconds = round(time.monotonic() - since, 3)
     if isinstance(outcome, Refusal):
@@ -78,7 +91,7 @@ def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None
         worker.wakeups.send(Wakeup.drain(model))
 
 
-def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
+def _outcome(worker: WorkerContext, job: Job, heartbeat: Callable[[], None]) -> Plan | Refusal:
     try:
         retry = retry_source(worker.database, job)
     except PlanRefused as error:
@@ -91,7 +104,7 @@ def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
             job,
             sources,
             folder,
-            worker.heartbeat(lease),
+            heartbeat,
             worker.load_text_model,
             retry,
         ).run()

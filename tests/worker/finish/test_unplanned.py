@@ -14,8 +14,8 @@ from storage.jobs.jobs import NewJob
 from storage.jobs.reconcile import reconcile
 from storage.registry import files
 from worker.endpoints.result_lines import result_id
-from worker.finish import finalizer
 from worker.finish.finalizer import finalize_job
+from worker.finish.unplanned import unplanned_records
 
 Line = Callable[..., dict[str, Any]]
 REASONS = ("cancelled", "expired")
@@ -136,7 +136,7 @@ def test_an_interrupted_finalizer_publishes_nothing(
     job_id = bench.create([line(f"row{i}") for i in range(9)])
     _stop(bench, job_id, "cancelled")
     reconcile(bench.worker.database, max_crashes=3)
-    records = finalizer.unplanned_records
+    records = unplanned_records
 
     def stop_half_way(*args: Any) -> Any:
         for number, record in enumerate(records(*args)):
@@ -144,7 +144,7 @@ def test_an_interrupted_finalizer_publishes_nothing(
                 bench.worker.stopping.set()
             yield record
 
-    monkeypatch.setattr(finalizer, "unplanned_records", stop_half_way)
+    monkeypatch.setattr("worker.finish.finalizer.unplanned_records", stop_half_way)
     finalize_job(bench.worker, job_id)
     assert (bench.job(job_id).state, bench.job(job_id).attempts) == (JobState.FINALIZING, 0)
     assert not list(bench.worker.store.list("results/"))
