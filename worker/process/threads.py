@@ -30,6 +30,11 @@ log = structlog.get_logger(__name__)
 
 JOB_THREADS = 2
 LONG_JOB_THREADS = 2
+# Wake-ups come by the hundred while many small jobs run. Each thread takes those of so many seconds
+# together; the first after a while is answered at once.
+PAUSE_SECONDS = 0.05
+LONG_PAUSE_SECONDS = 0.5
+TICK_SECONDS = 0.2
 
 
 class WorkerThreads:
@@ -55,6 +60,7 @@ class WorkerThreads:
         self._before = before
         self._wakeup = WakeupEvent()
         self._queue = JobQueue(worker)
+        self._ticked_at = 0.0
         self._threads = [
             threading.Thread(
                 target=self._watch_jobs, args=(short, i), name=f"{name}-{i}", daemon=True
@@ -110,17 +116,26 @@ class WorkerThreads:
         }
 
     def _watch_chunks(self, runner: WorkerContext) -> None:
-        self._repeat(lambda: self._run_chunks(runner))
+        self._repeat(lambda: self._run_chunks(runner), PAUSE_SECONDS)
 
     def _watch_jobs(self, short: bool, number: int) -> None:
         # Every other thread finalizes before it plans, so that many jobs to plan delay no results.
-        self._repeat(lambda: self._run_jobs(short=short, finalize_first=number % 2 == 1))
+        work = partial(self._run_jobs, short=short, finalize_first=number % 2 == 1)
+        self._repeat(work, PAUSE_SECONDS if short else LONG_PAUSE_SECONDS)
 
-    def _repeat(self, work: Callable[[], None]) -> None:
+    def _repeat(self, work: Callable[[], None], pause: float) -> None:
         seen = 0
         while not self._worker.ending:
+            began = time.monotonic()
             self._safely(work)
             seen = self._wakeup.wait(seen, self._worker.reconcile_seconds)
+            self._rest(began + pause)
+
+    def _rest(self, until: float) -> None:
+        """Wait until then (monotonic seconds), if that is still to come."""
+        seconds = until - time.monotonic()
+        if seconds > 0 and not self._worker.ending:
+            self._worker.leaving.wait(seconds)
 
     def _safely(self, work: Callable[[], None]) -> None:
         try:
@@ -134,6 +149,8 @@ class WorkerThreads:
     def _run_chunks(self, runner: WorkerContext) -> None:
         if drain(runner, self._models) and not self._worker.stopping.is_set():
             # The last chunk of a job may be done: do not wait for the reconciler.
+            self._rest(self._ticked_at + TICK_SECONDS)
+            self._ticked_at = time.monotonic()
             tick(self._worker)
             self._wakeup.notify()
 
