@@ -102,6 +102,18 @@ class DatabaseUnavailable(StorageError):
     retryable = True
 
 
+class DatabaseLocked(DatabaseUnavailable):
+    """Another program has locked the database."""
+
+    code = "database_locked"
+
+
+class DatabaseUnusable(StorageError):
+    """The database is damaged, or is none of this version of Tidemill."""
+
+    code = "database_unusable"
+
+
 class ObjectStoreError(StorageError):
     """The object store refused or failed."""
 
