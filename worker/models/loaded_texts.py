@@ -36,13 +36,10 @@ class LoadedTextModels:
             EngineError: as `load_text_model`.
         """
         now = self._fingerprint(source)
+        # Held while one is loaded: two threads that need the same one load it once.
         with self._lock:
             known = self._loaded.get((name, source))
-            if known is not None and known[0] == now:
-                self._loaded.move_to_end((name, source))
-                return known[1]
-        model = self._load(name, source)
-        with self._lock:
+            model = known[1] if known and known[0] == now else self._load(name, source)
             self._loaded[name, source] = now, model
             self._loaded.move_to_end((name, source))
             while len(self._loaded) > MOST_LOADED:
