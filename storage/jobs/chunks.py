@@ -248,7 +248,7 @@ def poisoned(max_crashes: int) -> ColumnElement[bool]:
     return and_(col(Chunk.b) - col(Chunk.a) == 1, col(Chunk.crashes) >= max_crashes)
 
 
-def by_urgency() -> tuple[ColumnElement[Any], ...]:
+def claim_order() -> tuple[ColumnElement[Any], ...]:
     """The order of claims: the job's priority, then its age, then the plan's order."""
     return (
         col(Job.priority).desc(),
@@ -270,7 +270,7 @@ def claim_in(
         claimable()
         .where(*wanted)
         .with_only_columns(col(Chunk.id))
-        .order_by(*by_urgency())
+        .order_by(*claim_order())
         .limit(limit)
         .with_for_update(skip_locked=True, of=Chunk)
         .cte("chosen")  # as a subquery, PostgreSQL might evaluate it more than once

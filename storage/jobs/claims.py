@@ -8,7 +8,7 @@ from sqlmodel import col
 
 from storage.database.connection import Database
 from storage.database.tables import Chunk
-from storage.jobs.chunks import by_urgency, claim_in, claimable, poisoned
+from storage.jobs.chunks import claim_order, claim_in, claimable, poisoned
 
 MOST_CHUNKS = 64
 
@@ -32,7 +32,7 @@ def claim_chunks(
         claimable()
         .where(*wanted)
         .with_only_columns(col(Chunk.id), col(Chunk.b) - col(Chunk.a), col(Chunk.crashes))
-        .order_by(*by_urgency())
+        .order_by(*claim_order())
         .limit(MOST_CHUNKS)
     )
     with database.write() as session:

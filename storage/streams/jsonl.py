@@ -41,14 +41,14 @@ def read_lines(
     than ``max_line_bytes`` nothing is kept, so memory stays at about that size.
 
     Args:
-        heartbeat: called for every block that is read, also where it holds blank lines alone; it
+        heartbeat: called for every chunk that is read, also where it holds blank lines alone; it
             raises to end the reading.
 
     Raises:
         TooManyLines: there are more than ``max_lines``, blank ones included.
     """
-    blocks = _blocks(stream, heartbeat)
-    for number, data in _raw_lines(blocks, max_line_bytes + 2 + len(_BOM)):
+    chunks = _chunks(stream, heartbeat)
+    for number, data in _raw_lines(chunks, max_line_bytes + 2 + len(_BOM)):
         if number > max_lines:
             raise TooManyLines(f"There are more than {max_lines} lines.")
         if data is None:
@@ -67,13 +67,13 @@ def _too_long(number: int, limit: int) -> Line:
     return Line(number, b"", LineTooLong(f"The line is longer than {limit} bytes."))
 
 
-def _blocks(stream: BinaryIO, heartbeat: Callable[[], None]) -> Iterator[bytes]:
+def _chunks(stream: BinaryIO, heartbeat: Callable[[], None]) -> Iterator[bytes]:
     while data := stream.read(READ_BYTES):
         heartbeat()
         yield data
 
 
-def _raw_lines(blocks: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
+def _raw_lines(chunks: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
     """Lines without their LF, by number; ``None`` for one of more than ``limit`` bytes.
 
     Of blank lines in a row some may be left out, but not the last one.
@@ -81,7 +81,7 @@ def _raw_lines(blocks: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes
     pieces: list[bytes] = []  # the beginning of a line that is not at its end yet
     held = 0
     number = 0
-    for data in blocks:
+    for data in chunks:
         if held:
             head, end, data = data.partition(b"\n")
             held += len(head)
@@ -107,7 +107,7 @@ def _raw_lines(blocks: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes
 
 
 def _past_blank_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines that end in a block, each with their count since the last one.
+    """The lines that end in a chunk, each with their count since the last one.
 
     Where millions of blank lines follow each other, one stands for all of them.
     """

@@ -18,7 +18,7 @@ class JobInput:
     """One job's input, of which a retry takes only some lines.
 
     Args:
-        heartbeat: called for every block that is read; raises to end the reading.
+        heartbeat: called for every chunk that is read; raises to end the reading.
         retry: what the job takes its lines from, if it is a retry.
     """
 
