@@ -1,14 +1,14 @@
-"""Many tiny jobs on an embedded worker, and one tiny job beside a large one.
+"""Many tiny jobs on an embedded worker, and tiny jobs beside large ones.
 
     python benchmarks/small_jobs.py --jobs 500
     python benchmarks/small_jobs.py --jobs 500 --against /path/to/an/earlier/checkout
     python benchmarks/small_jobs.py --jobs 0 --large-mib 1024
 
-All jobs wait before the worker starts, each with one line. The engine is the real one, in a process
-of its own, on the built-in model (``--model smollm2``, one token a line) or on a folder. With
-``--against`` the same is done with another checkout's code, before and after, in one run. The large
-job holds good lines of about 1 KiB; while it is validated, tiny ones are created one by one, and
-what is told is how long each waits until it runs and until it has ended.
+Each tiny job has one line, which is answered with one token; they are created one after another, as
+fast as it goes, once the engine is loaded. The engine is the real one, in a process of its own. With
+``--against`` the same is done with another checkout's code, before and after, in one run. A large
+job holds good lines of about 1 KiB; while such jobs are validated, tiny ones are created one by
+one, and what is told is how long each waits until it is planned and until it has ended.
 """
 
 import argparse
@@ -84,43 +84,40 @@ def count(database: Database, *states: JobState) -> int:
 
 
 def drain_many(settings: Settings, stores: Stores, number: int) -> None:
-    """Time from the worker's start to the end of so many jobs, without the engine's start."""
-    for each in range(number):
-        create(stores, iter([request_line(each)]))
+    """Time from the creation of the first of so many jobs to the end of the last."""
     worker = EmbeddedWorker(settings, stores)
     worker.start()
     try:
-        while count(stores.database, *TERMINAL_JOB_STATES) == 0:
+        _wait(stores, create(stores, iter([request_line(0)])), ended=True)  # starts the engine
+        began, computed = time.monotonic(), time.process_time()
+        for each in range(number):
+            create(stores, iter([request_line(each)]))
+        while count(stores.database, *TERMINAL_JOB_STATES) <= number:
             time.sleep(POLL_SECONDS)
-        began, before = time.monotonic(), count(stores.database, *TERMINAL_JOB_STATES)
-        computed = time.process_time()
-        while count(stores.database, *TERMINAL_JOB_STATES) < number:
-            time.sleep(POLL_SECONDS)
-        seconds = time.monotonic() - began
-        computed = time.process_time() - computed
+        seconds, computed = time.monotonic() - began, time.process_time() - computed
     finally:
         worker.stop()
-    completed = count(stores.database, JobState.COMPLETED)
+    completed = count(stores.database, JobState.COMPLETED) - 1
     print(
-        f"{number} jobs of one line: {(number - before) / seconds:.1f} a second"
-        f" ({seconds:.1f} s after the first {before}; {completed} completed); the service computed"
-        f" for {computed:.1f} s of it",
+        f"{number} jobs of one line: {number / seconds:.1f} a second, {completed} completed;"
+        f" {seconds:.1f} s, for {computed:.1f} s of which the service and its client computed",
         flush=True,
     )
 
 
-def beside_a_large_one(settings: Settings, stores: Stores, mib: int, times: int) -> None:
-    """How long tiny jobs wait while the large one is validated."""
-    large = create(stores, large_lines(mib))
+def beside_large_ones(settings: Settings, stores: Stores, options: argparse.Namespace) -> None:
+    """How long tiny jobs wait while large ones are validated."""
     worker = EmbeddedWorker(settings, stores)
     worker.start()
     wakeups = Wakeups(celery_app(settings.storage))
-    began = time.monotonic()
     planned: list[float] = []
     ended: list[float] = []
     try:
         _wait(stores, create(stores, iter([request_line(0)])), ended=True)  # starts the engine
-        while len(ended) < times and jobs.load(stores.database, large).state == "validating":
+        large = [create(stores, large_lines(options.large_mib)) for _ in range(options.large)]
+        wakeups.send(Wakeup.plan(large[0]))
+        began = time.monotonic()
+        while len(ended) < options.tiny and _validating(stores, large):
             time.sleep(1.0)
             at = time.monotonic()
             small = create(stores, iter([request_line(len(ended))]))
@@ -129,14 +126,19 @@ def beside_a_large_one(settings: Settings, stores: Stores, mib: int, times: int)
             planned.append(time.monotonic() - at)
             _wait(stores, small, ended=True)
             ended.append(time.monotonic() - at)
-        state = jobs.load(stores.database, large).state
         print(
-            f"a job of {mib} MiB was {state} after {time.monotonic() - began:.0f} s; {len(ended)}"
-            f" tiny jobs beside it: planned after {_range(planned)}, ended after {_range(ended)}",
+            f"{_validating(stores, large)} of {len(large)} jobs of {options.large_mib} MiB were"
+            f" validating after {time.monotonic() - began:.0f} s; {len(ended)} tiny jobs beside"
+            f" them: planned after {_range(planned)}, ended after {_range(ended)}",
             flush=True,
         )
     finally:
         worker.stop()
+
+
+def _validating(stores: Stores, job_ids: list[str]) -> int:
+    states = [jobs.load(stores.database, job_id).state for job_id in job_ids]
+    return states.count(JobState.VALIDATING)
 
 
 def _wait(stores: Stores, job_id: str, *, ended: bool) -> None:
@@ -166,7 +168,7 @@ def measure(options: argparse.Namespace) -> None:
                 stores.database.migrate()
                 models.ensure_default(stores.database, "smollm2", options.model)
                 if large:
-                    beside_a_large_one(settings, stores, options.large_mib, options.tiny)
+                    beside_large_ones(settings, stores, options)
                 else:
                     drain_many(settings, stores, options.jobs)
 
@@ -175,8 +177,9 @@ def main() -> None:
     """Measure this checkout, after the other one if there is one."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=300, help="tiny jobs; 0: none")
-    parser.add_argument("--large-mib", type=int, default=0, help="size of the large job; 0: none")
-    parser.add_argument("--tiny", type=int, default=10, help="most tiny jobs beside the large one")
+    parser.add_argument("--large-mib", type=int, default=0, help="size of a large job; 0: none")
+    parser.add_argument("--large", type=int, default=2, help="large jobs at once")
+    parser.add_argument("--tiny", type=int, default=10, help="most tiny jobs beside the large ones")
     parser.add_argument("--model", default="smollm2", help="built-in name, folder or GGUF file")
     parser.add_argument("--against", type=Path, help="another checkout to measure first")
     options = parser.parse_args()

@@ -8,7 +8,7 @@ from sqlmodel import col
 
 from storage.database.connection import Database
 from storage.database.tables import Chunk
-from storage.jobs.chunks import claim_order, claim_in, claimable, poisoned
+from storage.jobs.chunks import claim_in, claim_order, claimable, poisoned
 
 MOST_CHUNKS = 64
 
