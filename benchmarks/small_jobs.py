@@ -4,8 +4,8 @@
     python benchmarks/small_jobs.py --jobs 500 --against /path/to/an/earlier/checkout
     python benchmarks/small_jobs.py --jobs 0 --large-mib 1024
 
-Each tiny job has one line, which is answered with one token; they are created one after another, as
-fast as it goes, once the engine is loaded. The engine is the real one, in a process of its own. With
+Each tiny job has one line, answered with one token; they are created one after another, as fast as
+it goes, once the engine is loaded. The engine is the real one, in a process of its own. With
 ``--against`` the same is done with another checkout's code, before and after, in one run. A large
 job holds good lines of about 1 KiB; while such jobs are validated, tiny ones are created one by
 one, and what is told is how long each waits until it is planned and until it has ended.
