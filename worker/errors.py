@@ -88,3 +88,10 @@ class Stopping(WorkerError):
 
     code = "stopping"
     retryable = True
+
+
+class TakesLong(WorkerError):
+    """The job took longer than it was allowed to, and others wait; it will be begun anew."""
+
+    code = "takes_long"
+    retryable = True

@@ -8,8 +8,6 @@ from urllib.parse import quote
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import or_
-from sqlmodel import col, select
 
 from api.auth import TenantDep
 from api.context import Context, ContextDep
@@ -21,9 +19,8 @@ from api.schemas.common import Page
 from api.schemas.files import FileDeleted, FileForm, FileObject
 from api.threads import in_thread
 from api.uploads import READ_BYTES, Upload, store_upload
-from storage.database.states import JobState
-from storage.database.tables import File, Job
-from storage.errors import NotFound, ObjectStoreError, StorageError
+from storage.database.tables import File
+from storage.errors import FileInUse, NotFound, ObjectStoreError, StorageError
 from storage.ids import new_id
 from storage.objects import ObjectStore, object_keys
 from storage.registry import files
@@ -126,30 +123,16 @@ def get_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileObject
 @router.delete("/{file_id}")
 def delete_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileDeleted:
     """Delete a file. A batch that has read its input by then goes on without it."""
-    row = find_file(context, tenant, file_id)
-    reader = _batch_reading(context, row)
-    if reader is not None:
-        message = f"The batch '{reader}' is validating this file; try again once it runs."
-        raise ApiError(409, message, code="file_in_use")
     try:
-        files.soft_delete(context.database, tenant, row.id)
+        row = files.soft_delete(context.database, tenant, checked_id(file_id))
     except NotFound:
-        raise no_such_file(file_id) from None
+        raise no_such_file(file_id[:64]) from None
+    except FileInUse as error:
+        message = f"The batch '{error.job_id}' is validating this file; try again once it runs."
+        raise ApiError(409, message, code="file_in_use") from None
     with suppress(ObjectStoreError):  # the row is deleted, so nobody finds the file any more
         context.store.delete(row.object_key)
     return FileDeleted(id=row.id)
-
-
-def _batch_reading(context: Context, file: File) -> str | None:
-    """The id of a batch that has yet to read ``file``, which only its planner does."""
-    failed_there = select(col(Job.id)).where(col(Job.err_file_id) == file.id)
-    query = select(col(Job.id)).where(
-        col(Job.tenant_id) == file.tenant_id,
-        or_(col(Job.input_file_id) == file.id, col(Job.retry_of).in_(failed_there)),
-        col(Job.state) == JobState.VALIDATING,
-    )
-    with context.database.read() as session:
-        return session.scalars(query.limit(1)).first()
 
 
 @router.get(

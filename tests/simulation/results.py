@@ -59,7 +59,7 @@ class Results:
     def ended(self, job: Row) -> None:
         """A job became terminal: each line is in its results once, in order, and counted."""
         self._sums(job)
-        if job["state"] == "failed" or job["n_lines"] is None:
+        if job["state"] == "failed":
             return
         wanted = self.inputs[job["idem_key"]]
         place = {line.custom_id: index for index, line in enumerate(wanted)}

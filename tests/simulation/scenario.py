@@ -134,10 +134,15 @@ def _batch(rng: random.Random, number: int) -> Batch:
         name=f"b{number}",
         lines=tuple(lines),
         created=created,
-        window=rng.uniform(20, 150) if rng.random() < 0.12 else WEEK,
+        window=rng.uniform(*_soon(rng, 20, 150)) if rng.random() < 0.12 else WEEK,
         priority=rng.choice((0, 0, 1)),
-        cancelled=created + rng.uniform(0, 80) if rng.random() < 0.2 else None,
+        cancelled=created + rng.uniform(*_soon(rng, 0, 80)) if rng.random() < 0.2 else None,
         paused=created + rng.uniform(0, 40) if rng.random() < 0.15 else None,
         resumed=created + rng.uniform(40, 150),
         retried=rng.random() < 0.3,
     )
+
+
+def _soon(rng: random.Random, *usual: float) -> tuple[float, ...]:
+    """The usual range of seconds, or one in which a batch is mostly not planned yet."""
+    return (0.0, 0.5) if rng.random() < 0.3 else usual

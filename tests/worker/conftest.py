@@ -184,11 +184,11 @@ class Bench:
         for wakeup in reconcile(database, max_crashes=settings.worker.max_crashes):
             match wakeup.task:
                 case "tidemill.plan":
-                    plan_job(self.worker, *wakeup.args)
+                    plan_job(self.worker, wakeup.args[0])
                 case "tidemill.drain":
                     drain(self.worker, *wakeup.args)
                 case "tidemill.finalize":
-                    finalize_job(self.worker, *wakeup.args)
+                    finalize_job(self.worker, wakeup.args[0])
 
     def finish(self, job_id: str) -> Job:
         for _ in range(100):

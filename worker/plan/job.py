@@ -1,6 +1,7 @@
 """Planning of a job under a lease: claim it, plan it, and start or fail it in one transaction."""
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -12,8 +13,16 @@ from storage.jobs.planning import Plan, Refusal
 from storage.jobs.waiting_models import Wait
 from storage.registry import models
 from storage.wakeups import Wakeup
+from worker.allowance import Allowance
 from worker.context import WorkerContext
-from worker.errors import TEMPORARY_FOLDER, LeaseLost, ModelNotReady, PlanRefused, Stopping
+from worker.errors import (
+    TEMPORARY_FOLDER,
+    LeaseLost,
+    ModelNotReady,
+    PlanRefused,
+    Stopping,
+    TakesLong,
+)
 from worker.lease import Lease, Renewal
 from worker.plan.planner import Planner, refusal
 from worker.plan.retry import retry_source
@@ -26,15 +35,18 @@ RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 60.0
 
 
-def plan_job(worker: WorkerContext, job_id: str) -> None:
-    """Plan a job, unless it is planned already or another worker is planning it."""
+def plan_job(worker: WorkerContext, job_id: str, allowance: Allowance | None = None) -> bool:
+    """Plan a job, unless it is planned already or another worker is planning it.
+
+    Returns false where it was given back because it takes longer than ``allowance``.
+    """
     since = time.monotonic()
     lease_seconds = worker.settings.worker.lease_seconds
     job = planning.claim_plan(
         worker.database, worker.owner, lease_seconds=lease_seconds, job_id=job_id
     )
     if job is None:
-        return
+        return True
     epoch = job.plan_epoch
     log.info("plan_started", job=job.id, epoch=epoch)
 
@@ -44,12 +56,17 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
 
     with worker.kept_lease(f"plan of {job_id}", renew, since) as lease:
         try:
-            _settle(worker, job, lease, since)
+            heartbeat = (allowance or Allowance()).around(worker.heartbeat(lease))
+            _settle(worker, job, lease, heartbeat, since)
         except (LeaseLost, StateConflict):
             log.warning("plan_abandoned", job=job_id, epoch=epoch)
         except Stopping:
             planning.release_plan(worker.database, job_id, epoch)
             log.info("plan_given_back", job=job_id, epoch=epoch)
+        except TakesLong:
+            planning.release_plan(worker.database, job_id, epoch)
+            log.info("plan_takes_long", job=job_id, epoch=epoch)
+            return False
         except ModelNotReady as error:
             _wait_for_model(worker, job, error)
         except OSError as error:
@@ -59,6 +76,7 @@ def plan_job(worker: WorkerContext, job_id: str) -> None:
             if not (error.retryable or isinstance(error, ObjectStoreError | ConfigurationError)):
                 raise
             _postpone(worker, job, error)
+    return True
 
 
 def _postpone(worker: WorkerContext, job: Job, error: StorageError) -> None:
@@ -80,9 +98,11 @@ def _release(worker: WorkerContext, job: Job, wait: Wait, delay: float) -> None:
     planning.release_plan(worker.database, job.id, job.plan_epoch, delay=delay, waiting_for=note)
 
 
-def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:
+def _settle(
+    worker: WorkerContext, job: Job, lease: Lease, heartbeat: Callable[[], None], since: float
+) -> None:
     database = worker.database
-    outcome = _exhausted() if job.attempts > MAX_ATTEMPTS else _outcome(worker, job, lease)
+    outcome = _exhausted() if job.attempts > MAX_ATTEMPTS else _outcome(worker, job, heartbeat)
     lease.check()
     seconds = round(time.monotonic() - since, 3)
     if isinstance(outcome, Refusal):
@@ -96,7 +116,7 @@ def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None
         worker.wakeups.send(Wakeup.drain(model))
 
 
-def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
+def _outcome(worker: WorkerContext, job: Job, heartbeat: Callable[[], None]) -> Plan | Refusal:
     try:
         retry = retry_source(worker.database, job)
     except PlanRefused as error:
@@ -110,7 +130,7 @@ def _outcome(worker: WorkerContext, job: Job, lease: Lease) -> Plan | Refusal:
             job,
             sources,
             folder,
-            worker.heartbeat(lease),
+            heartbeat,
             worker.load_text_model,
             retry,
             patient=waited < worker.settings.worker.model_wait_seconds,

@@ -114,7 +114,7 @@ class DrainLoop:
         held_chunks = self._held_chunks
         while self._wants_more() and (not held_chunks or time.monotonic() >= self._next_claim):
             model = self._model_choice.next(switch=not held_chunks)
-            if model is not None and held_chunks.claim(model):
+            if model is not None and held_chunks.claim(model, self._wanted_lines()):
                 continue
             if self._model_choice.fresh:
                 self._next_claim = time.monotonic() + CLAIM_PAUSE_SECONDS
@@ -122,6 +122,13 @@ class DrainLoop:
                     self._resident.engine.flush()
                 return
             self._model_choice.refresh()
+
+    def _wanted_lines(self) -> int:
+        """How many more the engine could have ahead."""
+        if self._resident is None:
+            return 1
+        most = BATCHES_AHEAD * self._resident.info.max_num_seqs
+        return max(1, most - self._held_chunks.pending)
 
     def _wants_more(self) -> bool:
         held_chunks = self._held_chunks
