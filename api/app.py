@@ -1,6 +1,6 @@
 """The REST service: everything under ``/v1``, and the health checks."""
 
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -9,12 +9,29 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from api.auth import Authenticate
 from api.context import Context
-from api.errors import ApiError, from_domain, from_status, from_validation, internal_error
+from api.description import DescribedApp
+from api.errors import (
+    ApiError,
+    error_response,
+    from_domain,
+    from_status,
+    from_validation,
+    internal_error,
+)
+from api.methods import allowed_methods
 from api.metrics import CountRequests, RequestMetrics
-from api.middleware import REQUEST_ID_HEADER, AccessLog, BodyLimit, request_id_of
-from api.routes import batches, files, health, lifecycle, models
-from api.schemas.common import ErrorEnvelope
+from api.middleware import (
+    REQUEST_ID_HEADER,
+    AccessLog,
+    BodyLimit,
+    HeadAsGet,
+    request_id_of,
+    wants_head,
+)
+from api.routes import batches, docs, files, health, lifecycle, models
+from api.sites import CheckSite
 from storage.errors import StorageError
 from storage.settings import ApiSettings
 from storage.stores import Stores
@@ -22,10 +39,6 @@ from storage.wakeups import Wakeups
 
 MAX_JSON_BYTES = 1024 * 1024
 STREAMED = frozenset({("POST", "/v1/files")})
-ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorEnvelope, "description": "The request cannot be served as it is."},
-    "5XX": {"model": ErrorEnvelope, "description": "The server failed."},
-}
 
 log = structlog.get_logger("tidemill.api")
 
@@ -41,22 +54,23 @@ def create_app(
 
     Args:
         settings: size limits and API keys; without keys every caller is the default tenant (see
-            `api.auth.check_bind` before listening for other machines).
+            `api.auth.check_bind` before listening for other machines, and `api.sites`).
         stores: the database, migrated, and where uploads go; closed by the caller.
         wakeups: sent for each new batch, after the commit and at best effort.
         metrics: counts the requests, where given.
     """
-    app = FastAPI(
-        title="Tidemill",
-        summary="Batch inference for language models: the OpenAI Files and Batches API.",
-        responses=ERROR_RESPONSES,
-    )
-    app.state.context = Context(settings, stores, wakeups, settings.keys_by_secret)
+    app = DescribedApp()
+    app.state.context = Context(settings, stores, wakeups)
     for router in (files.router, batches.router, lifecycle.router, models.router):
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
+    app.include_router(docs.router)
     _handle_errors(app)
+    # From the innermost to the outermost.
     app.add_middleware(BodyLimit, limit=MAX_JSON_BYTES, streamed=STREAMED)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(Authenticate, keys_by_secret=settings.keys_by_secret)
+    app.add_middleware(CheckSite, settings=settings)
     app.add_middleware(AccessLog)
     if metrics is not None:
         app.add_middleware(CountRequests, metrics=metrics)
@@ -67,22 +81,25 @@ def _handle_errors(app: FastAPI) -> None:
     """Put every error into the envelope, whoever raised it."""
 
     def on_api_error(request: Request, error: Exception) -> JSONResponse:
-        return _response(cast(ApiError, error))
+        return error_response(cast(ApiError, error))
 
     def on_domain_error(request: Request, error: Exception) -> JSONResponse:
         refusal = from_domain(cast(StorageError, error))
         if refusal.status >= 500:
             _log_failure(request, cast(StorageError, error))
-        return _response(refusal)
+        return error_response(refusal)
 
     def on_validation(request: Request, error: Exception) -> JSONResponse:
-        return _response(from_validation(cast(RequestValidationError, error).errors()))
+        return error_response(from_validation(cast(RequestValidationError, error).errors()))
 
     def on_http(request: Request, error: Exception) -> JSONResponse:
         refused = cast(HTTPException, error)
-        refusal = from_status(refused.status_code, request.method, request.url.path)
+        method = "HEAD" if wants_head(request.scope) else request.method
+        refusal = from_status(refused.status_code, method, request.scope["path"])
         refusal.headers.update(refused.headers or {})
-        return _response(refusal)
+        if refused.status_code == 405:  # the framework names those of one route alone
+            refusal.headers["Allow"] = ", ".join(allowed_methods(app.routes, request.scope))
+        return error_response(refusal)
 
     def on_disconnect(request: Request, error: Exception) -> Response:
         # The client is gone; the status is only for the access log.
@@ -90,7 +107,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     def on_anything(request: Request, error: Exception) -> JSONResponse:
         # The server logs the exception itself; the access log never sees this response.
-        response = _response(internal_error())
+        response = error_response(internal_error())
         response.headers[REQUEST_ID_HEADER] = request_id_of(request.scope)
         return response
 
@@ -110,7 +127,3 @@ def _log_failure(request: Request, error: StorageError) -> None:
         code=error.code,
         exc_info=None if error.retryable else error,
     )
-
-
-def _response(error: ApiError) -> JSONResponse:
-    return JSONResponse(error.body, error.status, error.headers)

@@ -2,16 +2,18 @@
 
 import hmac
 import ipaddress
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, cast
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.context import ContextDep
-from api.errors import ApiError
+from api.errors import ApiError, error_response
 from storage.errors import ConfigurationError
 from storage.settings import DEFAULT_TENANT, ApiSettings
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 _bearer = HTTPBearer(auto_error=False, description="A key of TIDEMILL_API_KEYS, where any is set.")
 
@@ -23,7 +25,7 @@ def find_tenant(secret: str, keys_by_secret: Mapping[str, str]) -> str | None:
     key was right, or which key it was.
     """
     found: str | None = None
-    offered = secret.encode()
+    offered = secret.encode(errors="surrogateescape")
     for key, tenant in keys_by_secret.items():
         if hmac.compare_digest(offered, key.encode()):
             found = tenant
@@ -34,19 +36,50 @@ def _refused(message: str) -> ApiError:
     return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
-def current_tenant(
-    context: ContextDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> str:
-    """The tenant of this request; raises `ApiError` 401 where a key is asked for and not given."""
-    if not context.keys_by_secret:
+def tenant_of(headers: Iterable[tuple[bytes, bytes]], keys_by_secret: Mapping[str, str]) -> str:
+    """The tenant of a request; raises `ApiError` 401 where a key is asked for and not given."""
+    if not keys_by_secret:
         return DEFAULT_TENANT
-    if credentials is None:
+    given = next((value for name, value in headers if name == b"authorization"), b"")
+    scheme, _, secret = given.strip().partition(b" ")
+    if scheme.lower() != b"bearer":
         raise _refused("You didn't provide an API key: send 'Authorization: Bearer YOUR_KEY'.")
-    tenant = find_tenant(credentials.credentials, context.keys_by_secret)
+    tenant = find_tenant(secret.strip().decode(errors="surrogateescape"), keys_by_secret)
     if tenant is None:
         raise _refused("Incorrect API key provided.")
     return tenant
+
+
+class Authenticate:
+    """Refuses a request without a valid key before anything of its body is read.
+
+    Everything needs a key but the health checks: also what no route matches, and the description.
+    """
+
+    def __init__(self, app: ASGIApp, keys_by_secret: Mapping[str, str]) -> None:
+        self.app = app
+        self._keys_by_secret = keys_by_secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            try:
+                tenant = tenant_of(scope["headers"], self._keys_by_secret)
+            except ApiError as error:
+                await error_response(error)(scope, receive, send)
+                return
+            scope.setdefault("state", {})["tenant"] = tenant
+        await self.app(scope, receive, send)
+
+
+async def current_tenant(
+    request: Request,
+    described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str:
+    """The tenant of this request, which `Authenticate` has found.
+
+    ``described`` is here for the OpenAPI description alone.
+    """
+    return cast(str, request.scope["state"]["tenant"])
 
 
 TenantDep = Annotated[str, Depends(current_tenant)]

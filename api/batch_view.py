@@ -12,10 +12,11 @@ from api.schemas.batches import (
     BatchStatus,
     BatchTiming,
     BatchUsage,
+    BatchWait,
     InputTokensDetails,
     RequestCounts,
 )
-from storage.database.states import TERMINAL_JOB_STATES, JobState, StopReason
+from storage.database.states import OPEN_JOB_STATES, TERMINAL_JOB_STATES, JobState, StopReason
 from storage.database.tables import Job
 from storage.jobs.jobs import JobView
 from storage.jobs.progress import JobProgress
@@ -124,12 +125,25 @@ def _extension(job: Job, progress: JobProgress, span: Span) -> BatchExtension:
         on_invalid=str(job.options.get("on_invalid", "fail")),
         priority=job.priority,
         paused=job.paused_at is not None,
+        waiting_for=_waiting_for(job, progress),
         retry_of=job.retry_of,
         progress=_progress(job, progress, span),
         plan=job.plan,
         invalid_lines=job.n_invalid,
         report_file_id=job.report_file_id,
         timing=_timing(job, span),
+    )
+
+
+def _waiting_for(job: Job, progress: JobProgress) -> BatchWait | None:
+    """What the batch waits for, unless somebody is at work on it all the same."""
+    held = job.cancel or job.paused_at is not None
+    at_work = job.lease_owner is not None or progress.running
+    if not job.waiting_for or held or at_work or job.state not in OPEN_JOB_STATES:
+        return None
+    note = job.waiting_for
+    return BatchWait(
+        code=note["code"], message=note["message"], model=note["model"], since=int(note["since"])
     )
 
 

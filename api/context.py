@@ -1,6 +1,5 @@
 """What every request needs; set once by `create_app`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -15,12 +14,11 @@ from storage.wakeups import Wakeups
 
 @dataclass(frozen=True)
 class Context:
-    """What the routes work with. ``keys_by_secret`` maps an API key to its tenant."""
+    """What the routes work with."""
 
     settings: ApiSettings
     stores: Stores
     wakeups: Wakeups
-    keys_by_secret: Mapping[str, str]
 
     @property
     def database(self) -> Database:
@@ -33,7 +31,8 @@ class Context:
         return self.stores.objects
 
 
-def current_context(request: Request) -> Context:
+# Coroutines, as FastAPI runs plain dependencies in a thread each.
+async def current_context(request: Request) -> Context:
     """The application's context."""
     return cast(Context, request.app.state.context)
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import JSONResponse
+
 from storage import errors as domain
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 MAX_PARAM_LENGTH = 128
+MAX_SHOWN_PATH = 200
 
 
 class ApiError(Exception):
@@ -42,12 +45,22 @@ class ApiError(Exception):
         """The envelope."""
         return {
             "error": {
-                "message": self.message,
+                "message": _encodable(self.message),
                 "type": self.type,
-                "param": self.param,
+                "param": None if self.param is None else _encodable(self.param),
                 "code": self.code,
             }
         }
+
+
+def _encodable(text: str) -> str:
+    """``text`` with half surrogates replaced, which JSON can name and UTF-8 cannot hold."""
+    return text.encode(errors="replace").decode()
+
+
+def error_response(error: ApiError) -> JSONResponse:
+    """The HTTP response that an error is."""
+    return JSONResponse(error.body, error.status, error.headers)
 
 
 def invalid_value(message: str, param: str, code: str = "invalid_value") -> ApiError:
@@ -138,6 +151,7 @@ def internal_error() -> ApiError:
 
 def from_status(status: int, method: str, path: str) -> ApiError:
     """The response to what the framework itself refuses: an unknown route, a wrong method, …"""
+    path = path[:MAX_SHOWN_PATH]
     match status:
         case 404:
             return ApiError(404, f"Invalid URL ({method} {path})", code="unknown_url")

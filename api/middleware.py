@@ -1,4 +1,4 @@
-"""Around every request: an id, a line in the access log, and a limit on JSON bodies."""
+"""Around every request: an id, a line in the access log, HEAD, and a limit on JSON bodies."""
 
 import re
 import time
@@ -9,7 +9,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.errors import error_response, from_status
+
 REQUEST_ID_HEADER = "x-request-id"
+_HEAD = "tidemill.head"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 log = structlog.get_logger("tidemill.api")
@@ -67,8 +70,37 @@ class AccessLog:
             )
 
 
+class HeadAsGet:
+    """Serves HEAD as GET whose response has no body. `wants_head` tells a route of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        inner = {**scope, "method": "GET", _HEAD: True}
+        try:
+            await self.app(inner, receive, without_body)
+        finally:
+            if "route" in inner:  # for the metrics
+                scope["route"] = inner["route"]
+
+
+def wants_head(scope: Scope) -> bool:
+    """Whether a request that looks like GET is a HEAD."""
+    return _HEAD in scope
+
+
 class BodyLimit:
-    """Refuses a body above ``limit`` bytes while it arrives.
+    """Refuses a body above ``limit`` bytes: by its announced length, or while it arrives.
 
     ``streamed`` holds the (method, path) pairs that are exempt: their routes read the body in
     pieces and have a limit of their own.
@@ -82,6 +114,12 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (scope["method"], scope["path"]) in self.streamed:
             await self.app(scope, receive, send)
+            return
+        announced = next((v for name, v in scope["headers"] if name == b"content-length"), b"")
+        if announced.isdigit() and int(announced) > self.limit:
+            await error_response(from_status(413, scope["method"], scope["path"]))(
+                scope, receive, send
+            )
             return
         received = 0
 

@@ -50,10 +50,17 @@ def malformed() -> ApiError:
     )
 
 
-class _Collector:
-    """The parser's callbacks, turned into a list of events."""
+def too_many_fields(limit: int) -> ApiError:
+    """The form has more fields than the configured cap: 413."""
+    return ApiError(413, f"The form has more than {limit} fields.", code="request_too_large")
 
-    def __init__(self) -> None:
+
+class _Collector:
+    """The parser's callbacks, turned into a list of events; ``max_fields`` may begin."""
+
+    def __init__(self, max_fields: int) -> None:
+        self._max_fields = max_fields
+        self._fields = 0
         self.events: list[Event] = []
         self.complete = False
         self._header_name = b""
@@ -74,6 +81,9 @@ class _Collector:
 
     def _begin_field(self) -> None:
         self._disposition = b""
+        self._fields += 1
+        if self._fields > self._max_fields:
+            raise too_many_fields(self._max_fields)
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -116,17 +126,21 @@ def _parser(content_type: str, collector: _Collector) -> MultipartParser:
         raise malformed() from None
 
 
-async def read_events(content_type: str, body: AsyncIterable[bytes]) -> AsyncIterator[Event]:
+async def read_events(
+    content_type: str, body: AsyncIterable[bytes], *, max_fields: int
+) -> AsyncIterator[Event]:
     """Parse ``body`` as it arrives.
 
     Args:
         content_type: the header's value, with the boundary.
         body: pieces of the body, of any size.
+        max_fields: most fields that the form may have, files among them.
 
     Raises:
-        ApiError: 400 where this is not a multipart form, or one that ends too early.
+        ApiError: 400 where this is not a multipart form, or one that ends too early; 413 where it
+            has too many fields.
     """
-    collector = _Collector()
+    collector = _Collector(max_fields)
     parser = _parser(content_type, collector)
     async for piece in body:
         try:

@@ -1,5 +1,6 @@
 """From the socket to the object store: an upload, in constant memory."""
 
+import re
 import unicodedata
 from collections.abc import AsyncIterable, Mapping
 from contextlib import AsyncExitStack
@@ -14,10 +15,12 @@ from api.multipart import FieldBegin, FieldData, FieldEnd, read_events
 from api.schemas.files import FileForm
 from api.threads import in_thread
 from storage.objects import ObjectInfo, ObjectStore, ObjectWriter
+from storage.settings import ApiSettings
 
 READ_BYTES = 1024 * 1024
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FILENAME = 255
+_NUMBER = re.compile(r"[0-9]{1,18}\Z")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,11 @@ class _Fields:
 
 
 async def store_upload(
-    content_type: str, body: AsyncIterable[bytes], store: ObjectStore, key: str, limit: int
+    content_type: str,
+    body: AsyncIterable[bytes],
+    store: ObjectStore,
+    key: str,
+    settings: ApiSettings,
 ) -> Upload:
     """Read a ``POST /v1/files`` form and put its file at ``key``.
 
@@ -95,21 +102,25 @@ async def store_upload(
     read and is valid; on any error before that, nothing is stored.
 
     Raises:
-        ApiError: 400 for a form that is malformed or lacks a field, 413 above ``limit`` bytes.
+        ApiError: 400 for a form that is malformed or lacks a field, 413 for one that is too large
+            for ``settings``.
         storage.errors.StorageError: the store failed.
     """
     async with AsyncExitStack() as stack:
         fields = _Fields()
         sink: _Sink | None = None
         current: _Sink | _Fields = fields
-        async for event in read_events(content_type, body):
+        events = read_events(content_type, body, max_fields=settings.max_form_fields)
+        async for event in events:
             match event:
                 case FieldBegin("file", filename):
                     if sink is not None:
                         raise invalid_value("Exactly one file is expected.", "file")
                     fields.check_purpose()
                     writer = await stack.enter_async_context(in_thread(store.writer(key)))
-                    current = sink = _Sink(clean_filename(filename), writer, limit)
+                    current = sink = _Sink(
+                        clean_filename(filename), writer, settings.max_file_bytes
+                    )
                 case FieldBegin(name, _):
                     current = fields.begin(name)
                 case FieldData(data):
@@ -132,7 +143,8 @@ def parse_form(fields: Mapping[str, bytearray]) -> FileForm:
         if not bracket:
             nested[outer] = text
         elif isinstance(group := nested.setdefault(outer, {}), dict):
-            group[inner.removesuffix("]")] = text
+            # A form has text alone: its digits are the numbers.
+            group[inner.removesuffix("]")] = int(text) if _NUMBER.match(text) else text
     try:
         return FileForm.model_validate(nested)
     except ValidationError as error:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-from engine.errors import ModelNotFound
+from engine.errors import CheckpointError, FilesUnreadable, ModelNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,9 @@ class ModelFiles:
     gguf: Path | None
 
 
+FilesState = tuple[tuple[str, int, int], ...]
+
+
 def resolve(model: str) -> ModelFiles:
     """Find a model's files.
 
@@ -73,8 +76,34 @@ def resolve(model: str) -> ModelFiles:
             folder that holds exactly one GGUF file. A built-in name wins over an equal path.
 
     Raises:
-        ModelNotFound: nothing usable is there; the message says what to do.
+        ModelNotFound: nothing is there, or an empty folder; the message says what to do.
+        CheckpointError: what is there is no model.
+        FilesUnreadable: the system does not let it be read.
     """
+    try:
+        return _resolve(model)
+    except OSError as error:
+        raise FilesUnreadable.of(model, error) from error
+
+
+def files_state(model: str) -> FilesState:
+    """The names, sizes and times of the files at a name or path: equal while nothing changes.
+
+    Empty where nothing is there, or nothing can be read.
+    """
+    builtin = BUILTIN.get(model)
+    place = builtin.find() if builtin else Path(model).expanduser()
+    state = []
+    try:
+        for path in sorted(place.iterdir()) if place and place.is_dir() else filter(None, [place]):
+            found = path.stat()
+            state.append((path.name, found.st_size, found.st_mtime_ns))
+    except OSError:
+        return ()
+    return tuple(state)
+
+
+def _resolve(model: str) -> ModelFiles:
     if builtin := BUILTIN.get(model):
         weights = builtin.find()
         if weights is None:
@@ -95,7 +124,7 @@ def resolve(model: str) -> ModelFiles:
 
 def _from_file(path: Path) -> ModelFiles:
     if path.suffix.lower() != ".gguf":
-        raise ModelNotFound(
+        raise CheckpointError(
             f"{path} is not a .gguf file. For a Hugging Face checkpoint give its folder."
         )
     return ModelFiles(path.stem, path.parent, path)
@@ -109,5 +138,7 @@ def _from_folder(folder: Path) -> ModelFiles:
         return _from_file(found[0])
     if found:
         names = ", ".join(path.name for path in found)
-        raise ModelNotFound(f"{folder} holds several GGUF files; give the path of one: {names}.")
-    raise ModelNotFound(f"{folder} holds neither a config.json nor a .gguf file.")
+        raise CheckpointError(f"{folder} holds several GGUF files; give the path of one: {names}.")
+    if not any(folder.iterdir()):
+        raise ModelNotFound(f"{folder} is empty. Is its file system mounted?")
+    raise CheckpointError(f"{folder} holds neither a config.json nor a .gguf file.")

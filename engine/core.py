@@ -2,29 +2,30 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from engine.cache.block_pool import BlockPool
 from engine.cache.eviction import LeastRecentlyUsed
-from engine.catalog import resolve
 from engine.config import EngineConfig, ModelConfig
-from engine.errors import InvalidRequest, PromptTooLong
+from engine.errors import InvalidRequest
 from engine.executors.executor import Pending
 from engine.executors.placement import Placement
 from engine.executors.runner import Sampled, SampledTokens, StepRunner
 from engine.executors.start import start_runner
 from engine.info import EngineInfo
-from engine.models.families import load_config
+from engine.models.check import check_model
 from engine.output import FinishedRequest, OutputBuilder, RequestOutputs
+from engine.request_check import check_request
 from engine.requests import EngineStats, FinishReason, Request
 from engine.scheduler.admission import AdmissionPolicy, Continuous, Static
+from engine.scheduler.prompt_scores import PromptScores
 from engine.scheduler.scheduler import Limits, Scheduler
 from engine.scheduler.sequence import Sequence
 from engine.scheduler.step import SampledToken, Step
-from engine.tokenizer import Tokenizer, load_tokenizer
+from engine.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +54,10 @@ def load(config: EngineConfig) -> LoadedModel:
         EngineError: it cannot be found or loaded; see `engine.errors`.
     """
     began = perf_counter()
-    files = resolve(config.model)
-    model = load_config(files)
-    tokenizer = load_tokenizer(files, control_tokens_in_messages=config.control_tokens_in_messages)
-    model = _with_ends(model, tokenizer)
-    runner = start_runner(config, model, files)
-    return LoadedModel(files.name, model, tokenizer, runner, perf_counter() - began)
-
-
-def _with_ends(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The configuration, with the tokenizer's end tokens among those that end an answer."""
-    ends = dict.fromkeys((*model.eos_token_ids, *tokenizer.end_token_ids))
-    return replace(model, eos_token_ids=tuple(end for end in ends if end < model.vocab_size))
+    found = check_model(config.model, control_tokens_in_messages=config.control_tokens_in_messages)
+    runner = start_runner(config, found.config, found.files)
+    seconds = perf_counter() - began
+    return LoadedModel(found.files.name, found.config, found.tokenizer, runner, seconds)
 
 
 class EngineCore:
@@ -110,11 +103,15 @@ class EngineCore:
         try:
             if request.id in self._live:
                 raise InvalidRequest(f"Request id {request.id!r} is in use.", param="id")
-            max_total = self._check(request)
+            max_total = check_request(request, self.info.context_length, self._model.vocab_size)
         except InvalidRequest as error:
             self._finished.append(FinishedRequest(request, refusal=error))
             return
-        sequences = [Sequence(request, index, max_total) for index in range(request.params.n)]
+        count = request.params.num_generated
+        sequences = [Sequence(request, index, max_total) for index in range(count)]
+        if request.params.prompt_logprobs is not None:
+            top = min(request.params.prompt_logprobs, self._model.vocab_size)
+            sequences[0].scores = PromptScores(request.prompt, top)
         self._live[request.id] = RequestOutputs(request, sequences)
         for sequence in sequences:
             builder = OutputBuilder(sequence, self.tokenizer, self._end_token_ids)
@@ -169,6 +166,8 @@ class EngineCore:
         sampled = pending.collect()
         self._counts["steps"] += 1
         if isinstance(sampled, SampledTokens):
+            if sampled.scored:
+                self._scheduler.keep_scores(step, sampled.scored)
             ids, reports = sampled.token_ids, sampled.reports
             done = self._scheduler.append(step, ids, self._ends[ids])
             self._counts["output"] += done.quietly
@@ -181,8 +180,9 @@ class EngineCore:
     def _push(self, sequence: Sequence, tokens: tuple[SampledToken, ...]) -> None:
         builder = self._builders[sequence]
         for token in tokens:
-            self._counts["output"] += 1
+            before = sequence.num_output
             reason = builder.push(token)
+            self._counts["output"] += sequence.num_output - before
             if reason is not None:
                 self._finished += self._finish(sequence, reason)
                 break
@@ -206,30 +206,6 @@ class EngineCore:
     def check(self) -> None:
         """Raise ``AssertionError`` unless the scheduler's state agrees with itself."""
         self._scheduler.check()
-
-    def _check(self, request: Request) -> int:
-        """The most tokens the request may come to; raises what makes it impossible."""
-        prompt, params = request.prompt, request.params
-        limit = self.info.context_length
-        if not prompt:
-            raise InvalidRequest("The prompt is empty.", param="prompt")
-        if len(prompt) >= limit:
-            raise PromptTooLong(
-                f"The prompt has {len(prompt)} tokens; the context holds {limit}, and at least one "
-                "must be left for the answer.",
-                param="prompt",
-            )
-        vocab = self._model.vocab_size
-        if min(prompt) < 0 or max(prompt) >= vocab:
-            raise InvalidRequest(f"Token ids must be from 0 to {vocab - 1}.", param="prompt")
-        for name, ids in (
-            ("logit_bias", params.logit_bias),
-            ("stop_token_ids", params.stop_token_ids),
-        ):
-            if any(not 0 <= token_id < vocab for token_id in ids):
-                raise InvalidRequest(f"Token ids must be from 0 to {vocab - 1}.", param=name)
-        room = limit - len(prompt)
-        return len(prompt) + min(params.max_tokens or room, room)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> list[FinishedRequest]:
         sequence.finish_reason = reason

@@ -1,5 +1,7 @@
 """Every error the engine raises. ``code`` is stable and meant for programs."""
 
+from typing import Self
+
 
 class EngineError(Exception):
     """The engine could not do what was asked."""
@@ -31,13 +33,26 @@ class InvalidConfig(EngineError):
 
 
 class ModelNotFound(EngineError):
-    """There is no model under this name or path."""
+    """Nothing is under this name or path, which may be a file system that is not mounted yet."""
 
     code = "model_not_found"
+    retryable = True
+
+
+class FilesUnreadable(EngineError):
+    """A model's files are there, and the system does not let them be read."""
+
+    code = "files_unreadable"
+    retryable = True
+
+    @classmethod
+    def of(cls, path: object, error: OSError) -> Self:
+        """The error of a path, with the system's reason."""
+        return cls(f"{path} cannot be read: {error.strerror or error}.")
 
 
 class UnsupportedModel(EngineError):
-    """The checkpoint's architecture is not one that the engine knows."""
+    """The checkpoint asks for an architecture or a feature that the engine does not know."""
 
     code = "unsupported_model"
 
@@ -52,6 +67,13 @@ class TokenizerError(EngineError):
     """The tokenizer or chat template cannot be read or applied."""
 
     code = "tokenizer_error"
+
+
+MODEL_FAULTS = (UnsupportedModel, CheckpointError, TokenizerError)
+"""What loading a model raises where its files are at fault: it lasts until they are changed.
+
+Everything else is a fault of the machine or its settings, which may pass.
+"""
 
 
 class InvalidRequest(EngineError):

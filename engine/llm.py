@@ -1,20 +1,36 @@
 """The engine from Python: ``LLM("smollm2").generate(prompts, params)``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.config import EngineConfig
 from engine.core import EngineCore
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, TokenizerError
 from engine.info import EngineInfo
 from engine.params import SamplingParams
 from engine.prefix_order import depth_first, pack_tokens
+from engine.prompts import (
+    Message,
+    Prompt,
+    read_chat,
+    read_params,
+    read_prompt,
+    split_prompts,
+)
 from engine.requests import Completion, EngineStats, Request
 from engine.tokenizer import Tokenizer
 
-Message = Mapping[str, Any]
-Prompt = str | Sequence[int] | Sequence[Message]
+__all__ = ["LLM", "Message", "Prompt"]
+
+Params = SamplingParams | Iterable[SamplingParams | None] | None
+
+
+class _Encoded(NamedTuple):
+    """A prompt's tokens, and whether its outputs go on from its text (`Request.continues`)."""
+
+    token_ids: tuple[int, ...]
+    continues: bool
 
 
 class LLM:
@@ -54,21 +70,36 @@ class LLM:
     def submit(
         self, prompt: Prompt, params: SamplingParams | None = None, *, salt: str = ""
     ) -> str:
-        """Queue one prompt and return its request id.
+        """Queue one prompt and return its request id; `step` gives its completion.
+
+        >>> request_id = llm.submit("Once upon a time", SamplingParams(max_tokens=50))
+        >>> while llm.has_work:
+        ...     for completion in llm.step():
+        ...         print(completion.request_id, completion.text)
+
+        Args:
+            prompt: in any form that `generate` takes.
+            params: how to sample; ``None`` is the defaults.
+            salt: prompts share cached prefixes only under equal salts.
 
         Raises:
-            InvalidRequest: the prompt is neither text, chat messages nor token ids.
-        """
-        encoded = self._encode(prompt)
-        return self._add(prompt, encoded, params or SamplingParams(), salt)
+            InvalidRequest: the prompt is neither text, chat messages nor token ids, or the params
+                are no `SamplingParams`; the message says what they are.
+            TokenizerError: the chat template refuses the messages.
 
-    def _add(
-        self, prompt: Prompt, encoded: tuple[int, ...], params: SamplingParams, salt: str = ""
-    ) -> str:
+        One that cannot run, as it is too long, is no exception: its completion has ``error`` set.
+        """
+        (checked,) = read_params([params], 1)
+        return self._add(self._encode(prompt), checked, salt)
+
+    def _add(self, encoded: _Encoded, params: SamplingParams, salt: str = "") -> str:
+        request_id = self._new_id()
+        self._core.add(Request(request_id, encoded.token_ids, params, salt, encoded.continues))
+        return request_id
+
+    def _new_id(self) -> str:
         request_id = str(self._next_id)
         self._next_id += 1
-        continues = len(prompt) == 0 or not isinstance(prompt[0], Mapping)
-        self._core.add(Request(request_id, encoded, params, salt, continues))
         return request_id
 
     @property
@@ -91,8 +122,8 @@ class LLM:
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: Prompt | Iterable[Prompt],
+        params: Params = None,
         *,
         progress: bool = True,
     ) -> list[Completion]:
@@ -101,39 +132,95 @@ class LLM:
         They are computed in another order, in which shared prefixes are computed once and long
         outputs begin early.
 
+        >>> llm.generate("The sea is")[0].text
+        >>> llm.generate(["The sea is", [504, 5345], {"prompt": "Water boils at"}])
+        >>> llm.generate((row.text for row in rows), SamplingParams(temperature=0))
+        >>> llm.generate(torch.tensor([[504, 5345], [504, 2314]]))  # a prompt a row
+
         Args:
-            prompts: one prompt or several; each is a text, a list of chat messages
-                (``{"role", "content"}``) or a list of token ids.
-            params: one for all, or one a prompt.
+            prompts: one prompt, or any iterable of some. Each is a text; a list of chat messages
+                (``{"role", "content"}``); token ids as a list, a NumPy array or a torch tensor; or
+                a mapping ``{"prompt": …}`` or ``{"prompt_token_ids": …}``.
+            params: one for all, or one a prompt; ``None`` is the defaults.
             progress: show a bar on standard error.
 
         Raises:
-            InvalidRequest: there are not as many params as prompts, or a prompt is of no known
-                kind.
-            TokenizerError: the chat template refuses a prompt's messages.
+            InvalidRequest: there are not as many params as prompts, or what was given as the one
+                prompt is none; the message says what it is.
+            TokenizerError: the chat template refuses the one prompt's messages.
 
-        A request that cannot run is no exception: its completion has ``error`` set.
+        A request that cannot run is no exception: its completion has ``error`` and ``error_code``
+        set. The same holds for whatever is no prompt in a list of prompts; the others run.
         """
-        batch = _as_batch(prompts)
-        if params is None or isinstance(params, SamplingParams):
-            params = [params or SamplingParams()] * len(batch)
-        if len(params) != len(batch):
-            raise InvalidRequest(
-                f"There are {len(batch)} prompts and {len(params)} params.", param="params"
-            )
-        encoded = [self._encode(prompt) for prompt in batch]  # all of them, before any is queued
-        ids = dict.fromkeys(range(len(batch)), "")
-        for index in self._order(encoded, params):
-            ids[index] = self._add(batch[index], encoded[index], params[index])
-        self._core.flush()
+        return self._run(prompts, params, progress, self._encode)
+
+    def chat(
+        self,
+        messages: Iterable[Message] | Iterable[Iterable[Message]],
+        params: Params = None,
+        *,
+        progress: bool = True,
+        **template: Any,
+    ) -> list[Completion]:
+        """As `generate`, for one chat or several, with arguments for the chat template.
+
+        >>> llm.chat([{"role": "user", "content": "What is the capital of France?"}])[0].text
+        >>> llm.chat(chats, SamplingParams(max_tokens=200), enable_thinking=False)
+
+        Args:
+            messages: one chat, a list of messages (``{"role", "content"}``), or any iterable of
+                some.
+            params: one for all, or one a chat; ``None`` is the defaults.
+            progress: show a bar on standard error.
+            template: as `engine.tokenizer.Tokenizer.encode_chat` takes them: ``tools``,
+                ``add_generation_prompt``, ``template``, and what the model's template knows.
+
+        Raises:
+            InvalidRequest, TokenizerError: as `generate`.
+        """
+
+        def encode(chat: Any) -> _Encoded:
+            ids = self._core.tokenizer.encode_chat(read_chat(chat), **template)
+            return _Encoded(tuple(ids), continues=False)
+
+        return self._run(messages, params, progress, encode)
+
+    def _run(
+        self,
+        prompts: Any,
+        params: Params,
+        progress: bool,
+        encode: Callable[[Any], _Encoded],
+    ) -> list[Completion]:
+        batch = split_prompts(prompts)
+        each_params = read_params(params, len(batch.prompts))
         done: dict[str, Completion] = {}
+        ids = [""] * len(batch.prompts)
+        encoded: dict[int, _Encoded] = {}  # all of them, before any is queued
+        for index, prompt in enumerate(batch.prompts):
+            try:
+                encoded[index] = encode(prompt)
+            except (InvalidRequest, TokenizerError) as error:
+                if batch.alone:
+                    raise
+                ids[index] = self._new_id()
+                done[ids[index]] = Completion(
+                    ids[index], (), (), error=str(error), error_code=error.code
+                )
+        places = list(encoded)
+        all_ids = [each.token_ids for each in encoded.values()]
+        for place in self._order(all_ids, [each_params[i] for i in places]):
+            index = places[place]
+            ids[index] = self._add(encoded[index], each_params[index])
+        self._core.flush()
+        running = set(ids) - done.keys()
         try:
-            for completion in self._drain(set(ids.values()), progress):
+            for completion in self._drain(running, progress):
                 done[completion.request_id] = completion
         except BaseException:
-            self._core.cancel(ids.values())
+            self._core.cancel(running)
             raise
-        return [done[request_id] for request_id in ids.values()]
+        return [done[request_id] for request_id in ids]
 
     def _order(
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
@@ -142,7 +229,10 @@ class LLM:
         limit, most = self.info.context_length, 2**32 - 1  # ids that are none are refused later
         return depth_first(
             [pack_tokens([min(max(0, token), most) for token in prompt]) for prompt in prompts],
-            [each.n * (each.max_tokens or limit) for each in params],
+            [
+                each.num_generated * (limit if each.max_tokens is None else each.max_tokens)
+                for each in params
+            ],
             self.info.block_size,
         )
 
@@ -166,25 +256,10 @@ class LLM:
                 if not finished and not self._core.stats().running:
                     sleep(0.001)  # dynamic batching waits for its time-out
 
-    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
-        if isinstance(prompt, str):
-            return tuple(self._core.tokenizer.encode(prompt))
-        items = list(prompt) if isinstance(prompt, Sequence) else [None]
-        if all(isinstance(item, int) for item in items):
-            return tuple(item for item in items if isinstance(item, int))
-        if all(isinstance(item, Mapping) for item in items):
-            messages = [item for item in items if isinstance(item, Mapping)]
-            return tuple(self._core.tokenizer.encode_chat(messages))
-        raise InvalidRequest(
-            "A prompt is a text, a list of chat messages or a list of token ids.", param="prompt"
-        )
-
-
-def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt or several: a list of ints or of messages is one.
-
-    Both are sequences, so the first item tells them apart; a type checker cannot follow that.
-    """
-    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int | Mapping)):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]
+    def _encode(self, prompt: Any) -> _Encoded:
+        read = read_prompt(prompt)
+        if isinstance(read, str):
+            return _Encoded(tuple(self._core.tokenizer.encode(read)), continues=True)
+        if isinstance(read, tuple):
+            return _Encoded(read, continues=True)
+        return _Encoded(tuple(self._core.tokenizer.encode_chat(read)), continues=False)

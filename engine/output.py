@@ -36,7 +36,7 @@ class OutputBuilder:
         self._end_ids = frozenset(params.stop_token_ids)
         if not params.ignore_eos:
             self._end_ids |= end_token_ids
-        self._sampled: list[SampledToken] | None = None if params.logprobs is None else []
+        self._sampled: list[SampledToken] | None = None if params.sampled_logprobs is None else []
         self._detokenizer = self._make_detokenizer() if params.stop else None
 
     @property
@@ -47,11 +47,13 @@ class OutputBuilder:
         none of the model's end tokens, and the sequence does not come to its ``max_total``.
         """
         params = self._sequence.request.params
-        return bool(params.stop or params.stop_token_ids) or params.logprobs is not None
+        return bool(params.stop or params.stop_token_ids) or self._sampled is not None
 
     def push(self, sampled: SampledToken) -> FinishReason | None:
         """Take the next token; say why the output ends with it, if it does."""
         sequence, params = self._sequence, self._sequence.request.params
+        if params.max_tokens == 0:
+            return "length"
         sequence.token_ids.append(sampled.token_id)
         if self._sampled is not None:
             self._sampled.append(sampled)
@@ -66,16 +68,48 @@ class OutputBuilder:
                 return "stop"
         return "length" if sequence.num_tokens >= sequence.max_total else None
 
-    def build(self, reason: FinishReason) -> Output:
-        """The finished output. To be called once, when no more tokens come."""
+    @property
+    def num_tokens(self) -> int:
+        """Tokens so far."""
+        return self._sequence.num_output
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of its tokens, where their log-probabilities were asked for; 0 without any."""
+        if not self._sampled:
+            return 0.0
+        return sum(each.logprob or 0.0 for each in self._sampled) / len(self._sampled)
+
+    def build(self, index: int, reason: FinishReason) -> Output:
+        """The finished output. To be called once, when no more tokens come.
+
+        Args:
+            index: its place among the outputs that are given.
+            reason: why it ended.
+        """
         ids = self._sequence.output_ids
-        return Output(
-            index=self._sequence.index,
-            token_ids=tuple(ids),
-            text=self._text(ids),
-            finish_reason=reason,
-            logprobs=None if self._sampled is None else tuple(map(self._position, self._sampled)),
-        )
+        reported = None
+        if self._sampled is not None and self._sequence.request.params.logprobs is not None:
+            reported = tuple(map(self._position, self._sampled))
+        return Output(index, tuple(ids), self._text(ids), reason, reported)
+
+    def prompt_logprobs(self) -> tuple[PositionLogprobs | None, ...] | None:
+        """Of the prompt's tokens; ``None`` where they were not asked for, or not all computed."""
+        sequence = self._sequence
+        if sequence.scores is None or not sequence.scores.complete:
+            return None
+        found: list[PositionLogprobs | None] = [None]
+        if (scores := sequence.scores.scores) is not None:
+            columns = (each.tolist() for each in scores)
+            tokens = sequence.request.prompt[1:]
+            for token_id, logprob, ids, values in zip(tokens, *columns, strict=True):
+                top = tuple(zip(ids, values, strict=True))
+                found.append(self._position(SampledToken(token_id, logprob, top)))
+        return tuple(found)
+
+    def prompt_start(self) -> TokenLogprob:
+        """The prompt's first token."""
+        return self._token(self._sequence.request.prompt[0], 0.0)
 
     def _text(self, ids: list[int]) -> str:
         params = self._sequence.request.params
@@ -121,7 +155,8 @@ class FinishedRequest:
 
     Attributes:
         request: what was asked for.
-        outputs: in order, with the reason why each ended; none where it could not run.
+        outputs: all that were generated, in order, with the reason why each ended; none where it
+            could not run.
         cached_tokens: of the prompt, taken from the prefix cache.
         refusal: why it could not run.
     """
@@ -133,14 +168,31 @@ class FinishedRequest:
 
     def completion(self) -> Completion:
         """Decode the outputs. To be called once, in any thread."""
+        params = self.request.params
+        chosen = self.outputs
+        if params.num_generated > params.n:
+            chosen = tuple(sorted(chosen, key=_rank)[: params.n])
+        prompt_logprobs = self.outputs[0][0].prompt_logprobs() if self.outputs else None
+        generated = sum(builder.num_tokens for builder, _ in self.outputs)
         return Completion(
             request_id=self.request.id,
             prompt_token_ids=self.request.prompt,
-            outputs=tuple(builder.build(reason) for builder, reason in self.outputs),
+            outputs=tuple(
+                builder.build(index, reason) for index, (builder, reason) in enumerate(chosen)
+            ),
             cached_tokens=self.cached_tokens,
             error=None if self.refusal is None else str(self.refusal),
             error_code=None if self.refusal is None else self.refusal.code,
+            prompt_logprobs=prompt_logprobs,
+            prompt_start=None if prompt_logprobs is None else self.outputs[0][0].prompt_start(),
+            discarded_tokens=generated - sum(builder.num_tokens for builder, _ in chosen),
         )
+
+
+def _rank(output: tuple[OutputBuilder, FinishReason]) -> tuple[bool, float]:
+    """Best first; ahead of all, those that were cancelled, as the request was then."""
+    builder, reason = output
+    return reason != "cancelled", -builder.mean_logprob
 
 
 class RequestOutputs:

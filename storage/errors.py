@@ -39,6 +39,20 @@ class StateConflict(StorageError):
     code = "state_conflict"
 
 
+class FileInUse(StateConflict):
+    """A batch has yet to read this file; try again once it runs.
+
+    Attributes:
+        job_id: the batch.
+    """
+
+    code = "file_in_use"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"The batch {job_id} has yet to read this file; try again once it runs.")
+        self.job_id = job_id
+
+
 class IllegalTransition(StorageError):
     """This state can never directly follow the other."""
 
@@ -49,6 +63,12 @@ class IdempotencyMismatch(StorageError):
     """This idempotency key was used before with a different request."""
 
     code = "idempotency_key_reused"
+
+
+class InputGone(NotFound):
+    """The input file was deleted or has expired."""
+
+    code = "input_gone"
 
 
 class NothingToRetry(StorageError):
@@ -80,6 +100,18 @@ class DatabaseUnavailable(StorageError):
 
     code = "database_unavailable"
     retryable = True
+
+
+class DatabaseLocked(DatabaseUnavailable):
+    """Another program has locked the database."""
+
+    code = "database_locked"
+
+
+class DatabaseUnusable(StorageError):
+    """The database is damaged, or is none of this version of Tidemill."""
+
+    code = "database_unusable"
 
 
 class ObjectStoreError(StorageError):
@@ -142,6 +174,12 @@ class DamagedData(StorageError):
     """Compressed data is damaged or cut off."""
 
     code = "input_damaged"
+
+
+class TooManyLines(StorageError):
+    """The input has more lines than the limit, blank ones included."""
+
+    code = "too_many_lines"
 
 
 class LineTooLong(StorageError):

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from storage.database.connection import Database
-from storage.errors import StateConflict
+from storage.errors import NotFound, RetrySourceGone, StateConflict
 
 Change = Callable[[Database], Any]
 Race = Callable[[Change, Change], tuple[Any, Any]]
@@ -40,7 +40,7 @@ class HeldOpen(Database):
 def race(url: str, first: Change, second: Change) -> tuple[Any, Any]:
     """Make the first change, then the second, then commit the first; both results.
 
-    A change that lost its race has the `StateConflict` for a result.
+    A change that lost its race has the error that tells so for a result.
     """
     held, free = HeldOpen(url), Database(url)
     with ThreadPoolExecutor(2) as threads:
@@ -60,7 +60,7 @@ def race(url: str, first: Change, second: Change) -> tuple[Any, Any]:
 def settled(change: Change, database: Database) -> Any:
     try:
         return change(database)
-    except StateConflict as error:
+    except (NotFound, RetrySourceGone, StateConflict) as error:
         return error
 
 

@@ -27,7 +27,7 @@ ENGINE = {
 CLIENT = {"DEFAULT_URL", "Client", "Upload"}
 
 METHODS: dict[type, str] = {
-    LLM: "flush generate has_work info stats step submit tokenizer",
+    LLM: "chat flush generate has_work info stats step submit tokenizer",
     EngineProcess: "alive cancel close flush pid poll spawn start stats submit",
     Client: (
         "batch batches cancel close create_batch delete_file download file models pause resume "
@@ -38,11 +38,14 @@ METHODS: dict[type, str] = {
 FIELDS: dict[type, str] = {
     Request: "id prompt params salt continues",
     Output: "index token_ids text finish_reason logprobs",
-    Completion: "request_id prompt_token_ids outputs cached_tokens error error_code",
+    Completion: (
+        "request_id prompt_token_ids outputs cached_tokens error error_code discarded_tokens "
+        "prompt_logprobs prompt_start"
+    ),
     SamplingParams: (
         "max_tokens min_tokens temperature top_k top_p min_p repetition_penalty presence_penalty "
         "frequency_penalty logit_bias seed stop include_stop_str_in_output stop_token_ids "
-        "ignore_eos n logprobs skip_special_tokens"
+        "ignore_eos n logprobs skip_special_tokens best_of prompt_logprobs"
     ),
     EngineConfig: (
         "model device dtype quantization group_size symmetric block_size kv_cache_dtype "

@@ -22,6 +22,7 @@ from worker.lease import Lease, LeaseKeeper, Renewal
 from worker.metrics import WorkerMetrics
 from worker.models.devices import engine_devices
 from worker.models.engines import Engine, Engines, check_engine_settings
+from worker.models.loaded_texts import LoadedTextModels
 from worker.models.tokenizers import TextModel, load_text_model
 
 # In one process a renewal costs little, and it is what updates the progress shown.
@@ -80,9 +81,11 @@ class WorkerContext:
             store=stores.objects,
             wakeups=Wakeups(app or celery_app(settings.storage)),
             engines=Engines(settings.engine, make_engine, metrics),
-            load_text_model=partial(
-                load_text_model,
-                with_control_tokens=settings.worker.models_with_control_tokens,
+            load_text_model=LoadedTextModels(
+                partial(
+                    load_text_model,
+                    with_control_tokens=settings.worker.models_with_control_tokens,
+                )
             ),
             metrics=metrics,
         )

@@ -38,9 +38,24 @@ class PlanRefused(WorkerError):
 
 
 class ModelUnavailable(WorkerError):
-    """A model's files cannot be loaded. The message is for clients; the log has the cause."""
+    """A model's files cannot be loaded, so its lines end. The message is for clients."""
 
     code = "model_unavailable"
+
+
+class ModelNotReady(WorkerError):
+    """A model cannot be loaded now, for a reason that may pass. The message is for clients.
+
+    ``reason`` is the code of the engine's error.
+    """
+
+    code = "model_not_ready"
+    retryable = True
+
+    def __init__(self, message: str, *, model: str, reason: str) -> None:
+        super().__init__(message)
+        self.model = model
+        self.reason = reason
 
 
 class LeaseLost(WorkerError):
@@ -75,8 +90,8 @@ class Stopping(WorkerError):
     retryable = True
 
 
-class EngineUnavailable(WorkerError):
-    """The model's engine did not start; the reason is logged, and it is tried again later."""
+class TakesLong(WorkerError):
+    """The job took longer than it was allowed to, and others wait; it will be begun anew."""
 
-    code = "engine_unavailable"
+    code = "takes_long"
     retryable = True

@@ -7,13 +7,13 @@ from fastapi import APIRouter, BackgroundTasks, Header, Query
 from api.auth import TenantDep
 from api.batch_view import batch_of
 from api.context import Context, ContextDep
-from api.errors import invalid_value, no_such_batch
+from api.errors import ApiError, invalid_value, no_such_batch
 from api.ids import checked_id
 from api.schemas.batch_create import BatchCreate, fingerprint
 from api.schemas.batches import Batch
 from api.schemas.common import Page
 from storage.database.tables import File
-from storage.errors import NotFound
+from storage.errors import InputGone, NotFound
 from storage.jobs import jobs
 from storage.registry import files
 from storage.wakeups import Wakeup
@@ -40,22 +40,23 @@ def create_batch(
     earlier = jobs.find_created(context.database, tenant, idempotency_key, idem_hash)
     if earlier is not None:
         return read_batch(context, tenant, earlier.id)
-    created = jobs.create_job(
-        context.database,
-        jobs.NewJob(
-            tenant_id=tenant,
-            endpoint=request.endpoint,
-            completion_window=request.completion_window,
-            window_seconds=request.window_seconds,
-            input_file=_find_input(context, tenant, request.input_file_id),
-            meta=request.metadata,
-            options={"on_invalid": request.tidemill.on_invalid},
-            priority=request.tidemill.priority,
-            output_expires_seconds=request.output_lifetime,
-            idem_key=idempotency_key,
-            idem_hash=idem_hash,
-        ),
+    new = jobs.NewJob(
+        tenant_id=tenant,
+        endpoint=request.endpoint,
+        completion_window=request.completion_window,
+        window_seconds=request.window_seconds,
+        input_file=_find_input(context, tenant, request.input_file_id),
+        meta=request.metadata,
+        options={"on_invalid": request.tidemill.on_invalid},
+        priority=request.tidemill.priority,
+        output_expires_seconds=request.output_lifetime,
+        idem_key=idempotency_key,
+        idem_hash=idem_hash,
     )
+    try:
+        created = jobs.create_job(context.database, new)
+    except InputGone:  # it was there a moment ago
+        raise _no_input(request.input_file_id) from None
     if created.new:
         # After the commit and the response: a slow broker keeps no client waiting.
         background.add_task(context.wakeups.send, Wakeup.plan(created.job.id))
@@ -67,8 +68,7 @@ def _find_input(context: Context, tenant: str, file_id: str) -> File:
     try:
         file = files.get(context.database, tenant, checked_id(file_id))
     except NotFound:
-        message = f"No such File object: {file_id[:64]}"
-        raise invalid_value(message, "input_file_id", "file_not_found") from None
+        raise _no_input(file_id) from None
     if file.purpose != "batch":
         raise invalid_value(
             f"The input file must have the purpose 'batch', not '{file.purpose}'.",
@@ -76,6 +76,11 @@ def _find_input(context: Context, tenant: str, file_id: str) -> File:
             "invalid_purpose",
         )
     return file
+
+
+def _no_input(file_id: str) -> ApiError:
+    message = f"No such File object: {file_id[:64]}"
+    return invalid_value(message, "input_file_id", "file_not_found")
 
 
 @router.get("")
@@ -90,7 +95,9 @@ def list_batches(
         mark = None if after is None else checked_id(after)
         page = jobs.list_jobs(context.database, tenant, after=mark, limit=limit)
     except NotFound:
-        raise invalid_value(f"There is no batch '{after}' to list after.", "after") from None
+        raise invalid_value(
+            f"There is no batch '{(after or '')[:64]}' to list after.", "after"
+        ) from None
     return Page[Batch].of([batch_of(view) for view in page.items], page.has_more)
 
 

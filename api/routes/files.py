@@ -6,23 +6,21 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import or_
-from sqlmodel import col, select
 
 from api.auth import TenantDep
 from api.context import Context, ContextDep
 from api.errors import ApiError, file_too_large, invalid_value, no_such_file
 from api.ids import checked_id
+from api.middleware import wants_head
 from api.ranges import parse_range
 from api.schemas.common import Page
 from api.schemas.files import FileDeleted, FileForm, FileObject
 from api.threads import in_thread
 from api.uploads import READ_BYTES, Upload, store_upload
-from storage.database.states import JobState
-from storage.database.tables import File, Job
-from storage.errors import NotFound, ObjectStoreError, StorageError
+from storage.database.tables import File
+from storage.errors import FileInUse, NotFound, ObjectStoreError, StorageError
 from storage.ids import new_id
 from storage.objects import ObjectStore, object_keys
 from storage.registry import files
@@ -30,6 +28,7 @@ from storage.registry import files
 router = APIRouter(prefix="/files", tags=["Files"])
 
 FORM_BYTES = 128 * 1024  # more than the other fields and headers may take
+CONTENT_TYPE = "application/octet-stream"
 
 
 def _upload_form() -> dict[str, Any]:
@@ -38,7 +37,18 @@ def _upload_form() -> dict[str, Any]:
     fields.pop("$defs", None)
     fields["properties"]["file"] = {"type": "string", "format": "binary"}
     fields["required"] = ["file", "purpose"]
-    return {"requestBody": {"content": {"multipart/form-data": {"schema": fields}}}}
+    # As the `openai` client writes it: expires_after[anchor] and expires_after[seconds].
+    encoding = {"expires_after": {"style": "deepObject", "explode": True}}
+    form = {"schema": fields, "encoding": encoding}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}
+
+
+def _content(what: str, *more: str) -> dict[str, Any]:
+    """A response that is bytes of a file, for the OpenAPI description."""
+    names = ("Accept-Ranges", "Content-Length", "Content-Disposition", "ETag", *more)
+    text = {"schema": {"type": "string"}}
+    content = {CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+    return {"description": what, "headers": dict.fromkeys(names, text), "content": content}
 
 
 @router.post("", openapi_extra=_upload_form())
@@ -51,7 +61,9 @@ async def create_file(request: Request, context: ContextDep, tenant: TenantDep) 
     file_id = new_id("file")
     key = object_keys.upload(tenant, file_id)
     content_type = request.headers.get("content-type", "")
-    upload = await store_upload(content_type, request.stream(), context.store, key, limit)
+    upload = await store_upload(
+        content_type, request.stream(), context.store, key, context.settings
+    )
     return await to_thread.run_sync(_register, context, tenant, file_id, key, upload)
 
 
@@ -96,7 +108,9 @@ def list_files(
             order=order,
         )
     except NotFound:
-        raise invalid_value(f"There is no file '{after}' to list after.", "after") from None
+        raise invalid_value(
+            f"There is no file '{(after or '')[:64]}' to list after.", "after"
+        ) from None
     return Page[FileObject].of([FileObject.of(row) for row in page.items], page.has_more)
 
 
@@ -109,40 +123,31 @@ def get_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileObject
 @router.delete("/{file_id}")
 def delete_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileDeleted:
     """Delete a file. A batch that has read its input by then goes on without it."""
-    row = find_file(context, tenant, file_id)
-    reader = _batch_reading(context, row)
-    if reader is not None:
-        message = f"The batch '{reader}' is validating this file; try again once it runs."
-        raise ApiError(409, message, code="file_in_use")
     try:
-        files.soft_delete(context.database, tenant, row.id)
+        row = files.soft_delete(context.database, tenant, checked_id(file_id))
     except NotFound:
-        raise no_such_file(file_id) from None
+        raise no_such_file(file_id[:64]) from None
+    except FileInUse as error:
+        message = f"The batch '{error.job_id}' is validating this file; try again once it runs."
+        raise ApiError(409, message, code="file_in_use") from None
     with suppress(ObjectStoreError):  # the row is deleted, so nobody finds the file any more
         context.store.delete(row.object_key)
     return FileDeleted(id=row.id)
 
 
-def _batch_reading(context: Context, file: File) -> str | None:
-    """The id of a batch that has yet to read ``file``, which only its planner does."""
-    failed_there = select(col(Job.id)).where(col(Job.err_file_id) == file.id)
-    query = select(col(Job.id)).where(
-        col(Job.tenant_id) == file.tenant_id,
-        or_(col(Job.input_file_id) == file.id, col(Job.retry_of).in_(failed_there)),
-        col(Job.state) == JobState.VALIDATING,
-    )
-    with context.database.read() as session:
-        return session.scalars(query.limit(1)).first()
-
-
-@router.get("/{file_id}/content", response_class=StreamingResponse)
+@router.get(
+    "/{file_id}/content",
+    response_class=StreamingResponse,
+    responses={200: _content("The file."), 206: _content("The range.", "Content-Range")},
+)
 async def get_content(
+    request: Request,
     file_id: str,
     context: ContextDep,
     tenant: TenantDep,
     range_header: Annotated[str | None, Header(alias="range")] = None,
     if_range: Annotated[str | None, Header()] = None,
-) -> StreamingResponse:
+) -> Response:
     """Download a file, or the one range of bytes that the ``Range`` header asks for."""
     row = await to_thread.run_sync(find_file, context, tenant, file_id)
     etag = f'"{row.sha256}"'
@@ -156,12 +161,13 @@ async def get_content(
     }
     if wanted:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{row.bytes}"
+    status = 206 if wanted else 200
+    if wants_head(request.scope):
+        return Response(None, status, headers, CONTENT_TYPE)
     pieces = _read_pieces(context.store, row.object_key, start, end)
     # The first piece is read before the response begins, while an error can still be sent.
     first = await anext(pieces, b"")
-    return StreamingResponse(
-        _chain(first, pieces), 206 if wanted else 200, headers, "application/octet-stream"
-    )
+    return StreamingResponse(_chain(first, pieces), status, headers, CONTENT_TYPE)
 
 
 async def _read_pieces(

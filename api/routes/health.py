@@ -1,7 +1,9 @@
 """Whether the service is alive, and whether it is ready. No API key is needed."""
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
 
 from api.context import Context, ContextDep
 from storage.errors import ObjectNotFound, StorageError
@@ -12,19 +14,37 @@ router = APIRouter(tags=["Health"])
 PROBE_KEY = "probe/ready"
 
 
+Reached = Literal["ok", "unreachable"]
+
+
+class Health(BaseModel):
+    """The process responds."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """Whether requests can be served, and what is missing."""
+
+    status: Literal["ok", "unavailable"]
+    database: Reached
+    object_store: Reached
+
+
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Alive: the process answers."""
-    return {"status": "ok"}
+async def healthz() -> Health:
+    """Alive: the process responds."""
+    return Health()
 
 
-@router.get("/readyz")
-def readyz(context: ContextDep) -> JSONResponse:
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready."}})
+def readyz(context: ContextDep, response: Response) -> Readiness:
     """Ready: the database and the object store respond too; 503 says which one does not."""
-    checks = {"database": _database_responds(context), "object_store": _store_responds(context)}
-    ready = all(checks.values())
-    told = {name: "ok" if responds else "unreachable" for name, responds in checks.items()}
-    return JSONResponse({"status": "ok" if ready else "unavailable", **told}, 200 if ready else 503)
+    database: Reached = "ok" if _database_responds(context) else "unreachable"
+    store: Reached = "ok" if _store_responds(context) else "unreachable"
+    ready = database == store == "ok"
+    response.status_code = 200 if ready else 503
+    return Readiness(status="ok" if ready else "unavailable", database=database, object_store=store)
 
 
 def _database_responds(context: Context) -> bool:

@@ -8,7 +8,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import DAY, HOUR, ExpiresAfter
+from api.schemas.common import DAY, HOUR, JSON_NUMBER, ExpiresAfter
 from storage import endpoints
 
 MAX_WINDOW_SECONDS = 365 * DAY
@@ -51,8 +51,12 @@ def _check_window(value: str) -> str:
     return value
 
 
-Window = Annotated[str, AfterValidator(_check_window), Field(examples=["24h"])]
-Priority = Annotated[int, Field(ge=-100, le=100)]
+Window = Annotated[
+    str,
+    AfterValidator(_check_window),
+    Field(examples=["24h"], json_schema_extra={"pattern": "^[1-9][0-9]{0,4}[hd]$"}),
+]
+Priority = Annotated[int, Field(ge=-100, le=100), JSON_NUMBER]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
@@ -84,7 +88,11 @@ class BatchCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     input_file_id: Annotated[str, Field(min_length=1)]
-    endpoint: Annotated[str, AfterValidator(_check_endpoint)]
+    endpoint: Annotated[
+        str,
+        AfterValidator(_check_endpoint),
+        Field(json_schema_extra={"enum": list(endpoints.SERVED)}),
+    ]
     completion_window: Window
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None

@@ -91,16 +91,30 @@ class BatchTiming(BaseModel):
     total_seconds: float
 
 
+class BatchWait(BaseModel):
+    """What keeps a batch from going on, and since when.
+
+    ``model`` is the model that it waits for, if it is one.
+    """
+
+    code: str
+    message: str
+    model: str | None = None
+    since: int
+
+
 class BatchExtension(BaseModel):
     """What Tidemill adds to a batch of the OpenAI API.
 
-    ``paused``: no more of it is started until it is resumed. ``retry_of``: the batch of which this
+    ``paused``: no more of it is started until it is resumed. ``waiting_for`` is null for a batch
+    that goes on. ``retry_of``: the batch of which this
     one runs only the failed lines.
     """
 
     on_invalid: str
     priority: int
     paused: bool = False
+    waiting_for: BatchWait | None = None
     retry_of: str | None = None
     progress: BatchProgress
     plan: dict[str, Any] | None = None

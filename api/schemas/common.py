@@ -1,11 +1,23 @@
 """Objects that others are made of."""
 
-from typing import Annotated, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 HOUR = 3600
 DAY = 24 * HOUR
+
+
+def _check_number(value: Any) -> Any:
+    # Pydantic reads "7" and true as integers; to JSON they are none, while 3.0 is 3.
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+# The last of an integer's annotations: the bounds before it are then those of the description.
+JSON_NUMBER = BeforeValidator(_check_number)
 
 
 class ExpiresAfter(BaseModel):
@@ -14,7 +26,7 @@ class ExpiresAfter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=HOUR, le=30 * DAY)]
+    seconds: Annotated[int, Field(ge=HOUR, le=30 * DAY), JSON_NUMBER]
 
 
 class Identified(BaseModel):

@@ -51,6 +51,21 @@ class Executor(Protocol):
         """
         ...
 
+    def scores_after(
+        self, inputs: StepInputs, rows: NDArray[np.int64]
+    ) -> Callable[[int, int], Tensor]:
+        """Compute a step, and give the scores after some of its tokens, a slice at a time.
+
+        Args:
+            inputs: the step.
+            rows: int64 [R]; the tokens' places in it, ascending.
+
+        Returns:
+            (first, count) → float32 [count, vocab]: after ``rows[first : first + count]``. The
+            count is at most the slots; the tensor is overwritten by the next call.
+        """
+        ...
+
     def score(self, inputs: StepInputs) -> Tensor:
         """Compute a step, and the scores after every token of it: float32 [T, vocab], a new tensor.
 

@@ -99,9 +99,19 @@ class NativeDecoder:
         """
         self._run(step, tokens, picked, on_layer)
 
-    def run_all(self, step: Step) -> None:
-        """Compute a step, and what `head` needs for every one of its tokens."""
-        self._run(step, np.arange(step.tokens), None, None)
+    def run_rows(
+        self,
+        step: Step,
+        tokens: NDArray[np.int64],
+        on_layer: Callable[[], None] | None = None,
+    ) -> None:
+        """As `run`, where the scores after any tokens of any sequences are wanted.
+
+        Args:
+            step, on_layer: as in `run`.
+            tokens: int64; the places of those tokens in the step, ascending.
+        """
+        self._run(step, tokens, None, on_layer)
 
     def _run(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.executors.executor import Scores
@@ -28,16 +29,26 @@ class NativeExecutor:
         """See `Executor`."""
         self._on_layer = call
 
-    def score(self, inputs: StepInputs) -> Tensor:
+    def scores_after(
+        self, inputs: StepInputs, rows: NDArray[np.int64]
+    ) -> Callable[[int, int], Tensor]:
         """See `Executor`."""
-        self.decoder.run_all(self._filled(inputs))
-        scored = []
-        for first in range(0, inputs.num_tokens, self.decoder.max_rows):
-            count = min(self.decoder.max_rows, inputs.num_tokens - first)
+        self.decoder.run_rows(self._filled(inputs), rows, self._on_layer)
+
+        def read(first: int, count: int) -> Tensor:
             _, scores = self.decoder.head(count, first=first, logits=True)
             assert scores is not None
-            scored.append(scores.clone())
-        return torch.cat(scored)
+            return scores
+
+        return read
+
+    def score(self, inputs: StepInputs) -> Tensor:
+        """See `Executor`."""
+        total, most = inputs.num_tokens, self.decoder.max_rows
+        read = self.scores_after(inputs, np.arange(total))
+        return torch.cat(
+            [read(first, min(most, total - first)).clone() for first in range(0, total, most)]
+        )
 
     def launch(self, inputs: StepInputs, *, logits: bool) -> Scores:
         """See `Executor`."""

@@ -13,8 +13,10 @@ from engine.config import EngineConfig, ModelConfig
 from engine.executors.build import Built
 from engine.executors.executor import Pending, Scores
 from engine.executors.placement import Placement
+from engine.executors.score_step import score_step
+from engine.executors.scored_rows import SLICE_LOGITS, ScoredRows
 from engine.sampling.sampler import Sampler
-from engine.scheduler.step import SampledToken, Step
+from engine.scheduler.step import SampledToken, Step, TokenScores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,10 +26,12 @@ class SampledTokens:
     Attributes:
         token_ids: int64 [N].
         reports: by place in ``token_ids``, those whose log-probabilities were asked for.
+        scored: by slot, what was asked of prompts (`Work.scoring`).
     """
 
     token_ids: NDArray[np.int64]
     reports: Mapping[int, SampledToken] = field(default_factory=dict)
+    scored: Mapping[int, TokenScores] = field(default_factory=dict)
 
 
 Sampled = SampledTokens | dict[int, tuple[SampledToken, ...]]
@@ -75,6 +79,7 @@ class Runner:
         self.placement = built.placement
         self.executor = built.executor
         more = (built.inputs.another() for _ in range(self.max_in_flight))
+        self._vocab_size = model.vocab_size
         self._inputs = cycle([built.inputs, *more])
         self._sampler = Sampler(
             model.vocab_size,
@@ -99,20 +104,32 @@ class Runner:
         inputs.fill(step)
         slots = inputs.sampled_slots
         wanted = self._sampler.reads_logits(slots)
-        scores = self.executor.launch(inputs, logits=wanted)
-        return _PendingTokens(self._sampler, slots, wanted, scores)
+        scored = ScoredRows.of(step, inputs)
+        if scored is not None:
+            most = min(self.placement.max_num_seqs, max(1, SLICE_LOGITS // self._vocab_size))
+            scores, found = score_step(self.executor, inputs, scored, most)
+            return _PendingTokens(self._sampler, slots, wanted, scores, found)
+        return _PendingTokens(
+            self._sampler, slots, wanted, self.executor.launch(inputs, logits=wanted), {}
+        )
 
 
 class _PendingTokens:
     """A step whose scores were launched, and whose tokens are sampled from them."""
 
     def __init__(
-        self, sampler: Sampler, slots: list[int], wanted: bool, scores: Pending[Scores]
+        self,
+        sampler: Sampler,
+        slots: list[int],
+        wanted: bool,
+        scores: Pending[Scores],
+        scored: Mapping[int, TokenScores],
     ) -> None:
         self._sampler = sampler
         self._slots = slots
         self._wanted = wanted
         self._scores = scores
+        self._scored = scored
 
     @torch.inference_mode()
     def collect(self) -> Sampled:
@@ -120,8 +137,8 @@ class _PendingTokens:
         scores, slots = self._scores.collect(), self._slots
         if not self._wanted or scores.logits is None:
             self._sampler.advance(slots)
-            return SampledTokens(scores.argmax)
+            return SampledTokens(scores.argmax, scored=self._scored)
         sampled = self._sampler.sample(scores.logits, slots)
         ids = np.array([each.token_id for each in sampled], dtype=np.int64)
         reports = {i: each for i, each in enumerate(sampled) if each.logprob is not None}
-        return SampledTokens(ids, reports)
+        return SampledTokens(ids, reports, self._scored)

@@ -39,6 +39,13 @@ class TorchExecutor:
         )
         return hidden
 
+    def scores_after(
+        self, inputs: StepInputs, rows: NDArray[np.int64]
+    ) -> Callable[[int, int], Tensor]:
+        """See `Executor`."""
+        hidden = self._hidden(inputs)[self._put(rows)]
+        return lambda first, count: self._decoder.logits(hidden[first : first + count])
+
     def score(self, inputs: StepInputs) -> Tensor:
         """See `Executor`."""
         return self._decoder.logits(self._hidden(inputs))

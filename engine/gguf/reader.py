@@ -16,13 +16,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, FilesUnreadable
 from engine.gguf.types import GGMLType, stored_bytes
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMENSIONS = 4
 DEFAULT_ALIGNMENT = 32
+MOST_CHARACTERS = 300  # of what a message says of a file
 
 _UINT32 = Struct("<I")
 _UINT64 = Struct("<Q")
@@ -75,8 +76,9 @@ class GGUFFile:
         tensors: name → `GGUFTensor`, in the file's order.
 
     Raises:
-        CheckpointError: the file cannot be read, is not GGUF, is truncated, or contradicts
+        CheckpointError: there is no such file, or it is not GGUF, is truncated, or contradicts
             itself.
+        FilesUnreadable: the system does not let it be read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -94,7 +96,8 @@ class GGUFFile:
             alignment = int(self.metadata.get("general.alignment") or DEFAULT_ALIGNMENT)
             self.tensors: Mapping[str, GGUFTensor] = header.tensors(tensor_count, alignment)
         except CheckpointError as problem:
-            raise CheckpointError(f"{self.path} {problem}.") from problem
+            # What is damaged may hold names without end.
+            raise CheckpointError(f"{self.path} {str(problem)[:MOST_CHARACTERS]}.") from problem
         except (error, OverflowError, TypeError, ValueError) as problem:
             # A read beyond the end, or a value of a type that its key cannot have.
             raise CheckpointError(f"{self.path} is truncated or damaged.") from problem
@@ -130,8 +133,11 @@ def _map(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as problem:  # ValueError: an empty file cannot be mapped
+    except (FileNotFoundError, IsADirectoryError, ValueError) as problem:
+        # ValueError: an empty file cannot be mapped.
         raise CheckpointError(f"{path} cannot be read as a GGUF file.") from problem
+    except OSError as problem:
+        raise FilesUnreadable.of(path, problem) from problem
 
 
 class _Header:

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, FilesUnreadable
 from engine.gguf import GGUFFile, dequantize, has_groups, read_groups
 from engine.kernels.grouped import GroupedWeight
-from engine.models.fields import read_json
+from engine.models.headers import open_safetensors, safetensors_headers
 from engine.models.staged import Stored
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 _FLOATS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -83,39 +81,28 @@ class SafetensorsCheckpoint:
     """The tensors of a Hugging Face folder: one safetensors file, or several with an index.
 
     Raises:
-        CheckpointError: there is none, one is missing or damaged, an index names a tensor that its
-            file does not hold, or a tensor is of no plain floating type.
+        CheckpointError, FilesUnreadable: as `safetensors_headers`.
     """
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.source = str(folder)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._files: dict[str, Any] = {}
+        headers = safetensors_headers(folder)
+        self.shapes = {name: header.shape for name, header in headers.items()}
+        paths = {header.path for header in headers.values()}
+        files = {path: stack.enter_context(open_safetensors(path, "pt")) for path in paths}
+        self._files: dict[str, Any] = {name: files[each.path] for name, each in headers.items()}
         self._stored: dict[str, Stored] = {}
-        index = _read_index(folder)
-        for path in sorted({folder / name for name in index.values()} or {folder / SINGLE_FILE}):
-            file = _open(path, stack)
-            names = file.keys()
-            for name in names:
-                stored = file.get_slice(name)
-                if stored.get_dtype() not in _FLOATS:
-                    raise CheckpointError(
-                        f"{path}: {name} is stored as {stored.get_dtype()}; "
-                        f"known are {', '.join(sorted(_FLOATS))}."
-                    )
-                self._files[name] = file
-                self.shapes[name] = tuple(stored.get_shape())
+        for path in paths:
             self._stored |= _places(path)
-        lost = sorted(index.keys() - self.shapes.keys())
-        if lost:
-            raise CheckpointError(f"{folder / INDEX_FILE} names absent tensors: {', '.join(lost)}.")
 
     def read(self, name: str) -> Tensor:
         """See `Checkpoint`."""
         try:
             tensor: Tensor = self._files[name].get_tensor(name)
-        except (OSError, SafetensorError) as error:
+        except SafetensorError as error:
             raise CheckpointError(f"{self.source}: {name} cannot be read.") from error
+        except OSError as error:
+            raise FilesUnreadable.of(f"{self.source}: {name}", error) from error
         return tensor
 
     def read_groups(self, name: str) -> GroupedWeight | None:
@@ -142,25 +129,3 @@ def _places(path: Path) -> dict[str, Stored]:
         for name, entry in header.items()
         if name != "__metadata__"
     }
-
-
-def _read_index(folder: Path) -> dict[str, str]:
-    """Tensor name → file name; empty for a checkpoint in a single file."""
-    path = folder / INDEX_FILE
-    if (folder / SINGLE_FILE).is_file() or not path.is_file():
-        return {}
-    index = read_json(path).section("weight_map").values
-    if not index or not all(isinstance(name, str) for name in index.values()):
-        raise CheckpointError(f"{path} has no weight_map.")
-    if any(Path(name).name != name for name in index.values()):
-        raise CheckpointError(f"{path} names a file outside its folder.")
-    return dict(index)
-
-
-def _open(path: Path, stack: ExitStack) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; weights are read from safetensors files.")
-    try:
-        return stack.enter_context(safe_open(path, framework="pt", device="cpu"))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a safetensors file.") from error

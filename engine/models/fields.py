@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, FilesUnreadable
+
+_MOST_CHARACTERS = 100  # of a value in a message
 
 
 class Fields:
@@ -23,7 +25,9 @@ class Fields:
         """
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise CheckpointError(f"{self.source}: {key} is {value!r}, not a positive integer.")
+            raise CheckpointError(
+                f"{self.source}: {key} is {_shown(value)}, not a positive integer."
+            )
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -34,7 +38,9 @@ class Fields:
         """
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise CheckpointError(f"{self.source}: {key} is {value!r}, not a positive number.")
+            raise CheckpointError(
+                f"{self.source}: {key} is {_shown(value)}, not a positive number."
+            )
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -45,7 +51,7 @@ class Fields:
         """
         value = self._get(key, default)
         if not isinstance(value, bool):
-            raise CheckpointError(f"{self.source}: {key} is {value!r}, not true or false.")
+            raise CheckpointError(f"{self.source}: {key} is {_shown(value)}, not true or false.")
         return value
 
     def token_ids(self, key: str, vocab_size: int) -> tuple[int, ...]:
@@ -59,7 +65,7 @@ class Fields:
         value = self.values.get(key)
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
-            raise CheckpointError(f"{self.source}: {key} is {value!r}, not token ids.")
+            raise CheckpointError(f"{self.source}: {key} is {_shown(value)}, not token ids.")
         return tuple(id for id in ids if 0 <= id < vocab_size)
 
     def section(self, key: str) -> "Fields":
@@ -81,16 +87,24 @@ class Fields:
         return value
 
 
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+
+
 def read_json(path: Path) -> Fields:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds something else.
+        CheckpointError: there is no such file, or it holds something else.
+        FilesUnreadable: the system does not let it be read.
     """
     try:
         values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON.") from error
+    except OSError as error:
+        raise FilesUnreadable.of(path, error) from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} does not hold a JSON object.")
     return Fields(values, str(path))

@@ -11,16 +11,13 @@ from torch import Tensor, nn
 
 from engine.catalog import ModelFiles
 from engine.config import ModelConfig
-from engine.errors import CheckpointError
 from engine.kernels.backend import Backend
 from engine.kernels.grouped import GroupedWeight
+from engine.models.check import fit
 from engine.models.checkpoint import Checkpoint, GGUFCheckpoint, SafetensorsCheckpoint
 from engine.models.decoder import Decoder, Linear, QuantizedWeight
-from engine.models.names import Target, gguf_targets, huggingface_targets
+from engine.models.names import FREQUENCY_FACTORS, Target
 from engine.models.staged import CudaCopies, ReadReport, StagedReader, Stored
-
-# llama.cpp's name for the numbers by which it divides the rotary frequencies (Llama 3 scaling).
-FREQUENCY_FACTORS = "rope_freqs.weight"
 
 ModelSource = ModelFiles | Checkpoint
 """Files, or a checkpoint with the tensor names of Hugging Face's that is open already."""
@@ -68,11 +65,10 @@ def load_model(
 
     Raises:
         CheckpointError: the files are missing or damaged, or their tensors are not exactly those
-            that the configuration calls for; the message names every one that is not.
+            that the configuration calls for; the message names the first that are not.
     """
     with ExitStack() as stack:
         checkpoint, targets = _open(source, config, stack)
-        _check(checkpoint, targets, config)
         plain = isinstance(checkpoint, SafetensorsCheckpoint)
         if reader is None and plain and device.type == "cuda":
             reader = StagedReader(CudaCopies(device))
@@ -99,11 +95,15 @@ def _open(
     source: ModelSource, config: ModelConfig, stack: ExitStack
 ) -> tuple[Checkpoint, dict[str, Target]]:
     """A checkpoint, and where its tensors go."""
+    checkpoint: Checkpoint
     if not isinstance(source, ModelFiles):
-        return source, huggingface_targets(config)
-    if source.gguf:
-        return GGUFCheckpoint(source.gguf, stack), gguf_targets(config)
-    return SafetensorsCheckpoint(source.folder, stack), huggingface_targets(config)
+        checkpoint = source
+    elif source.gguf:
+        checkpoint = GGUFCheckpoint(source.gguf, stack)
+    else:
+        checkpoint = SafetensorsCheckpoint(source.folder, stack)
+    gguf = isinstance(checkpoint, GGUFCheckpoint)
+    return checkpoint, fit(checkpoint.source, checkpoint.shapes, config, gguf=gguf)
 
 
 class _Filling:
@@ -218,39 +218,3 @@ def _unpermute(rows: Tensor, heads: int) -> Tensor:
     """
     paired = rows.view(heads, -1, 2, *rows.shape[1:])
     return paired.transpose(1, 2).reshape(rows.shape)
-
-
-def _check(checkpoint: Checkpoint, targets: Mapping[str, Target], config: ModelConfig) -> None:
-    shapes = checkpoint.shapes
-    wanted = {name: target.shape for name, target in targets.items()}
-    if FREQUENCY_FACTORS in shapes:
-        wanted[FREQUENCY_FACTORS] = (config.head_dim // 2,)
-    missing = sorted(wanted.keys() - shapes.keys())
-    unexpected = sorted(
-        name for name in shapes.keys() - wanted.keys() if not _harmless(name, config)
-    )
-    wrong = [
-        f"{name} is {shapes[name]}, not {shape}"
-        for name, shape in sorted(wanted.items())
-        if shapes.get(name, shape) != shape
-    ]
-    problems = [
-        f"{title}: {', '.join(names)}"
-        for title, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of a wrong shape", wrong),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{checkpoint.source} does not fit its configuration. Tensors {'; '.join(problems)}."
-        )
-
-
-def _harmless(name: str, config: ModelConfig) -> bool:
-    """Whether a tensor only repeats what is known: old rotary buffers, a copy of a tied head."""
-    return name.endswith("rotary_emb.inv_freq") or (
-        config.tie_embeddings and name == "lm_head.weight"
-    )

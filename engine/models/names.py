@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from engine.config import ModelConfig
 from engine.models.registry import FAMILIES
 
+# llama.cpp's name for the numbers by which it divides the rotary frequencies (Llama 3 scaling).
+FREQUENCY_FACTORS = "rope_freqs.weight"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, FilesUnreadable
 from engine.kernels.fused.device import Mark
 
 _READERS = 8
@@ -164,7 +164,8 @@ class StagedReader:
         When this returns, all of it is there.
 
         Raises:
-            CheckpointError: a file cannot be read, or ends too early.
+            FilesUnreadable: the system does not let a file be read.
+            CheckpointError: a file ends too early.
         """
         began = perf_counter()
         ordered = sorted(pairs, key=lambda pair: (pair[0].path, pair[0].offset))
@@ -218,7 +219,7 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read.") from error
+        raise FilesUnreadable.of(path, error) from error
 
 
 def _read(piece: _Piece, buffer: Tensor) -> float:
@@ -230,7 +231,7 @@ def _read(piece: _Piece, buffer: Tensor) -> float:
         try:
             count = os.preadv(piece.file, [view[done:]], piece.offset + done)
         except OSError as error:
-            raise CheckpointError(f"{piece.name} cannot be read.") from error
+            raise FilesUnreadable.of(piece.name, error) from error
         if count == 0:
             raise CheckpointError(f"{piece.name} ends too early.")
         done += count

@@ -131,8 +131,9 @@ class DeviceSampler:
         words[Column.BIASED], words[Column.BANNED] = len(biases), len(banned)
         words[Column.FREE_FROM] = min(len(admission.prompt) + params.min_tokens, 2**31 - 1)
         self._penalized[slot], self._short[slot] = counted or bool(biases), short
-        wanted = -1 if params.logprobs is None else params.logprobs
-        words[Column.REPORTED] = min(wanted, ALTERNATIVES, self._vocab_size)
+        wanted = params.sampled_logprobs
+        count = -1 if wanted is None else min(wanted, ALTERNATIVES, self._vocab_size)
+        words[Column.REPORTED] = count
         self._reported[slot] = words[Column.REPORTED]
         self._table.changed(slot)
 

@@ -62,7 +62,8 @@ class Sampler:
         self._seeded[slot] = params.seed is not None
         self._seeds[slot] = combined(params.seed or 0, admission.index)
         self._positions[slot] = len(admission.prompt) + len(outputs)
-        self._logprobs[slot] = -1 if params.logprobs is None else params.logprobs
+        wanted = params.sampled_logprobs
+        self._logprobs[slot] = -1 if wanted is None else wanted
         processors = make_processors(admission, self._end_token_ids, self._device)
         self._set_processors(slot, processors)
 

@@ -35,8 +35,13 @@ class SequenceBlocks:
         return eventful
 
     def shared(self, sequence: Sequence) -> list[int]:
-        """Known blocks of the sequence's prefix; at least one token is left to compute."""
+        """Known blocks of the sequence's prefix; at least one token is left to compute.
+
+        The cache has no log-probabilities: where they are wanted and not known, nothing is shared.
+        """
         usable = sequence.num_tokens - 1
+        if sequence.scores is not None and not sequence.scores.complete:
+            usable = sequence.scores.known
         sequence.extend_hashes(self._size, sequence.num_tokens)
         return self._pool.match(sequence.block_hashes[: usable // self._size])
 

@@ -77,6 +77,7 @@ class StepBuilder:
             new_blocks=tuple(sequence.blocks) if admission else tuple(new),
             sample=start + count == sequence.num_tokens,
             admission=admission,
+            scoring=None if sequence.scores is None else sequence.scores.scoring(start, count),
         )
         self._others.append(work)
 

@@ -1,14 +1,14 @@
 """Who holds which slot, and the order in which they are scheduled."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.scheduler.sequence import NO_SLOT, Sequence
 from engine.scheduler.slots import Flags, SlotArrays
-from engine.scheduler.step import Ints
+from engine.scheduler.step import Ints, Step, TokenScores
 
 
 class Appended(NamedTuple):
@@ -119,6 +119,14 @@ class Running:
         self.arrays.last_token[slots] = token_ids
         lists = map(self._token_ids.__getitem__, slots.tolist())
         deque(map(list.append, lists, token_ids.tolist()), maxlen=0)  # a loop without bytecode
+
+    def keep_scores(self, step: Step, scored: Mapping[int, TokenScores]) -> None:
+        """Give the sequences what a step told of their prompts, by slot."""
+        for work in step.others:
+            if work.slot in scored:
+                scores = self[work.slot].scores
+                assert scores is not None, "they were asked for"
+                scores.put(work.start, scored[work.slot])
 
     def touch(self, sequences: Iterable[Sequence]) -> None:
         """Others may append tokens to these, until `refresh` counts them anew."""

@@ -17,6 +17,7 @@ earlier ones are in flight, their tokens not known yet:
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ from engine.scheduler.promises import Promises
 from engine.scheduler.running import Appended, Running
 from engine.scheduler.sequence import NO_SLOT, Sequence
 from engine.scheduler.slots import Flags
-from engine.scheduler.step import Admission, Ints, Step
+from engine.scheduler.step import Admission, Ints, Step, TokenScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,10 @@ class Scheduler:
         step = builder.build()
         self._in_flight.launch(step)
         return step
+
+    def keep_scores(self, step: Step, scored: Mapping[int, TokenScores]) -> None:
+        """Take what a step told of prompts, by slot; called before its tokens are taken."""
+        self._running.keep_scores(step, scored)
 
     def collected(self, step: Step) -> dict[int, Sequence]:
         """The oldest step in flight is done, and its tokens are known.

@@ -2,6 +2,7 @@
 
 from engine.cache.block_pool import hash_blocks, root_hash
 from engine.requests import FinishReason, Request
+from engine.scheduler.prompt_scores import PromptScores
 from engine.scheduler.slots import SlotArrays
 
 NO_SLOT = -1
@@ -21,6 +22,7 @@ class Sequence:
         block_hashes: of its full blocks, as far as they were needed.
         slot: its place on the device, or `NO_SLOT` while it waits.
         arrays: where its counts are while it has a slot.
+        scores: of the prompt, where its log-probabilities are wanted.
     """
 
     __slots__ = (
@@ -33,6 +35,7 @@ class Sequence:
         "num_cached",
         "num_prompt",
         "request",
+        "scores",
         "slot",
         "token_ids",
         "watched",
@@ -51,6 +54,7 @@ class Sequence:
         self.slot = NO_SLOT
         self.arrays: SlotArrays | None = None
         self.finish_reason: FinishReason | None = None
+        self.scores: PromptScores | None = None
 
     @property
     def num_tokens(self) -> int:

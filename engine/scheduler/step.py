@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,19 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class Scoring:
+    """What a work is to tell of its prompt's log-probabilities.
+
+    Attributes:
+        targets: the tokens that follow the work's first ones in the prompt.
+        top: alternatives to report for each.
+    """
+
+    targets: tuple[int, ...]
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """One sequence's share of a step.
 
@@ -45,6 +59,7 @@ class Work:
         new_blocks: blocks appended to the slot's block table for them.
         sample: whether the last token's logits give the next token.
         admission: set where the sequence takes the slot in this step.
+        scoring: set where log-probabilities of the prompt are wanted.
     """
 
     slot: int
@@ -53,6 +68,7 @@ class Work:
     new_blocks: tuple[int, ...]
     sample: bool
     admission: Admission | None = None
+    scoring: Scoring | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,3 +153,17 @@ class SampledToken:
     token_id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+
+
+class TokenScores(NamedTuple):
+    """The log-probabilities of M tokens of a prompt, each given all tokens before it.
+
+    Attributes:
+        logprobs: float32 [M].
+        top_ids: int32 [M, K]; the most probable tokens there, best first.
+        top_logprobs: float32 [M, K]; theirs.
+    """
+
+    logprobs: NDArray[np.float32]
+    top_ids: NDArray[np.int32]
+    top_logprobs: NDArray[np.float32]

@@ -118,7 +118,7 @@ class ChatTemplates:
             return self._render(source, given | options)
         used = [source, *self._variables.values(), *texts(given, everything=True)]
         assert self._controls is not None
-        with worn(Disguise.of(self._controls.alphabet, used)):
+        with worn(Disguise.of(self._controls.letters(used), used)):
             disguised = self._render(source, with_contents(given) | options)
             return RenderedChat(shown(disguised), str.__str__(disguised))
 

@@ -9,6 +9,8 @@ import tokenizers
 # How control tokens are spelled that a vocabulary does not mark as such.
 _LOOK = re.compile(r"<[|｜][^<>\s]*>|<[^<>\s]*[|｜]>")
 _START = 3  # characters by which spellings are looked up
+_WHITE = frozenset(" \t\r\n")
+_SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))  # no text for a normalizer
 
 
 class ControlTokens:
@@ -24,7 +26,6 @@ class ControlTokens:
 
     Attributes:
         spellings: id → token.
-        alphabet: the characters of their spellings.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, templates: Iterable[str]) -> None:
@@ -49,7 +50,8 @@ class ControlTokens:
                 if token_id in self.spellings and token.normalized
             }
         self._spelled = frozenset(filter(None, spelled))
-        self.alphabet = frozenset("".join(self._spelled)) - frozenset(" \t\r\n")
+        letters = "".join(self._spelled)
+        self._alphabet = frozenset(letters + letters.lower() + letters.upper()) - _WHITE
         self._index()
 
     def _index(self) -> None:
@@ -67,6 +69,16 @@ class ControlTokens:
 
     def __bool__(self) -> bool:
         return bool(self._spelled)
+
+    def letters(self, texts: Iterable[str]) -> frozenset[str]:
+        """The characters that spell control tokens, in either case, and those of the texts that
+        do once they are normalized."""
+        if self._normalizer is None:
+            return self._alphabet
+        normal = self._normalizer.normalize_str
+        others = frozenset("".join(texts)) - self._alphabet - _WHITE - _SURROGATES
+        alike = {char for char in others if not self._alphabet.isdisjoint(normal(char))}
+        return self._alphabet | alike
 
     def possible_in(self, text: str, *, rewritten: bool) -> bool:
         """Whether a control token could be read in the text, or across one of its ends.

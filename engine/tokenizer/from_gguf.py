@@ -27,6 +27,12 @@ _SPECIAL_IDS: Mapping[str, str] = MappingProxyType(
         "eos_token": "tokenizer.ggml.eos_token_id",
         "unk_token": "tokenizer.ggml.unknown_token_id",
         "pad_token": "tokenizer.ggml.padding_token_id",
+        "prefix_token": "tokenizer.ggml.prefix_token_id",
+        "suffix_token": "tokenizer.ggml.suffix_token_id",
+        "middle_token": "tokenizer.ggml.middle_token_id",
+        "fim_prefix_token": "tokenizer.ggml.fim_pre_token_id",
+        "fim_suffix_token": "tokenizer.ggml.fim_suf_token_id",
+        "fim_middle_token": "tokenizer.ggml.fim_mid_token_id",
     }
 )
 

@@ -154,7 +154,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(_read_text(path))
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise TokenizerError(f"{path} is not valid JSON.") from problem
     if not isinstance(value, dict):
         raise TokenizerError(f"{path} holds no JSON object.")

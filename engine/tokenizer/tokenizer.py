@@ -11,6 +11,7 @@ from engine.errors import TokenizerError
 from engine.tokenizer.bytelevel import spelled_bytes
 from engine.tokenizer.chat import ChatTemplates
 from engine.tokenizer.controls import ControlTokens
+from engine.tokenizer.fill import find_fill_tokens
 from engine.tokenizer.guard import Guard, RenderedChat
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -31,6 +32,7 @@ class Tokenizer:
 
     Attributes:
         byte_level: every token stands for fixed bytes, whatever is around it (byte-level BPE).
+        fill_tokens: for filling in the middle, where the model has them.
         special_ids: the ids that ``skip_special_tokens`` leaves out.
         vocab_size: number of tokens, added ones included. The model's output may be wider.
         bos_token_id: beginning of sequence, or ``None``.
@@ -57,6 +59,7 @@ class Tokenizer:
             chat_templates, special_tokens, None if control_tokens_in_messages else controls
         )
         self._bytes: dict[int, bytes] = {}
+        self.fill_tokens = find_fill_tokens(backend, special_tokens)
         steps = _decoder_steps(backend)
         self.byte_level = steps == ["ByteLevel"]
         self._strips = not {"Metaspace", "Strip"}.isdisjoint(steps)
@@ -144,6 +147,10 @@ class Tokenizer:
             if self.decode([token_id]):
                 return (token_id,)
         return ()
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """`decode`, with special tokens as the vocabulary spells them."""
+        return self.decode(ids, skip_special_tokens=False)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes one token stands for; empty for an unknown id.

@@ -5,7 +5,6 @@ and which failures mean "try again".
 """
 
 import random
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,15 +25,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
 
-from storage.errors import ConfigurationError, DatabaseUnavailable, OutOfSpace, StorageError
+from storage.database.sqlite_file import REMEDY, check_file, refused_statement
+from storage.database.translation import translated
+from storage.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+)
 
 T = TypeVar("T")
 
@@ -42,10 +46,6 @@ BUSY_SECONDS = 30.0
 MIGRATION_LOCK = 0x71DE_0001
 MIGRATIONS = Path(__file__).parent / "migrations"
 _WRITE = "tidemill_write"
-_DISK_FULL = frozenset({"53100"})
-_READ_ONLY = "25006"  # a standby, in the middle of a failover
-# Without 32 KiB for the file that its readers share, SQLite cannot even be opened.
-_SQLITE_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 class _Now(FunctionElement[float]):
@@ -141,24 +141,61 @@ class Database:
         return session.scalars(select(now_sql())).one()
 
     def migrate(self) -> None:
-        """Bring the schema to the newest revision; safe when several processes do so at once."""
+        """Bring the schema to the newest revision; safe when several processes do so at once.
+
+        Raises:
+            DatabaseUnusable: it is damaged, is no database, or is that of a newer version; the
+                message names it.
+            DatabaseUnavailable: it is away or locked; the same call may succeed later.
+        """
+        name = self.url.database or ":memory:"
+        if self.dialect == "sqlite" and not name.startswith((":memory:", "file:")):
+            check_file(Path(name))
+        try:
+            known = self._upgrade()
+        except DatabaseUnusable:
+            raise DatabaseUnusable(f"The database {self.where} is damaged. {REMEDY}") from None
+        except DatabaseUnavailable as error:
+            if not refused_statement(error.__cause__):
+                raise
+            raise DatabaseUnusable(
+                f"The database {self.where} is that of another program. {REMEDY}"
+            ) from error
+        if not known:
+            raise DatabaseUnusable(
+                f"The database {self.where} is that of a newer version of Tidemill. Upgrade "
+                "Tidemill, or name another database."
+            )
+
+    @property
+    def where(self) -> str:
+        """What to call it: the path of a file, or the URL without its password."""
         if self.dialect == "sqlite" and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-            if self._is_current():
-                return
+            return self.url.database
+        return self.url.render_as_string(hide_password=True)
+
+    def _upgrade(self) -> bool:
+        """Run the revisions that are missing; whether the schema's own revision is a known one."""
+        if self.dialect == "sqlite" and self._is_current():
+            return True
         # Imported here: a command that finds its home folder up to date starts without Alembic.
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        with self.write() as session, self._patient(session):
-            if self.dialect == "postgresql":
-                session.connection().execute(
-                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
-                )
-            config.attributes["connection"] = session.connection()
-            command.upgrade(config, "head")
+        try:
+            with self.write() as session, self._patient(session):
+                if self.dialect == "postgresql":
+                    session.connection().execute(
+                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
+                    )
+                config.attributes["connection"] = session.connection()
+                command.upgrade(config, "head")
+        except CommandError:
+            return False
+        return True
 
     def _is_current(self) -> bool:
         """Whether the schema is at the newest revision; known without loading Alembic."""
@@ -240,33 +277,6 @@ def newest_revision() -> str:
 def _begin_sqlite(connection: Connection) -> None:
     write = connection.get_execution_options().get(_WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn SQLAlchemy's errors into those of storage."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise DatabaseUnavailable("No database connection became free in time.") from error
-    except DBAPIError as error:
-        raise _translate(error) from error
-
-
-def _translate(error: DBAPIError) -> StorageError:
-    cause = error.orig
-    if getattr(cause, "sqlstate", None) in _DISK_FULL or (
-        isinstance(cause, sqlite3.Error)
-        and getattr(cause, "sqlite_errorcode", None) in _SQLITE_FULL
-    ):
-        return OutOfSpace("The database's disk is full; free some space and try again.")
-    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_WRITE:
-        # SQLite does not say whether a quota is used up or the disk fails.
-        return OutOfSpace("The database cannot be written: a quota is used up, or the disk fails.")
-    away = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-    if away or getattr(cause, "sqlstate", None) == _READ_ONLY:
-        return DatabaseUnavailable()
-    return StorageError("The database refused the change.")
 
 
 def insert_if_absent(session: Session, table: type[SQLModel], values: Mapping[str, Any]) -> bool:

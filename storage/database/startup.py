@@ -6,7 +6,7 @@ import time
 import structlog
 
 from storage.database.connection import Database
-from storage.errors import DatabaseUnavailable
+from storage.errors import DatabaseLocked, DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -20,10 +20,12 @@ def bring_up(database: Database, *, seconds: float, stop: threading.Event | None
     Safe when several processes do so at once. Returns false where ``stop`` was set meanwhile.
 
     Raises:
-        DatabaseUnavailable: it did not answer in time; the message names it.
+        DatabaseUnavailable: it did not answer in time, or was locked; the message names it.
+        DatabaseUnusable: waiting would not help; the message names it.
     """
     stop = stop or threading.Event()
     where = database.url.render_as_string(hide_password=True)
+    locked = f"The database {database.where} has been locked by another program for {seconds:g}"
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
     waited = False
@@ -32,6 +34,11 @@ def bring_up(database: Database, *, seconds: float, stop: threading.Event | None
             database.migrate()
         except DatabaseUnavailable as error:
             left = deadline - time.monotonic()
+            if left <= 0 and isinstance(error, DatabaseLocked):
+                raise DatabaseLocked(
+                    f"{locked} seconds. End that program, or let TIDEMILL_START_TIMEOUT_SECONDS "
+                    "wait longer."
+                ) from error
             if left <= 0:
                 raise DatabaseUnavailable(
                     f"The database did not answer within {seconds:g} seconds: {where}. See that "

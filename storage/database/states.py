@@ -38,9 +38,8 @@ class StopReason(StrEnum):
 
 
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.VALIDATING: frozenset(
-        {JobState.RUNNING, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
-    ),
+    # Straight to finalizing: one that is stopped before it is planned.
+    JobState.VALIDATING: frozenset({JobState.RUNNING, JobState.FINALIZING, JobState.FAILED}),
     JobState.RUNNING: frozenset({JobState.FINALIZING}),
     JobState.FINALIZING: frozenset(
         {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}

@@ -55,7 +55,8 @@ class Job(SQLModel, table=True):
     """A batch.
 
     ``retry_of`` is the id of the batch of which this one runs only the failed lines.
-    ``paused_at`` is set while its chunks may not be claimed. ``n_lines`` counts the planned lines;
+    ``paused_at`` is set while its chunks may not be claimed. ``waiting_for`` is what last kept it
+    from going on (`storage.jobs.waiting_models`). ``n_lines`` counts the planned lines;
     ``n_ok``, ``n_err`` and ``n_cancelled`` are written once, as sums over the chunks, when the job
     becomes terminal. ``collected_at`` is when its plan files and parts were deleted.
     """
@@ -87,6 +88,7 @@ class Job(SQLModel, table=True):
 
     cancel: str | None = None
     paused_at: float | None = None
+    waiting_for: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
     plan_epoch: int = 0
     fin_epoch: int = 0
     lease_owner: str | None = None

@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 from storage.database.connection import Database, now_sql
 from storage.database.states import ChunkState, JobState, StopReason
 from storage.database.tables import Chunk, Job
-from storage.jobs.transitions import RenewResult, advance_chunk, first_row, lost
+from storage.jobs.transitions import RenewResult, advance_chunk, lost
 
 PAGE_ROWS = 1_000
 # The counts of a chunk that nobody runs.
@@ -72,14 +72,18 @@ def claim_chunk(
     The order is the job's priority, then its age, then the plan's order.
     """
     wanted = (col(Chunk.model).in_(models), not_(poisoned(max_crashes)))
-    return _claim(database, owner, *wanted, lease_seconds=lease_seconds)
+    with database.write() as session:
+        found = claim_in(session, owner, *wanted, lease_seconds=lease_seconds)
+    return found[0] if found else None
 
 
 def claim_poison(
     database: Database, owner: str, *, lease_seconds: float, max_crashes: int
 ) -> Chunk | None:
     """Lease a single line that has crashed too often, to write its error and not to run it."""
-    return _claim(database, owner, poisoned(max_crashes), lease_seconds=lease_seconds)
+    with database.write() as session:
+        found = claim_in(session, owner, poisoned(max_crashes), lease_seconds=lease_seconds)
+    return found[0] if found else None
 
 
 def poison_chunks(database: Database, *, max_crashes: int, limit: int = 100) -> list[Chunk]:
@@ -244,31 +248,44 @@ def poisoned(max_crashes: int) -> ColumnElement[bool]:
     return and_(col(Chunk.b) - col(Chunk.a) == 1, col(Chunk.crashes) >= max_crashes)
 
 
-def _claim(
-    database: Database, owner: str, *wanted: ColumnElement[bool], lease_seconds: float
-) -> Chunk | None:
+def claim_order() -> tuple[ColumnElement[Any], ...]:
+    """The order of claims: the job's priority, then its age, then the plan's order."""
+    return (
+        col(Job.priority).desc(),
+        col(Job.created_at).asc(),
+        col(Chunk.job_id).asc(),
+        col(Chunk.a).asc(),
+    )
+
+
+def claim_in(
+    session: Session,
+    owner: str,
+    *wanted: ColumnElement[bool],
+    lease_seconds: float,
+    limit: int = 1,
+) -> list[Chunk]:
+    """Lease at most ``limit`` claimable chunks that fulfil ``wanted``, in any order."""
     chosen = (
         claimable()
         .where(*wanted)
         .with_only_columns(col(Chunk.id))
-        .order_by(col(Job.priority).desc(), col(Job.created_at), col(Chunk.job_id), col(Chunk.a))
-        .limit(1)
+        .order_by(*claim_order())
+        .limit(limit)
         .with_for_update(skip_locked=True, of=Chunk)
+        .cte("chosen")  # as a subquery, PostgreSQL might evaluate it more than once
     )
-    with database.write() as session:
-        return first_row(
-            session,
-            update(Chunk)
-            .where(
-                col(Chunk.id) == chosen.scalar_subquery(),
-                col(Chunk.state) == ChunkState.PENDING,
-            )
-            .values(
-                state=ChunkState.LEASED,
-                attempt=col(Chunk.attempt) + 1,
-                owner=owner,
-                lease_exp=now_sql() + lease_seconds,
-                **NO_COUNTS,
-            )
-            .returning(Chunk),
+    claimed = (
+        update(Chunk)
+        .where(col(Chunk.id).in_(select(chosen.c.id)), col(Chunk.state) == ChunkState.PENDING)
+        .values(
+            state=ChunkState.LEASED,
+            attempt=col(Chunk.attempt) + 1,
+            owner=owner,
+            lease_exp=now_sql() + lease_seconds,
+            **NO_COUNTS,
         )
+        .returning(Chunk)
+    )
+    options = {"synchronize_session": False, "populate_existing": True}
+    return list(session.scalars(claimed, execution_options=options))

@@ -8,9 +8,15 @@ from sqlalchemy import ColumnElement
 from sqlmodel import Session, col
 
 from storage.database.connection import Database, now_sql
-from storage.database.states import TERMINAL_CHUNK_STATES, TERMINAL_JOB_STATES, JobState
+from storage.database.states import (
+    TERMINAL_CHUNK_STATES,
+    TERMINAL_JOB_STATES,
+    ChunkState,
+    JobState,
+)
 from storage.database.tables import Chunk, Job
 from storage.errors import CountsDiffer
+from storage.ids import new_id
 from storage.jobs.job_leases import claim_job, held, release_job, renew_job
 from storage.jobs.progress import JobProgress, totals
 from storage.jobs.transitions import RenewResult, advance_job, lost
@@ -74,7 +80,8 @@ def release_finalize(database: Database, job_id: str, epoch: int, *, delay: floa
 def commit_final(database: Database, job_id: str, epoch: int, results: Results) -> Job:
     """Publish the results and make the job completed, cancelled or expired.
 
-    The counts and the usage are sums over the chunks; the counts must equal the lines written.
+    The counts and the usage are sums over the chunks; the counts must equal the lines written. The
+    lines of a job that was never planned become one chunk, which is cancelled.
 
     Raises:
         CountsDiffer: they do not.
@@ -89,11 +96,14 @@ def commit_final(database: Database, job_id: str, epoch: int, results: Results) 
             raise lost(session, Job, job_id)
         if job.state in TERMINAL_JOB_STATES:
             return job  # this commit, whose reply was lost
+        n_lines = job.n_lines
+        if job.in_progress_at is None:
+            n_lines = results.n_errors
+            _cancel_lines(session, job_id, n_lines)
         sums = _sums(session, job_id)
-        _check_counts(job, sums, results)
-        ended = _end(
-            session, job_id, epoch, END_STATES[job.cancel], sums, **_result_values(results)
-        )
+        _check_counts(job_id, n_lines, sums, results)
+        values = _result_values(results) | {"n_lines": n_lines}
+        ended = _end(session, job_id, epoch, END_STATES[job.cancel], sums, **values)
         for new in (results.output, results.errors):
             if new is not None:
                 files.add(session, new)
@@ -121,6 +131,26 @@ def fail_final(
     return database.settle(change)
 
 
+def _cancel_lines(session: Session, job_id: str, n_lines: int) -> None:
+    """The lines of a job that was stopped before it had chunks, as one."""
+    if not n_lines:
+        return
+    chunk = Chunk(
+        id=new_id("chunk"),
+        job_id=job_id,
+        a=0,
+        b=n_lines,
+        model="",
+        state=ChunkState.CANCELLED,
+        plan_key="",
+        plan_a=0,
+        first_line=1,
+        last_line=n_lines,
+    )
+    session.add(chunk)
+    session.flush()
+
+
 def _held(epoch: int) -> tuple[ColumnElement[bool], ...]:
     return held(JobState.FINALIZING, col(Job.fin_epoch) == epoch)
 
@@ -130,14 +160,14 @@ def _sums(session: Session, job_id: str) -> JobProgress:
     return totals(session, col(Chunk.job_id) == job_id, settled).get(job_id, JobProgress())
 
 
-def _check_counts(job: Job, sums: JobProgress, results: Results) -> None:
-    if sums.done + sums.n_cancelled != job.n_lines:
+def _check_counts(job_id: str, n_lines: int | None, sums: JobProgress, results: Results) -> None:
+    if sums.done + sums.n_cancelled != n_lines:
         raise CountsDiffer(
-            f"{job.id}: {sums.done} lines done and {sums.n_cancelled} cancelled of {job.n_lines}."
+            f"{job_id}: {sums.done} lines done and {sums.n_cancelled} cancelled of {n_lines}."
         )
     if (results.n_output, results.n_errors) != (sums.n_ok, sums.n_err + sums.n_cancelled):
         raise CountsDiffer(
-            f"{job.id}: {results.n_output} answers and {results.n_errors} errors were written,"
+            f"{job_id}: {results.n_output} answers and {results.n_errors} errors were written,"
             f" {sums.n_ok} and {sums.n_err + sums.n_cancelled} were counted."
         )
 

@@ -4,6 +4,8 @@ A lease is an owner, an expiry and an epoch that grows with every claim. Every w
 epoch, so an owner whose lease ran out can change nothing.
 """
 
+from typing import Any
+
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlmodel import col
 
@@ -76,9 +78,9 @@ def renew_job(
 
 
 def release_job(
-    database: Database, job_id: str, *guards: ColumnElement[bool], delay: float
+    database: Database, job_id: str, *guards: ColumnElement[bool], delay: float, **values: Any
 ) -> None:
-    """Drop a lease; one that ``guards`` says is not held any more is left alone."""
+    """Drop a lease and set ``values``; one that ``guards`` says is not held is left alone."""
     with database.write() as session:
         session.execute(
             update(Job)
@@ -87,6 +89,7 @@ def release_job(
                 lease_owner=None,
                 lease_exp=now_sql() + delay,
                 attempts=col(Job.attempts) - 1,
+                **values,
             ),
             execution_options={"synchronize_session": False},
         )

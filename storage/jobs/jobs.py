@@ -13,10 +13,17 @@ from sqlmodel import Session, col
 from storage.database.connection import Database, insert_if_absent, now_sql
 from storage.database.states import LIVE_JOB_STATES, OPEN_JOB_STATES, JobState, StopReason
 from storage.database.tables import File, Job
-from storage.errors import IdempotencyMismatch, NotFound, StateConflict
+from storage.errors import (
+    IdempotencyMismatch,
+    InputGone,
+    NotFound,
+    RetrySourceGone,
+    StateConflict,
+)
 from storage.ids import new_id
 from storage.jobs.progress import JobProgress, progress_of
 from storage.jobs.transitions import first_row
+from storage.registry import files
 from storage.registry.files import Page
 
 
@@ -65,24 +72,28 @@ class JobView:
 
 
 def create_job(database: Database, new: NewJob) -> Created:
-    """Insert a job; it is durable when this returns.
+    """Insert a job; it is durable when this returns, and its files stay until it is planned.
 
     The same idempotency key gives the same job, also to callers that race.
 
     Raises:
         IdempotencyMismatch: the key was used with another request.
+        InputGone, RetrySourceGone: its input, or the error file that it retries, is gone by now.
     """
     job_id = new_id("batch")
     values = _values(job_id, new)
 
     def change(session: Session) -> Created:
-        insert_if_absent(session, Job, values)
-        job = session.get(Job, job_id)
+        job = session.get(Job, job_id)  # there already where an earlier commit's reply was lost
+        if job is None and files.hold(session, *_files_of(session, new)):
+            insert_if_absent(session, Job, values)
+            job = session.get(Job, job_id)
         if job is not None:
             return Created(job, new=True)
+        # Asked for last: a caller that raced may have made it while the files were waited for.
         earlier = _made_with(session, new.tenant_id, new.idem_key, new.idem_hash)
         if earlier is None:
-            raise _no_job(job_id)  # cannot be: no job is ever deleted
+            raise InputGone if new.retry_of is None else RetrySourceGone
         return Created(earlier, new=False)
 
     return database.settle(change)
@@ -96,8 +107,6 @@ def find_created(
     Raises:
         IdempotencyMismatch: the key was used with another request.
     """
-    if idem_key is None:
-        return None
     with database.read() as session:
         return _made_with(session, tenant_id, idem_key, idem_hash)
 
@@ -231,9 +240,19 @@ def _set_paused(
     return database.settle(change)
 
 
+def _files_of(session: Session, new: NewJob) -> list[str]:
+    """The files that the job's planner will read."""
+    if new.retry_of is None:
+        return [new.input_file.id]
+    earlier = session.get_one(Job, new.retry_of)
+    return [new.input_file.id, earlier.err_file_id or ""]
+
+
 def _made_with(
     session: Session, tenant_id: str, idem_key: str | None, idem_hash: str | None
 ) -> Job | None:
+    if idem_key is None:
+        return None
     job = session.scalars(
         select(Job).where(col(Job.tenant_id) == tenant_id, col(Job.idem_key) == idem_key)
     ).first()

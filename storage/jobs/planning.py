@@ -87,9 +87,19 @@ def renew_plan(database: Database, job_id: str, epoch: int, *, lease_seconds: fl
     return renew_job(database, job_id, *_held(epoch), lease_seconds=lease_seconds)
 
 
-def release_plan(database: Database, job_id: str, epoch: int, *, delay: float = 0.0) -> None:
-    """Give the lease back without counting an attempt; claimable after ``delay`` seconds."""
-    release_job(database, job_id, *_held(epoch), delay=delay)
+def release_plan(
+    database: Database,
+    job_id: str,
+    epoch: int,
+    *,
+    delay: float = 0.0,
+    waiting_for: dict[str, Any] | None = None,
+) -> None:
+    """Give the lease back without counting an attempt; claimable after ``delay`` seconds.
+
+    ``waiting_for`` is the note of why (`storage.jobs.waiting_models`).
+    """
+    release_job(database, job_id, *_held(epoch), delay=delay, waiting_for=waiting_for)
 
 
 def commit_plan(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:

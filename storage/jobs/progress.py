@@ -15,7 +15,8 @@ class JobProgress:
     """Sums over a job's chunks: what is committed, and what running attempts last reported.
 
     ``n_cancelled`` counts lines that will never run; each becomes an error line.
-    ``planned_tokens`` are the prompts' tokens of all lines.
+    ``planned_tokens`` are the prompts' tokens of all lines. ``running`` counts the chunks that
+    workers hold.
     """
 
     n_ok: int = 0
@@ -25,6 +26,7 @@ class JobProgress:
     cached_tokens: int = 0
     completion_tokens: int = 0
     planned_tokens: int = 0
+    running: int = 0
 
     @property
     def done(self) -> int:
@@ -46,6 +48,7 @@ def totals(session: Session, *guards: ColumnElement[bool]) -> dict[str, JobProgr
             func.sum(col(Chunk.cached_tokens)),
             func.sum(col(Chunk.completion_tokens)),
             func.sum(col(Chunk.n_tokens)),
+            func.count().filter(col(Chunk.state) == ChunkState.LEASED),
         )
         # A split chunk's lines are counted in its children.
         .where(col(Chunk.state) != ChunkState.SPLIT, *guards)

@@ -19,7 +19,6 @@ from storage.database.states import (
 from storage.database.tables import Chunk, Job
 from storage.jobs.chunks import claimable, poisoned
 from storage.jobs.crashes import note_crash
-from storage.jobs.finalizing import END_STATES, END_TIMES
 from storage.jobs.job_leases import unleased
 from storage.wakeups import Wakeup
 
@@ -38,15 +37,9 @@ def reconcile(database: Database, *, max_crashes: int) -> list[Wakeup]:
             return []
         _give_back(session, col(Chunk.lease_exp) <= now_sql())
         _expire_jobs(session)
-        _end_unplanned_jobs(session)
+        _stop_unplanned_jobs(session)
         _cancel_chunks(session)
         _begin_finalizing(session)
-        return _wakeups(session, max_crashes)
-
-
-def due(database: Database, *, max_crashes: int) -> list[Wakeup]:
-    """The wake-ups for what waits now; nothing is changed."""
-    with database.read() as session:
         return _wakeups(session, max_crashes)
 
 
@@ -117,24 +110,22 @@ def _expire_jobs(session: Session) -> None:
     )
 
 
-def _end_unplanned_jobs(session: Session) -> None:
-    """A job that stops before it is planned has no lines to account for, so it ends here."""
-    for reason in StopReason:
-        state = END_STATES[reason]
-        check_transition(JobState.VALIDATING, state)
-        _update(
-            session,
-            update(Job)
-            .where(col(Job.state) == JobState.VALIDATING, col(Job.cancel) == reason)
-            .values(
-                {
-                    "state": state,
-                    "lease_owner": None,
-                    "lease_exp": None,
-                    END_TIMES[state]: now_sql(),
-                }
-            ),
-        )
+def _stop_unplanned_jobs(session: Session) -> None:
+    """A job that stops before it is planned: its finalizer accounts for the lines of its input."""
+    check_transition(JobState.VALIDATING, JobState.FINALIZING)
+    _update(
+        session,
+        update(Job)
+        .where(col(Job.state) == JobState.VALIDATING, col(Job.cancel).is_not(None))
+        .values(
+            state=JobState.FINALIZING,
+            finalizing_at=now_sql(),
+            paused_at=None,
+            lease_owner=None,
+            lease_exp=None,
+            attempts=0,
+        ),
+    )
 
 
 def _cancel_chunks(session: Session) -> None:

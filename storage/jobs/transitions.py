@@ -48,6 +48,7 @@ def advance_job(
 ) -> Job | None:
     """Move a job on and drop its lease; ``None`` when it is not as expected."""
     check_transition(before, after)
+    values["waiting_for"] = None
     if after not in OPEN_JOB_STATES:
         values["paused_at"] = None
     return first_row(

@@ -103,7 +103,10 @@ class ObjectStore(ReadableStore, Protocol):
         """The objects whose keys start with ``prefix``, in key order."""
 
     def sweep(self, older_than: float) -> int:
-        """Delete unfinished writes older than ``older_than`` seconds; how many there were."""
+        """Delete unfinished writes older than ``older_than`` seconds; how many there were.
+
+        Younger ones too, where it is known that their writer has ended.
+        """
 
     def probe(self) -> StoreProbe:
         """Try a conditional write, and measure free space."""

@@ -10,9 +10,8 @@ import hashlib
 import io
 import os
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 from uuid import uuid4
@@ -28,6 +27,7 @@ from storage.errors import (
     OutOfSpace,
 )
 from storage.objects.base import ObjectInfo, StoreProbe, accept_same, check_key, copy, digest
+from storage.objects.staging import staging_file, sweep
 
 BUFFER_BYTES = 1 << 18
 _ATTRIBUTE = "user.tidemill.sha256"
@@ -58,21 +58,16 @@ class LocalStore:
         self, key: str, *, if_absent: bool = False, sha256: str | None = None
     ) -> Iterator["LocalWriter"]:
         check_key(key)
-        aside = self.root / _STAGING / uuid4().hex
-        with _translated(key):
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            file = aside.open("xb", buffering=0)
-        try:
+        with ExitStack() as stack:
+            with _translated(key):
+                staged = stack.enter_context(staging_file(self.root / _STAGING))
+            aside, file = staged
             writer = LocalWriter(file, key)
             yield writer
             if sha256 not in (None, writer.sha256):
                 raise ContentMismatch()
             writer.seal()
             writer.info = self._publish(aside, key, writer.sha256, if_absent=if_absent)
-        finally:
-            with suppress(OSError):  # `seal` has raised whatever matters
-                file.close()
-            aside.unlink(missing_ok=True)
 
     @contextmanager
     def reader(
@@ -120,15 +115,8 @@ class LocalStore:
                 yield self.head(key)
 
     def sweep(self, older_than: float) -> int:
-        before = time.time() - older_than
-        swept = 0
-        with _translated(_STAGING), suppress(FileNotFoundError):
-            for aside in (self.root / _STAGING).iterdir():
-                with suppress(FileNotFoundError):
-                    if aside.stat().st_mtime < before:
-                        aside.unlink()
-                        swept += 1
-        return swept
+        with _translated(_STAGING):
+            return sweep(self.root / _STAGING, older_than)
 
     def probe(self) -> StoreProbe:
         key = f"probe/{uuid4().hex}"

@@ -1,4 +1,9 @@
-"""Rows of files. No reader finds a deleted or expired one, though its row stays."""
+"""Rows of files. No reader finds a deleted or expired one, though its row stays.
+
+A job that is not planned yet has its files to read: they are neither deleted nor collected. Whoever
+creates such a job holds the rows (`hold`) while it does, and whoever takes a file away locks its
+row first; so of two that come at once, one sees what the other has done.
+"""
 
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -7,8 +12,9 @@ from sqlalchemy import ColumnElement, and_, or_, select, tuple_, update
 from sqlmodel import Session, col
 
 from storage.database.connection import Database, insert_if_absent, now_sql
-from storage.database.tables import File
-from storage.errors import NotFound
+from storage.database.states import JobState
+from storage.database.tables import File, Job
+from storage.errors import FileInUse, NotFound
 
 Order = Literal["asc", "desc"]
 Row = TypeVar("Row")
@@ -78,6 +84,26 @@ def get(database: Database, tenant_id: str, file_id: str) -> File:
     return file
 
 
+def load(database: Database, file_id: str) -> File:
+    """Any tenant's file for the workers, though it has expired; or `NotFound`, if it is deleted."""
+    with database.read() as session:
+        file = session.get(File, file_id)
+    if file is None or file.deleted_at is not None:
+        raise NotFound(f"There is no file {file_id}.")
+    return file
+
+
+def hold(session: Session, *file_ids: str) -> bool:
+    """Whether all of these can be read; if so, they can be until the session's transaction ends."""
+    held = session.scalars(
+        select(col(File.id))
+        .where(col(File.id).in_(file_ids), _present())
+        .order_by(col(File.id))  # in one order everywhere, so that two callers cannot deadlock
+        .with_for_update(read=True)
+    ).all()
+    return set(held) == set(file_ids)
+
+
 def list_files(
     database: Database,
     tenant_id: str,
@@ -115,24 +141,31 @@ def soft_delete(database: Database, tenant_id: str, file_id: str) -> File:
 
     Raises:
         NotFound: the tenant has no such file.
+        FileInUse: a batch has yet to read it.
     """
     with database.write() as session:
         file = session.scalars(
-            update(File)
-            .where(col(File.id) == file_id, _readable(tenant_id))
-            .values(deleted_at=now_sql())
-            .returning(File)
+            select(File).where(col(File.id) == file_id, _readable(tenant_id)).with_for_update()
         ).first()
-    if file is None:
-        raise NotFound(f"There is no file {file_id}.")
-    return file
+        if file is None:
+            raise NotFound(f"There is no file {file_id}.")
+        reader = _reader_of(session, file_id)
+        if reader is not None:
+            raise FileInUse(reader)
+        return session.scalars(
+            update(File)
+            .where(col(File.id) == file_id)
+            .values(deleted_at=now_sql())
+            .returning(File),
+            execution_options={"synchronize_session": False, "populate_existing": True},
+        ).one()
 
 
 def overdue(database: Database, *, after: str = "", limit: int = 100) -> list[File]:
     """Expired files whose objects are not deleted yet, by id, after the id ``after``.
 
-    Delete the object first and call `mark_expired` then, so that an object that cannot be deleted
-    now is found again.
+    If it is `unread`, delete the object first and call `mark_expired` then, so that an object that
+    cannot be deleted now is found again.
     """
     query = (
         select(File)
@@ -146,6 +179,13 @@ def overdue(database: Database, *, after: str = "", limit: int = 100) -> list[Fi
         return list(session.scalars(query))
 
 
+def unread(database: Database, file_id: str) -> bool:
+    """Whether no batch has yet to read this expired file; no later one will refer to it."""
+    with database.write() as session:
+        session.scalars(select(File).where(col(File.id) == file_id).with_for_update()).first()
+        return _reader_of(session, file_id) is None
+
+
 def mark_expired(database: Database, file_id: str) -> None:
     """Note that an expired file's object is deleted."""
     with database.write() as session:
@@ -157,8 +197,23 @@ def mark_expired(database: Database, file_id: str) -> None:
 
 
 def _readable(tenant_id: str) -> ColumnElement[bool]:
+    return and_(col(File.tenant_id) == tenant_id, _present())
+
+
+def _present() -> ColumnElement[bool]:
     return and_(
-        col(File.tenant_id) == tenant_id,
         col(File.deleted_at).is_(None),
         or_(col(File.expires_at).is_(None), col(File.expires_at) > now_sql()),
     )
+
+
+def _reader_of(session: Session, file_id: str) -> str | None:
+    """The id of a job that has yet to read the file: as its input, or as what it retries."""
+    failed_there = select(col(Job.id)).where(col(Job.err_file_id) == file_id)
+    query = select(col(Job.id)).where(
+        # One that was stopped before it was planned reads its input when it is finalized.
+        col(Job.state).in_((JobState.VALIDATING, JobState.FINALIZING)),
+        col(Job.in_progress_at).is_(None),
+        or_(col(Job.input_file_id) == file_id, col(Job.retry_of).in_(failed_there)),
+    )
+    return session.scalars(query.limit(1)).first()

@@ -1,5 +1,6 @@
 """The settings by the part that they belong to. Sizes are bytes and times are seconds."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 MIB = 1024 * 1024
 DEFAULT_TENANT = "default"
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?\Z", re.ASCII)
 
 
 class StorageSettings(BaseModel):
@@ -75,7 +77,7 @@ class StorageSettings(BaseModel):
 
 
 class ApiSettings(BaseModel):
-    """Where the API listens, who may use it, and how large a file or batch may be."""
+    """Where the API listens, who may use it, and how much one client may ask of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,6 +86,30 @@ class ApiSettings(BaseModel):
     api_keys: str = Field(
         default="",
         description="Comma-separated keys, each 'key' or 'tenant:key'; empty: none is asked for.",
+    )
+    allowed_hosts: str = Field(
+        default="",
+        description="Further names, comma-separated, that a service without keys may be called by.",
+    )
+
+    max_connections: int = Field(default=512, ge=1, description="Most connections at once.")
+    max_head_bytes: int = Field(
+        default=32 * 1024, ge=1024, description="Longest head of a request: all but its body."
+    )
+    max_url_bytes: int = Field(default=8 * 1024, ge=256, description="Longest URL.")
+    max_header_fields: int = Field(default=100, ge=16, description="Most fields of a head.")
+    max_form_fields: int = Field(default=32, ge=4, description="Most fields of an upload's form.")
+    idle_seconds: float = Field(
+        default=30.0, gt=0, description="How long a connection may wait for a request to begin."
+    )
+    head_seconds: float = Field(
+        default=15.0, gt=0, description="How long the head of a request may take to arrive."
+    )
+    transfer_seconds: float = Field(
+        default=30.0, gt=0, description="The time in which a body or a response must go on."
+    )
+    min_body_rate: int = Field(
+        default=512, ge=0, description="Least bytes a second of a body, over each such time."
     )
 
     max_file_bytes: int = 200 * 1024 * MIB
@@ -94,6 +120,14 @@ class ApiSettings(BaseModel):
     max_batch_lines: int = 50_000_000
     max_reported_errors: int = 100
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        for entry in filter(None, (item.strip() for item in value.split(","))):
+            if _HOST.match(entry) is None:
+                raise ValueError(f"'{entry}' is no host: give 'name' or 'name:port'")
+        return value
+
     @property
     def keys_by_secret(self) -> dict[str, str]:
         """API key → tenant id; empty where no key is asked for."""
@@ -102,6 +136,12 @@ class ApiSettings(BaseModel):
             tenant, colon, key = entry.partition(":")
             keys[key if colon else entry] = tenant if colon else DEFAULT_TENANT
         return keys
+
+    @property
+    def extra_hosts(self) -> frozenset[str]:
+        """The entries of ``allowed_hosts``, in lower case."""
+        entries = (item.strip().lower() for item in self.allowed_hosts.split(","))
+        return frozenset(filter(None, entries))
 
 
 class WorkerSettings(BaseModel):
@@ -112,6 +152,11 @@ class WorkerSettings(BaseModel):
     default_model: str = "smollm2"
     default_max_tokens: int = Field(
         default=1_024, ge=1, description="Output tokens of a chat line that sets no limit."
+    )
+    model_wait_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="How long a batch waits to be planned for a model's files that are not there.",
     )
 
     control_tokens_in_messages: str = Field(

@@ -3,7 +3,9 @@
 What is in it, or stands there plainly, is given as UTF-8 where a byte-order mark names UTF-16.
 
 The limit counts decoded bytes. A decompression bomb is also refused by its ratio: a good input that
-repeats one long prompt on every line reaches about 130 to 1, zeros reach DEFLATE's 1,032 to 1.
+repeats one long prompt on every line reaches about 130 to 1, zeros reach DEFLATE's 1,032 to 1. The
+ratio is that of the bytes that were decoded so far, so a bomb is refused at its beginning, however
+large a file it is in.
 """
 
 import io
@@ -16,7 +18,7 @@ from storage.streams.encodings import MARK_BYTES, Utf8, marked_encoding
 MAGIC = b"\x1f\x8b"
 READ_BYTES = 1 << 18
 MOST_TIMES = 500
-ANY_RATIO_BYTES = 64 << 20  # no ratio is checked before so much is decoded
+ANY_RATIO_BYTES = 16 << 20  # no ratio is checked before so much is decoded
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header and checksum
 
 
@@ -106,9 +108,10 @@ class _Unpacked(io.RawIOBase):
         else:
             self._packed = self._member.unconsumed_tail
         self._made += len(data)
+        decoded_from = self._read - len(self._packed)
         if self._made > self._limit:
             raise DecodedTooLarge(f"The gzip data holds more than {self._limit} bytes.")
-        if self._made > max(ANY_RATIO_BYTES, MOST_TIMES * self._read):
+        if self._made > max(ANY_RATIO_BYTES, MOST_TIMES * decoded_from):
             raise DecodedTooLarge(f"The gzip data holds more than {MOST_TIMES} times its size.")
         return data
 

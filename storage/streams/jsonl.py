@@ -1,14 +1,16 @@
 """Lines of a stream in bounded memory, whatever is in it."""
 
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from storage.errors import LineTooLong
-from storage.streams.lines import is_blank_bytes
+from storage.errors import LineTooLong, TooManyLines
+from storage.streams.lines import end_of_blank_lines, is_blank_bytes
 
 READ_BYTES = 1 << 18
+CROWDED_BYTES = 16  # lines of so few bytes are looked through for runs of blank ones
 _BOM = b"\xef\xbb\xbf"
 _MARKS = re.compile(b"(?:%s)++" % _BOM)
 
@@ -28,14 +30,30 @@ class Line:
     error: LineTooLong | None = None
 
 
-def read_lines(stream: BinaryIO, *, max_line_bytes: int) -> Iterator[Line]:
+def read_lines(
+    stream: BinaryIO,
+    *,
+    max_line_bytes: int,
+    max_lines: int = sys.maxsize,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> Iterator[Line]:
     """The lines of ``stream``, which end in LF or CRLF, the last one perhaps in nothing.
 
     A byte-order mark at the start of a line is dropped, as files with one may have been joined, and
     blank lines are passed over. Of a line longer than ``max_line_bytes`` nothing is kept, so memory
     stays at about that size.
+
+    Args:
+        heartbeat: called for every chunk that is read, also where it holds blank lines alone; it
+            raises to end the reading.
+
+    Raises:
+        TooManyLines: there are more than ``max_lines``, blank ones included.
     """
-    for number, data in enumerate(_raw_lines(stream, max_line_bytes + 2 + len(_BOM)), start=1):
+    chunks = _chunks(stream, heartbeat)
+    for number, data in _raw_lines(chunks, max_line_bytes + 2 + len(_BOM)):
+        if number > max_lines:
+            raise TooManyLines(f"There are more than {max_lines} lines.")
         if data is None:
             yield _too_long(number, max_line_bytes)
             continue
@@ -58,22 +76,57 @@ def without_mark(line: bytes) -> bytes:
     return line[marks.end() :] if marks else line
 
 
-def _raw_lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
-    """Lines without their LF; ``None`` for one of more than ``limit`` bytes."""
+def _chunks(stream: BinaryIO, heartbeat: Callable[[], None]) -> Iterator[bytes]:
+    while data := stream.read(READ_BYTES):
+        heartbeat()
+        yield data
+
+
+def _raw_lines(chunks: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Lines without their LF, by number; ``None`` for one of more than ``limit`` bytes.
+
+    Of blank lines in a row some may be left out, but not the last one.
+    """
     pieces: list[bytes] = []  # the beginning of a line that is not at its end yet
     held = 0
-    while data := stream.read(READ_BYTES):
-        *ended, rest = data.split(b"\n")
-        for line in ended:
-            if not pieces:
-                yield line
+    number = 0
+    for data in chunks:
+        if held:
+            head, end, data = data.partition(b"\n")
+            held += len(head)
+            pieces = [*pieces, head] if held <= limit else [b""]
+            if not end:
                 continue
-            yield b"".join((*pieces, line)) if held + len(line) <= limit else None
-            pieces, held = [], 0
-        held += len(rest)
-        if held > limit:
-            pieces = [b""]
-        elif rest:
-            pieces.append(rest)
+            number += 1
+            yield number, b"".join(pieces) if held <= limit else None
+        if limit > READ_BYTES and data.count(b"\n") * CROWDED_BYTES > len(data):
+            for count, line in _past_blank_lines(data):
+                number += count
+                yield number, line
+            rest = data[data.rfind(b"\n") + 1 :]
+        else:
+            *ended, rest = data.split(b"\n")
+            for line in ended:
+                number += 1
+                yield number, line
+        held = len(rest)
+        pieces = [rest if held <= limit else b""]
     if held:
-        yield b"".join(pieces) if held <= limit else None
+        yield number + 1, b"".join(pieces) if held <= limit else None
+
+
+def _past_blank_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines that end in a chunk, each with their count since the last one.
+
+    Where millions of blank lines follow each other, one stands for all of them.
+    """
+    at, last = 0, data.rfind(b"\n")
+    while at <= last:
+        end = end_of_blank_lines(data, at)
+        if end > at:
+            yield data.count(b"\n", at, end), b""
+            at = end
+            continue
+        end = data.find(b"\n", at)
+        yield 1, data[at:end]
+        at = end + 1

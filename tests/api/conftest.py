@@ -1,5 +1,6 @@
 """A real service: uvicorn on a free port, SQLite and a folder, driven by the `openai` client."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import uvicorn
 from openai import OpenAI
 
 from api.app import create_app
+from api.server.config import server_config
 from storage.database.connection import Database
 from storage.database.tables import Chunk, Job
 from storage.ids import new_id
@@ -45,6 +47,11 @@ class Service:
         client = OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
         return self.clients.enter_context(client)
 
+    def connect(self) -> socket.socket:
+        """A bare connection, closed with the service at the latest."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return self.clients.enter_context(socket.create_connection((host, int(port)), timeout=10))
+
     def http(self) -> httpx.Client:
         """The same without the client's habits."""
         return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=30))
@@ -58,7 +65,7 @@ def serve(settings: Settings) -> Iterator[Service]:
     database.migrate()
     wakeups = Wakeups(celery_app(settings.storage))
     app = create_app(settings.api, stores=stores, wakeups=wakeups)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    server = uvicorn.Server(server_config(app, settings.api, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 20
@@ -154,6 +161,20 @@ def local_settings(home: Path, **values: Any) -> Settings:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with serve(local_settings(tmp_path_factory.mktemp("service"))) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tight_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that waits for nothing very long."""
+    settings = local_settings(
+        tmp_path_factory.mktemp("tight"),
+        idle_seconds=0.5,
+        head_seconds=0.5,
+        transfer_seconds=1.0,
+        min_body_rate=100,
+    )
+    with serve(settings) as running:
         yield running
 
 

@@ -9,7 +9,7 @@ from storage.jobs.jobs import JobView
 from storage.jobs.progress import JobProgress
 
 
-def view(state: JobState, **values: Any) -> JobView:
+def view(state: JobState, running: int = 0, **values: Any) -> JobView:
     base: dict[str, Any] = {
         "id": "batch_1",
         "tenant_id": "default",
@@ -24,7 +24,7 @@ def view(state: JobState, **values: Any) -> JobView:
         "expires_at": 87_400.25,
         "n_lines": 10,
     }
-    done = JobProgress(n_ok=4, n_err=1, prompt_tokens=900, completion_tokens=100)
+    done = JobProgress(4, 1, prompt_tokens=900, completion_tokens=100, running=running)
     return JobView(Job(**{**base, **values}), done, now=1040.0)
 
 
@@ -74,3 +74,25 @@ def test_timing_of_each_phase() -> None:
     assert batch_of(done).tidemill.progress.tokens_per_second == 100.0
     refused = batch_of(view(JobState.FAILED, failed_at=1001.25)).tidemill.timing
     assert (refused.validating_seconds, refused.in_progress_seconds) == (1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("state", "running", "values", "told"),
+    [
+        (JobState.VALIDATING, 0, {}, True),
+        (JobState.RUNNING, 0, {}, True),
+        (JobState.VALIDATING, 0, {"lease_owner": "a worker that plans it"}, False),
+        (JobState.RUNNING, 1, {}, False),
+        (JobState.RUNNING, 0, {"paused_at": 1010.0}, False),
+        (JobState.RUNNING, 0, {"cancel": StopReason.CANCELLED}, False),
+        (JobState.FINALIZING, 0, {}, False),
+        (JobState.RUNNING, 0, {"waiting_for": None}, False),
+    ],
+)
+def test_what_a_batch_waits_for_is_told_while_nobody_works_on_it(
+    state: JobState, running: int, values: dict[str, Any], told: bool
+) -> None:
+    note = {"model": "m", "code": "out_of_cache", "message": "no memory", "since": 1005.5}
+    batch = batch_of(view(state, running, **({"waiting_for": note} | values)))
+    found = batch.model_dump()["tidemill"]["waiting_for"]
+    assert found == (note | {"since": 1005} if told else None)

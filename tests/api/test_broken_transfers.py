@@ -76,7 +76,7 @@ def test_a_size_that_is_announced_is_refused_before_it_is_sent(
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
-            b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n"
+            b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 413")

@@ -21,6 +21,7 @@ import socket, sys
 import uvicorn
 from pathlib import Path
 from api.app import create_app
+from api.server.config import server_config
 from storage.settings import Settings
 from storage.stores import Stores
 from storage.wakeups import Wakeups, celery_app
@@ -35,7 +36,7 @@ app = create_app(
 )
 listener = socket.create_server(("127.0.0.1", 0))
 print("port", listener.getsockname()[1], flush=True)
-uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+uvicorn.Server(server_config(app, settings.api)).run(sockets=[listener])
 """
 
 

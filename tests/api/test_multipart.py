@@ -28,7 +28,7 @@ def parse(
     async def collect() -> list[tuple[FieldBegin, bytes]]:
         parts: list[tuple[FieldBegin, bytes]] = []
         begin, data = None, b""
-        async for event in read_events(content_type, pieces()):
+        async for event in read_events(content_type, pieces(), max_fields=32):
             match event:
                 case FieldBegin():
                     begin, data = event, b""

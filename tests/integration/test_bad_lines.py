@@ -58,7 +58,6 @@ def test_988_answers_12_errors_in_order(tmp_path: Path) -> None:
 
 
 def _number(line: dict[str, Any]) -> int:
-    error = line["error"] or line["response"]["body"]["error"]
-    number = error["line"]
+    number = line["tidemill"]["line"]
     assert isinstance(number, int)
     return number

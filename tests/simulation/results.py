@@ -59,7 +59,7 @@ class Results:
     def ended(self, job: Row) -> None:
         """A job became terminal: each line is in its results once, in order, and counted."""
         self._sums(job)
-        if job["state"] == "failed" or job["n_lines"] is None:
+        if job["state"] == "failed":
             return
         wanted = self.inputs[job["idem_key"]]
         place = {line.custom_id: index for index, line in enumerate(wanted)}
@@ -154,9 +154,9 @@ class Results:
     def _line(self, job: Row, line: Line, found: Mapping[str, Any], *, answered: bool) -> None:
         name = f"{job['id']}: line {line.custom_id}"
         if answered:
-            choice = found["response"]["body"]["choices"][0]
-            if not line.valid or line.poison or choice["text"] != echo(line.tokens):
-                self.fail("I5", f"{name} has the answer {choice['text']!r}")
+            texts = [choice["text"] for choice in found["response"]["body"]["choices"]]
+            if not line.valid or line.poison or texts != [echo(each) for each in line.prompts]:
+                self.fail("I5", f"{name} has the answers {texts!r}")
             return
         error = found["error"] or found["response"]["body"]["error"]
         code = str(error["code"])

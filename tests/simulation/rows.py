@@ -18,7 +18,7 @@ Fail = Callable[[str, str], None]
 DEAD_CHUNKS = frozenset({"done", "split", "cancelled"})
 ENDED = frozenset({"completed", "failed", "cancelled", "expired"})
 NEXT = {
-    "validating": {"running", "failed", "cancelled", "expired"},
+    "validating": {"running", "finalizing", "failed"},
     "running": {"finalizing"},
     "finalizing": ENDED,
 }
@@ -191,8 +191,11 @@ class Rows:
         if after not in NEXT[before]:
             self.fail("I6", f"{what} took {name} from {before} to {after}")
         kind = "plan_epoch" if before == "validating" else "fin_epoch"
-        told = before == "validating" and after in ("cancelled", "expired")
-        if before == "running" or told:
+        if before == "running":
+            return
+        if before == "validating" and after == "finalizing":
+            if not job["cancel"]:
+                self.fail("I5", f"{what}: {name} is not planned, and nobody asked it to stop")
             return
         held = self._held.get(f"{name} {kind}")
         if held is None or held.process is not self._actor or held.number != job[kind]:
@@ -207,7 +210,7 @@ class Rows:
                 self.fail("I1", f"the chunks of {job['id']} do not partition its lines: {ranges}")
                 return
             at = chunk["b"]
-        planned = job["state"] in ("running", "finalizing") or bool(chunks)
+        planned = job["in_progress_at"] is not None or bool(chunks)
         if planned and at != job["n_lines"]:
             self.fail("I1", f"the chunks of {job['id']} end at {at} of {job['n_lines']}")
         if job["state"] == "finalizing" or (job["state"] in ENDED and job["state"] != "failed"):

@@ -16,7 +16,7 @@ WEEK = 7 * DAY
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An input line. ``tokens`` is its prompt, and empty for a line that is no request."""
+    """An input line. ``tokens`` is all of its prompts, and empty for a line that is no request."""
 
     custom_id: str
     tokens: tuple[int, ...]
@@ -31,9 +31,17 @@ class Line:
         """Whether it is a request."""
         return bool(self.tokens)
 
+    @property
+    def prompts(self) -> tuple[tuple[int, ...], ...]:
+        """One, or three of which two are equal."""
+        if self.valid and self.tokens[1] % 3 == 0:
+            return self.tokens[:2], self.tokens[2:], self.tokens[:2]
+        return (self.tokens,)
+
     def encode(self) -> bytes:
         """As JSON."""
-        body: dict[str, Any] = {"model": MODEL, "prompt": list(self.tokens), "temperature": 0}
+        prompts: Any = self.prompts if len(self.prompts) > 1 else self.tokens
+        body: dict[str, Any] = {"model": MODEL, "prompt": prompts, "temperature": 0}
         if not self.valid:
             body = {"model": MODEL}
         line = {"custom_id": self.custom_id, "method": "POST", "url": ENDPOINT, "body": body}
@@ -126,10 +134,15 @@ def _batch(rng: random.Random, number: int) -> Batch:
         name=f"b{number}",
         lines=tuple(lines),
         created=created,
-        window=rng.uniform(20, 150) if rng.random() < 0.12 else WEEK,
+        window=rng.uniform(*_soon(rng, 20, 150)) if rng.random() < 0.12 else WEEK,
         priority=rng.choice((0, 0, 1)),
-        cancelled=created + rng.uniform(0, 80) if rng.random() < 0.2 else None,
+        cancelled=created + rng.uniform(*_soon(rng, 0, 80)) if rng.random() < 0.2 else None,
         paused=created + rng.uniform(0, 40) if rng.random() < 0.15 else None,
         resumed=created + rng.uniform(40, 150),
         retried=rng.random() < 0.3,
     )
+
+
+def _soon(rng: random.Random, *usual: float) -> tuple[float, ...]:
+    """The usual range of seconds, or one in which a batch is mostly not planned yet."""
+    return (0.0, 0.5) if rng.random() < 0.3 else usual

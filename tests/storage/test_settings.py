@@ -74,6 +74,14 @@ def test_api_keys_name_their_tenant() -> None:
     assert settings.api.keys_by_secret == {"alone": DEFAULT_TENANT, "one": "acme", "two": "acme"}
 
 
+def test_further_hosts_are_names() -> None:
+    settings = Settings.load(allowed_hosts=" Tidemill.example, app.example:3000 ,[::2]:80,")
+    assert settings.api.extra_hosts == {"tidemill.example", "app.example:3000", "[::2]:80"}
+    for wrong in ("https://app.example", "app.example/", "*", "a b", "app.example:"):
+        with pytest.raises(ValidationError, match="give 'name' or 'name:port'"):
+            Settings.load(allowed_hosts=wrong)
+
+
 def test_senseless_values_are_refused() -> None:
     senseless: list[dict[str, Any]] = [{"port": 70_000}, {"lease_seconds": 1}]
     for wrong in senseless:

@@ -22,7 +22,7 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     stores.database.migrate()
     wakeups = Wakeups(celery_app(settings.storage))
     app = create_app(settings.api, stores=stores, wakeups=wakeups)
-    with listen("127.0.0.1", 0) as listener, ServerThread(app, listener):
+    with listen("127.0.0.1", 0) as listener, ServerThread(app, listener, settings.api):
         yield url_of(listener)
     stores.close()
 

@@ -48,11 +48,16 @@ POISON = 999  # a token that ends the engine
 class WordTokenizer:
     """One token a word; ids by the word's text, so that equal words are equal tokens."""
 
+    fill_tokens = None
+
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True
     ) -> list[list[int]]:
         start = [1] if add_special_tokens else []
         return [start + [2 + sum(word.encode()) % 900 for word in text.split()] for text in texts]
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return " ".join(f"w{token_id}" for token_id in ids)
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
         if messages[0]["role"] == "tool":
@@ -179,11 +184,11 @@ class Bench:
         for wakeup in reconcile(database, max_crashes=settings.worker.max_crashes):
             match wakeup.task:
                 case "tidemill.plan":
-                    plan_job(self.worker, *wakeup.args)
+                    plan_job(self.worker, wakeup.args[0])
                 case "tidemill.drain":
                     drain(self.worker, *wakeup.args)
                 case "tidemill.finalize":
-                    finalize_job(self.worker, *wakeup.args)
+                    finalize_job(self.worker, wakeup.args[0])
 
     def finish(self, job_id: str) -> Job:
         for _ in range(100):

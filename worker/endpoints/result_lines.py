@@ -1,16 +1,20 @@
 """Lines of the output file and of the error file, in the shapes of OpenAI's Batch API.
 
+What is ours stands beside those, under the one key ``tidemill``: the number of a line at fault.
+
 Ids are derived from the job and the line number, so a line that is computed again after a crash
 keeps its id.
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from worker.problems import Problem
 
+NOTHING: Mapping[str, Any] = {}
 NEVER_RUN = {
     "batch_cancelled": "This line was not run: the batch was cancelled.",
     "batch_expired": "This line was not run: the batch's completion window ended.",
@@ -48,10 +52,10 @@ def problem_line(job_id: str, problem: Problem, status: int = 400) -> bytes:
         "type": kind,
         "param": problem.param,
         "code": problem.code,
-        "line": problem.line,
     }
     digest = _digest(job_id, problem.line)
-    return _with_response(digest, problem.custom_id, status, {"error": error})
+    ours = {"tidemill": {"line": problem.line}}
+    return _with_response(digest, problem.custom_id, status, {"error": error}, ours)
 
 
 def never_run_line(job_id: str, line: int, custom_id: str | None, code: str) -> bytes:
@@ -62,11 +66,18 @@ def never_run_line(job_id: str, line: int, custom_id: str | None, code: str) -> 
             "custom_id": custom_id,
             "response": None,
             "error": {"code": code, "message": NEVER_RUN[code]},
+            "tidemill": {"line": line},
         }
     )
 
 
-def _with_response(digest: str, custom_id: str | None, status: int, body: dict[str, Any]) -> bytes:
+def _with_response(
+    digest: str,
+    custom_id: str | None,
+    status: int,
+    body: dict[str, Any],
+    more: Mapping[str, Any] = NOTHING,
+) -> bytes:
     response = {"status_code": status, "request_id": f"req_{digest}", "body": body}
     return orjson.dumps(
         {
@@ -74,5 +85,6 @@ def _with_response(digest: str, custom_id: str | None, status: int, body: dict[s
             "custom_id": custom_id,
             "response": response,
             "error": None,
+            **more,
         }
     )

@@ -12,6 +12,7 @@ Reader = Callable[[str, Any], Any]
 
 MAX_STOP_CHARACTERS = 1_024
 MAX_LOGIT_BIASES = 1_024
+SMALLEST_NUCLEUS = 1e-6  # less than the most probable token of any vocabulary has
 
 # Variables of a chat template that only the server sets, beside every ``…_token``.
 RESERVED_TEMPLATE_ARGS = frozenset(
@@ -86,6 +87,12 @@ def number(name: str, value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise wrong_type(name, "a number", value)
     return float(value)
+
+
+def nucleus(name: str, value: Any) -> float:
+    """A share of probability; 0, which OpenAI's API allows, keeps the most probable token alone."""
+    share = number(name, value)
+    return SMALLEST_NUCLEUS if share == 0 else share
 
 
 def string(name: str, value: Any) -> str:

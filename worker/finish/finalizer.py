@@ -1,9 +1,13 @@
-"""The end of a job: its parts are merged into the output and the error file, in input order."""
+"""The end of a job: its parts are merged into the output and the error file, in input order.
+
+A job that was stopped before it was planned has no parts: its input is read once more, and every
+line of it gets an error (`worker.finish.unplanned`).
+"""
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,19 +15,23 @@ import structlog
 
 from storage.database.states import ChunkState, StopReason
 from storage.database.tables import Chunk, Job
-from storage.errors import CountsDiffer, ObjectNotFound, StateConflict, StorageError
+from storage.errors import CountsDiffer, StateConflict, StorageError
 from storage.ids import new_id
 from storage.jobs import finalizing
 from storage.jobs.chunks import iter_chunks
 from storage.jobs.finalizing import Results
+from storage.jobs.planning import Refusal
 from storage.objects import ObjectStore, ObjectWriter, object_keys
 from storage.objects.object_keys import ResultKind
 from storage.registry.files import NewFile
+from worker.allowance import Allowance
 from worker.context import WorkerContext
-from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping
+from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping, TakesLong
 from worker.finish.merge import Source, merge, most_overlapping
+from worker.finish.unplanned import unplanned_records
 from worker.lease import Lease, Renewal
 from worker.plan.plan_file import PlanFile
+from worker.plan.planner import REFUSING, refused
 from worker.run.chunk_run import never_run
 from worker.run.parts import PartReader, Record
 
@@ -35,23 +43,26 @@ MERGE_BYTES = 64 * 1024 * 1024  # buffers of all parts that are being merged
 _SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)
 
 
-def finalize_job(worker: WorkerContext, job_id: str) -> None:
-    """Finalize a job, unless it is not due or another worker is finalizing it."""
+def finalize_job(worker: WorkerContext, job_id: str, allowance: Allowance | None = None) -> bool:
+    """Finalize a job, unless it is not due or another worker is finalizing it.
+
+    Returns false where it was given back because it takes longer than ``allowance``.
+    """
     since = time.monotonic()
     lease_seconds = worker.settings.worker.lease_seconds
     job = finalizing.claim_finalize(
         worker.database, worker.owner, lease_seconds=lease_seconds, job_id=job_id
     )
     if job is None:
-        return
+        return True
     epoch = job.fin_epoch
     if job.cancel == StopReason.BROKEN:
         finalizing.fail_final(worker.database, job.id, epoch, job.errors or [])
         log.error("job_failed", job=job.id, reason=StopReason.BROKEN)
-        return
+        return True
     if job.attempts > MAX_ATTEMPTS:
         _give_up(worker, job)
-        return
+        return True
 
     def renew() -> Renewal:
         # A job that is cancelled while it is finalized is finalized all the same.
@@ -62,20 +73,33 @@ def finalize_job(worker: WorkerContext, job_id: str) -> None:
 
     with worker.kept_lease(f"results of {job_id}", renew, since) as lease:
         try:
-            _settle(worker, job, lease, since)
+            heartbeat = (allowance or Allowance()).around(worker.heartbeat(lease))
+            _settle(worker, job, lease, heartbeat, since)
         except (LeaseLost, StateConflict):
             log.warning("finalize_abandoned", job=job_id, epoch=epoch)
         except Stopping:
             finalizing.release_finalize(worker.database, job_id, epoch)
-        except (BrokenPlan, BrokenResult, CountsDiffer, ObjectNotFound) as error:
+        except TakesLong:
+            finalizing.release_finalize(worker.database, job_id, epoch)
+            log.info("finalize_takes_long", job=job_id, epoch=epoch)
+            return False
+        except (BrokenPlan, BrokenResult, CountsDiffer) as error:
             _broken(worker, job, str(error))
+        except REFUSING as error:
+            if _planned(job):
+                _broken(worker, job, str(error))
+            else:
+                _refuse(worker, job, refused(error))
         except StorageError as error:
             log.warning("finalize_postponed", job=job_id, code=error.code, reason=str(error))
             finalizing.release_finalize(worker.database, job_id, epoch, delay=RETRY_SECONDS)
+    return True
 
 
-def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None:
-    results = _Merger(worker, job, worker.heartbeat(lease)).run()
+def _settle(
+    worker: WorkerContext, job: Job, lease: Lease, heartbeat: Callable[[], None], since: float
+) -> None:
+    results = _Merger(worker, job, heartbeat).run()
     lease.check()
     ended = finalizing.commit_final(worker.database, job.id, job.fin_epoch, results)
     log.info(
@@ -90,6 +114,16 @@ def _settle(worker: WorkerContext, job: Job, lease: Lease, since: float) -> None
         completion_tokens=ended.completion_tokens,
         seconds=round(time.monotonic() - since, 3),
     )
+
+
+def _planned(job: Job) -> bool:
+    return job.in_progress_at is not None
+
+
+def _refuse(worker: WorkerContext, job: Job, refusal: Refusal) -> None:
+    """Fail a job as a whole, as its planner would have: its input has no lines to account for."""
+    finalizing.fail_final(worker.database, job.id, job.fin_epoch, refusal.errors)
+    log.info("job_failed", job=job.id, code=refusal.errors[0]["code"])
 
 
 def _broken(worker: WorkerContext, job: Job, reason: str) -> None:
@@ -163,24 +197,30 @@ class _Merger:
         with ExitStack() as stack:
             output = _ResultFile(self.worker.store, self.job, "output", stack)
             errors = _ResultFile(self.worker.store, self.job, "errors", stack)
-            for record in merge(self._sources()):
+            for record in stack.enter_context(closing(self._records())):
                 self.heartbeat()
                 (output if record.ok else errors).write(bytes(record.text))
-            if output.lines + errors.lines != self.job.n_lines:
+            if _planned(self.job) and output.lines + errors.lines != self.job.n_lines:
                 raise BrokenResult(
                     f"{output.lines} outputs and {errors.lines} errors were merged, of "
                     f"{self.job.n_lines} lines."
                 )
         return Results(output.lines, errors.lines, output.row(), errors.row())
 
+    def _records(self) -> Generator[Record]:
+        if _planned(self.job):
+            yield from merge(self._sources())
+        else:
+            yield from unplanned_records(self.worker, self.job, self.heartbeat)
+
     def _sources(self) -> Iterator[Source]:
         chunks = iter_chunks(self.worker.database, self.job.id, _SETTLED)
         open_at_once = most_overlapping((chunk.first_line, chunk.last_line) for chunk in chunks)
         reader = PartReader.sharing(self.worker.store, open_at_once, MERGE_BYTES)
         for chunk in iter_chunks(self.worker.database, self.job.id, _SETTLED):
-            yield Source(chunk.first_line, partial(self._records, reader, chunk))
+            yield Source(chunk.first_line, partial(self._of_chunk, reader, chunk))
 
-    def _records(self, reader: PartReader, chunk: Chunk) -> Iterator[Record]:
+    def _of_chunk(self, reader: PartReader, chunk: Chunk) -> Iterator[Record]:
         if chunk.state == ChunkState.CANCELLED:
             reason = StopReason(self.job.cancel or StopReason.CANCELLED)
             with self.worker.store.reader(chunk.plan_key) as stream:

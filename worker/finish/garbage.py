@@ -68,6 +68,8 @@ def _expire_files(worker: WorkerContext) -> None:
         after = overdue[-1].id
         for file in overdue:
             with _skipping("file_not_expired", file.id):
+                if not files.unread(worker.database, file.id):
+                    continue
                 worker.store.delete(file.object_key)
                 files.mark_expired(worker.database, file.id)
                 log.info("file_expired", file=file.id)

@@ -1,8 +1,8 @@
 """The engine process that stays resident between jobs.
 
 There is one engine at a time, because a machine has memory for one: work on another model ends it.
-A model whose engine does not start is not tried again for a while, longer each time, and the reason
-is kept (`Engines.failure`).
+A model whose engine does not start is not tried again while its files stay as they are: never if
+they are at fault, and otherwise for a while, longer each time.
 """
 
 import threading
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from engine.catalog import FilesState, files_state
 from engine.config import EngineConfig
 from engine.errors import EngineError, InvalidConfig
 from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Request
 from storage.errors import ConfigurationError
 from storage.settings import EngineSettings, variable
-from worker.errors import EngineUnavailable
+from worker.errors import ModelNotReady, Stopping
+from worker.models.faults import lasting, model_error
 
 if TYPE_CHECKING:
     from worker.metrics import WorkerMetrics
@@ -58,11 +60,25 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a model's engine did not start, and when it may be tried again (monotonic seconds)."""
+    """Why a model's engine did not start.
+
+    Attributes:
+        source, files: what was tried, and the state that its files were in.
+        until: if the fault may pass, when it may be tried again (monotonic seconds).
+    """
 
     error: EngineError
+    source: str
+    files: FilesState
     until: float
     pause: float
+
+    @property
+    def stands(self) -> bool:
+        """Whether another try would come to nothing, so far as is known."""
+        if files_state(self.source) != self.files:
+            return False
+        return lasting(self.error) or time.monotonic() < self.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +114,17 @@ def check_engine_settings(settings: EngineSettings) -> None:
 
 
 def engine_process(config: EngineConfig, *, hang_seconds: float) -> Engine:
-    """A real engine in a process of its own, not started yet."""
+    """A real engine in a process of its own, not started yet.
+
+    The model's files are looked at first: for a model that cannot be loaded no other must go.
+
+    Raises:
+        EngineError: as `check_model`.
+    """
+    from engine.models.check import check_model
     from engine.process import EngineProcess
 
+    check_model(config.model)
     return EngineProcess(config, hang_seconds=hang_seconds)
 
 
@@ -142,49 +166,78 @@ class Engines:
 
     @property
     def failures(self) -> dict[str, EngineError]:
-        """Every model whose engine did not start at its last try, and why."""
-        return {model: found.error for model, found in self._failures.items()}
+        """The models that wait for their engine to start, and why it did not at the last try."""
+        return {
+            model: found.error
+            for model, found in list(self._failures.items())
+            if not lasting(found.error)
+        }
+
+    @property
+    def resident(self) -> Resident | None:
+        """The engine that runs, if one does."""
+        return self._resident
 
     @property
     def model(self) -> str | None:
         """The model that an engine was last asked for, if any was."""
         return self._model
 
-    def resting(self, model: str) -> bool:
-        """Whether the model's engine did not start a moment ago and is not to be tried yet."""
+    def resting(self, model: str) -> ModelNotReady | None:
+        """Why the model's engine did not start a moment ago, if it is not to be tried yet.
+
+        It is then left alone. One whose files are at fault is not: its lines are to end.
+        """
         found = self._failures.get(model)
-        return found is not None and time.monotonic() < found.until
+        if found is None or lasting(found.error) or not found.stands:
+            return None
+        error = model_error(model, found.source, found.error)
+        return error if isinstance(error, ModelNotReady) else None
 
     def get(self, model: str, source: str) -> Resident:
         """The running engine of this model, started now if need be.
 
         Raises:
-            EngineUnavailable: it did not start.
+            ModelUnavailable: the model's files are at fault; an engine of another model stays.
+            ModelNotReady: it did not start, for a reason that may pass.
+            Stopping: the worker is stopping.
         """
+        known = self._failures.get(model)
+        if known and known.source == source and lasting(known.error) and known.stands:
+            raise model_error(model, source, known.error)
         self._model = model
         resident = self._resident
         if resident is not None and resident.source == source and resident.engine.alive:
             return resident
-        self.discard()
-        engine = self._make(engine_config(self._settings, source))
-        with self._lock:
-            if self._closed:
-                raise EngineUnavailable("The worker is stopping.")
-            self._starting = engine
-        log.info("engine_starting", model=model, source=source)
+        files = files_state(source)
         try:
-            info = engine.start()
+            engine, info = self._start(model, source)
         except EngineError as error:
-            self._failed(model, error)
-            raise EngineUnavailable(str(error)) from error
-        finally:
-            with self._lock:
-                self._starting = None
+            if self._closed:
+                raise Stopping from error
+            self._failed(model, source, files, error)
+            raise model_error(model, source, error) from error
         self._failures.pop(model, None)
         self._metrics.engine_started(model, ok=True)
         self._resident = Resident(source, engine, info)
         log.info("engine_ready", model=model, pid=engine.pid, engine=info.description)
         return self._resident
+
+    def _start(self, model: str, source: str) -> tuple[Engine, EngineInfo]:
+        engine = self._make(engine_config(self._settings, source))
+        self.discard()
+        with self._lock:
+            closed = self._closed
+            self._starting = None if closed else engine
+        if closed:
+            engine.close(timeout=0)
+            raise Stopping
+        log.info("engine_starting", model=model, source=source)
+        try:
+            return engine, engine.start()
+        finally:
+            with self._lock:
+                self._starting = None
 
     def discard(self) -> None:
         """End the resident engine, if there is one; requests that it still runs are lost."""
@@ -206,18 +259,17 @@ class Engines:
         self.interrupt()
         self.discard()
 
-    def _failed(self, model: str, error: EngineError) -> None:
-        if self._closed:
-            return
+    def _failed(self, model: str, source: str, files: FilesState, error: EngineError) -> None:
         self._metrics.engine_started(model, ok=False)
         before = self._failures.get(model)
         pause = min(before.pause * 2, LONGEST_PAUSE_SECONDS) if before else FIRST_PAUSE_SECONDS
-        self._failures[model] = Failure(error, time.monotonic() + pause, pause)
+        until = time.monotonic() + pause
+        self._failures[model] = Failure(error, source, files, until, pause)
         log.error(
             "engine_not_started",
             model=model,
             code=error.code,
             reason=str(error),
             log_tail=getattr(error, "log_tail", ""),
-            next_try_seconds=pause,
+            next_try_seconds=None if lasting(error) else pause,
         )

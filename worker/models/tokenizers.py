@@ -8,16 +8,34 @@ import structlog
 
 from engine.errors import EngineError
 from worker.errors import ModelUnavailable
+from worker.models.faults import model_error
 
 log = structlog.get_logger(__name__)
+
+
+class FillTokens(Protocol):
+    """What planning uses of `engine.tokenizer.fill.FillTokens`."""
+
+    @property
+    def ends(self) -> tuple[int, ...]: ...
+
+    @property
+    def mark(self) -> str: ...
+
+    def arrange(self, before: Sequence[int], after: Sequence[int]) -> list[int]: ...
 
 
 class TextTokenizer(Protocol):
     """What planning uses of `engine.tokenizer.Tokenizer`."""
 
+    @property
+    def fill_tokens(self) -> FillTokens | None: ...
+
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True
     ) -> list[list[int]]: ...
+
+    def text_of(self, ids: Sequence[int]) -> str: ...
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str: ...
 
@@ -35,51 +53,63 @@ class TextModel:
 def load_text_model(
     name: str, source: str, *, with_control_tokens: Container[str] = ()
 ) -> TextModel:
-    """Load the tokenizer and limits of the model at ``source``.
+    """Check the model at ``source``, and load its tokenizer and limits.
 
     ``with_control_tokens`` are the models whose messages may hold control tokens.
 
     Raises:
-        EngineError: there is no such model, or it cannot be read; the message says what to do.
+        EngineError: it cannot be loaded; as `check_model`.
     """
-    from engine.catalog import resolve
-    from engine.models.families import load_config
-    from engine.tokenizer import load_tokenizer
+    from engine.models.check import check_model
 
-    files = resolve(source)
-    config = load_config(files)
-    tokenizer = load_tokenizer(files, control_tokens_in_messages=name in with_control_tokens)
-    return TextModel(name, tokenizer, config.max_position, config.vocab_size)
+    found = check_model(source, control_tokens_in_messages=name in with_control_tokens)
+    return TextModel(name, found.tokenizer, found.config.max_position, found.config.vocab_size)
 
 
 class TextModels:
-    """The models of one job's plan; each is loaded, or found to be unusable, at its first use."""
+    """The models of one job's plan; each is loaded, or found to be unusable, at its first use.
+
+    Args:
+        sources: every model's name → where it is.
+        load: loads one, given both.
+        patient: whether a model that may come is waited for, and not given up.
+    """
 
     def __init__(
         self,
         sources: Mapping[str, str],
         load: Callable[[str, str], TextModel] = load_text_model,
+        *,
+        patient: bool = True,
     ) -> None:
         self._sources = sources
         self._load = load
-        self._loaded: dict[str, TextModel | None] = {}
+        self._patient = patient
+        self._loaded: dict[str, TextModel | ModelUnavailable] = {}
 
     def get(self, name: str) -> TextModel:
         """The model called ``name``, which must be one of the sources.
 
         Raises:
             ModelUnavailable: it cannot be loaded.
+            ModelNotReady: it cannot be loaded now, and is waited for.
         """
         if name not in self._loaded:
             self._loaded[name] = self._try(name)
         model = self._loaded[name]
-        if model is None:
-            raise ModelUnavailable(f"The model '{name}' cannot be loaded at the moment.")
+        if isinstance(model, ModelUnavailable):
+            raise model
         return model
 
-    def _try(self, name: str) -> TextModel | None:
+    def _try(self, name: str) -> TextModel | ModelUnavailable:
+        source = self._sources[name]
         try:
-            return self._load(name, self._sources[name])
+            return self._load(name, source)
         except EngineError as error:
             log.error("model_not_loaded", model=name, code=error.code, reason=str(error))
-            return None
+            found = model_error(name, source, error)
+        if isinstance(found, ModelUnavailable):
+            return found
+        if self._patient:
+            raise found
+        return ModelUnavailable(str(found))

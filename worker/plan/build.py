@@ -78,8 +78,8 @@ class PlanBuilder:
         self._duplicates += len(rows) - len(groups)
         self._prompt_tokens += tokens
         for group in groups:
-            self._unique_tokens += group.leader.prompt_tokens
-            self._output_limit += group.leader.budget - group.leader.prompt_tokens
+            self._unique_tokens += group.leader.computed_tokens
+            self._output_limit += group.leader.output_limit
         data = encode_groups(self._header(self.sources[model]), groups)
         self._add_chunk(model, data, [row.line for row in rows], prompt_tokens=tokens)
 
@@ -110,7 +110,7 @@ class PlanBuilder:
         The summary counts lines and tokens:
 
         - ``prompt_tokens``: of all lines
-        - ``unique_prompt_tokens``: without duplicates
+        - ``unique_prompt_tokens``: without duplicates, of lines and of prompts within a line
         - ``expected_cached_tokens``: those of ``prompt_tokens`` that need not be computed, as their
           line equals another or begins like one; the batch's usage tells what was cached in the end
         - ``max_output_tokens``: of all outputs, at most

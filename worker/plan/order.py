@@ -35,22 +35,23 @@ def arrange(lines: Iterable[PlannedLine], block: int) -> list[Group]:
     for _, of_model in groupby(ordered, key=attrgetter("model")):
         groups = _grouped(of_model)
         prompts = [group.leader.tokens for group in groups]
-        outputs = [group.leader.budget - group.leader.prompt_tokens for group in groups]
+        outputs = [group.leader.output_limit for group in groups]
         arranged.extend(groups[index] for index in depth_first(prompts, outputs, block))
     return arranged
 
 
 def _grouped(lines: Iterable[PlannedLine]) -> list[Group]:
-    equal: dict[tuple[bytes, str], list[PlannedLine]] = {}
+    equal: dict[tuple[object, ...], list[PlannedLine]] = {}
     groups: list[list[PlannedLine]] = []
     for row in lines:
-        known = equal.get((row.tokens, row.params)) if row.deterministic else None
+        key = row.tokens, row.lengths, row.params, row.texts
+        known = equal.get(key) if row.deterministic else None
         if known is not None:
             known.append(row)
             continue
         groups.append([row])
         if row.deterministic:
-            equal[row.tokens, row.params] = groups[-1]
+            equal[key] = groups[-1]
     return [Group(tuple(rows)) for rows in groups]
 
 
@@ -81,7 +82,7 @@ class _Filling:
     def _start(self, groups: list[Group]) -> None:
         self.groups: list[Group] = []
         self._params: set[str] = set()
-        self._tokens = 0
+        self._tokens = self._requests = 0
         for group in groups:
             self.add(group)
 
@@ -90,13 +91,14 @@ class _Filling:
         if not self.groups:
             return True
         return (
-            len(self.groups) < self._limits.requests
+            self._requests + _requests(group) <= self._limits.requests
             and self._tokens + _size(group, self._params) <= self._limits.tokens
             and group.leader.model == self.groups[0].leader.model
         )
 
     def add(self, group: Group) -> None:
         self._tokens += _size(group, self._params)
+        self._requests += _requests(group)
         self._params.add(group.leader.params)
         self.groups.append(group)
 
@@ -118,18 +120,32 @@ class _Filling:
 
 
 def _size(group: Group, known: Collection[str]) -> int:
-    """A group's budget and its weight beyond the prompt, in tokens.
+    """A group's budget and its weight beyond the prompts that are computed, in tokens.
 
     ``known`` are the parameters that the chunk has already.
     """
     leader = group.leader
-    beside = leader.weight(with_params=leader.params not in known) - leader.prompt_tokens
+    beside = leader.weight(with_params=leader.params not in known) - leader.computed_tokens
     return leader.budget + beside + sum(len(row.custom_id) // 4 for row in group.lines[1:])
 
 
+def _requests(group: Group) -> int:
+    return len(group.leader.computed_prompts)
+
+
 def shared_tokens(groups: Iterable[Group], block: int) -> int:
-    """Prompt tokens that a prefix cache is expected to save when these run in order."""
-    return sum(
-        saved_tokens((group.leader.tokens for group in of_model), block)
-        for _, of_model in groupby(groups, key=lambda group: group.leader.model)
-    )
+    """Prompt tokens that a prefix cache is expected to save when these run in order.
+
+    Prompts whose log-probabilities are wanted take nothing from it.
+
+    Lines with several prompts are taken to run as `worker.run.chunk_run` orders them: each prompt
+    beside those that it shares a prefix with.
+    """
+    saved = 0
+    for _, of_model in groupby(groups, key=lambda group: group.leader.model):
+        rows = [group.leader for group in of_model if not group.leader.scored]
+        prompts = [prompt for row in rows for prompt in row.computed_prompts]
+        if any(row.lengths for row in rows):
+            prompts.sort()
+        saved += saved_tokens(prompts, block)
+    return saved

@@ -5,7 +5,10 @@ One row a line, in the plan's order. Columns:
 - ``line`` int64: the input's line number, from 1
 - ``custom_id`` string, null where the line had none
 - ``leader`` int64: plan position of the row whose response this line gets; its own for most rows
-- ``tokens`` list<int32>: the prompt; empty for rows that are not leaders
+- ``tokens`` list<int32>: the prompt, or all prompts one behind the other; empty for rows that are
+  not leaders
+- ``lengths`` list<int32>: of a leader with several prompts, the tokens of each; empty for others
+- ``texts`` list<string>: of a leader whose response begins with its prompt, each prompt's text
 - ``params`` dictionary<string>: sampling parameters as JSON; null where there is nothing to run
 - ``problem`` string: JSON of the error that this line gets; null for good lines
 
@@ -23,7 +26,7 @@ import pyarrow as pa
 
 from engine.params import SamplingParams
 from worker.errors import BrokenPlan
-from worker.plan.rows import Group, unpack_params, unpack_tokens
+from worker.plan.rows import Group, PlannedLine, split, unpack_params, unpack_tokens
 from worker.problems import Problem
 
 VERSION = b"1"
@@ -34,6 +37,8 @@ SCHEMA = pa.schema(
         pa.field("custom_id", pa.string()),
         pa.field("leader", pa.int64(), nullable=False),
         pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+        pa.field("lengths", pa.list_(pa.int32()), nullable=False),
+        pa.field("texts", pa.list_(pa.string()), nullable=False),
         pa.field("params", pa.dictionary(pa.int32(), pa.string())),
         pa.field("problem", pa.string()),
     ]
@@ -67,8 +72,8 @@ def encode_groups(header: PlanHeader, groups: Sequence[Group]) -> bytes:
     for group in groups:
         leader = position
         for row in group.lines:
-            packed = row.tokens if position == leader else b""
-            columns.add(row.line, row.custom_id, leader, packed, row.params, None)
+            leads = row if position == leader else None
+            columns.add(row.line, row.custom_id, leader, leads, row.params, None)
             position += 1
     return columns.encode(header)
 
@@ -78,7 +83,7 @@ def encode_problems(header: PlanHeader, problems: Sequence[Problem]) -> bytes:
     columns = _Columns()
     for position, problem in enumerate(problems, header.start):
         text = orjson.dumps([problem.code, problem.message, problem.param]).decode()
-        columns.add(problem.line, problem.custom_id, position, b"", None, text)
+        columns.add(problem.line, problem.custom_id, position, None, None, text)
     return columns.encode(header)
 
 
@@ -86,18 +91,23 @@ class _Columns:
     def __init__(self) -> None:
         self._rows: list[tuple[int, str | None, int, str | None, str | None]] = []
         self._tokens: list[bytes] = []
+        self._lengths: list[tuple[int, ...]] = []
+        self._texts: list[tuple[str, ...]] = []
 
     def add(
         self,
         line: int,
         custom_id: str | None,
         leader: int,
-        tokens: bytes,
+        prompts: PlannedLine | None,
         params: str | None,
         problem: str | None,
     ) -> None:
+        """Add a row; ``prompts`` is the line again where it is a leader."""
         self._rows.append((line, custom_id, leader, params, problem))
-        self._tokens.append(tokens)
+        self._tokens.append(prompts.tokens if prompts else b"")
+        self._lengths.append(prompts.lengths if prompts else ())
+        self._texts.append(prompts.texts if prompts else ())
 
     def encode(self, header: PlanHeader) -> bytes:
         line, custom_id, leader, params, problem = zip(*self._rows, strict=True)
@@ -118,6 +128,8 @@ class _Columns:
             pa.array(custom_id, pa.string()),
             pa.array(leader, pa.int64()),
             tokens,
+            pa.array(self._lengths, pa.list_(pa.int32())),
+            pa.array(self._texts, pa.list_(pa.string())),
             pa.array(params, pa.string()).dictionary_encode(),
             pa.array(problem, pa.string()),
         ]
@@ -145,6 +157,7 @@ class PlanFile:
         except (pa.ArrowException, LookupError, TypeError, ValueError) as error:
             raise BrokenPlan from error
         self._params: dict[str, SamplingParams] = {}
+        self._lists = {name: self._list_column(name) for name in ("lengths", "texts")}
 
     def rows(self, a: int, b: int) -> Iterator[PlanRow]:
         """The lines at plan positions ``[a, b)``, in the plan's order.
@@ -162,9 +175,33 @@ class PlanFile:
         for line, custom_id, leader, problem in zip(lines, ids, leaders, problems, strict=True):
             yield PlanRow(line, custom_id, leader, _problem(line, custom_id, problem))
 
-    def prompt(self, position: int) -> tuple[int, ...]:
-        """Token ids of the leader at a plan position."""
-        return tuple(self._batch.column("tokens")[position - self.header.start].as_py())
+    def prompts(self, position: int) -> list[tuple[int, ...]]:
+        """Token ids of each prompt of the leader at a plan position."""
+        ids = tuple(self._batch.column("tokens")[position - self.header.start].as_py())
+        lengths = self._list_of("lengths", position)
+        return split(ids, lengths) if lengths else [ids]
+
+    def num_prompts(self, position: int) -> int:
+        """How many prompts the leader at a plan position has."""
+        return len(self._list_of("lengths", position)) or 1
+
+    def texts(self, position: int) -> list[str]:
+        """Each prompt's text, where the leader's response begins with it; else empty."""
+        return self._list_of("texts", position)
+
+    def _list_column(self, name: str) -> Any:
+        """A column of lists; ``None`` where all are empty, or the file is of an earlier version."""
+        if name not in self._batch.schema.names:
+            return None
+        column = self._batch.column(name)
+        return column if len(column.flatten()) else None
+
+    def _list_of(self, name: str, position: int) -> list[Any]:
+        column = self._lists[name]
+        if column is None:
+            return []
+        found: list[Any] = column[position - self.header.start].as_py()
+        return found
 
     def params(self, position: int) -> SamplingParams:
         """Sampling parameters of the row at a plan position; one object for all that are equal."""

@@ -5,8 +5,7 @@ is tokenized. The second pass works in windows: it tokenizes, groups duplicates,
 order, cuts them into chunks, and writes each chunk's plan file.
 """
 
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,22 +14,38 @@ from typing import Any
 import orjson
 
 from storage.database.tables import Job
-from storage.errors import DamagedData, DecodedTooLarge, ObjectChanged, ObjectNotFound
+from storage.errors import (
+    DamagedData,
+    DecodedTooLarge,
+    ObjectChanged,
+    ObjectNotFound,
+    StorageError,
+    TooManyLines,
+)
 from storage.ids import new_id
 from storage.jobs.planning import Plan, Refusal
 from storage.objects import ObjectStore, object_keys
 from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.streams.gzipped import decoded
-from storage.streams.jsonl import Line, read_lines
-from worker.errors import ModelUnavailable, PlanRefused
+from worker.errors import PlanRefused, WorkerError
 from worker.models.tokenizers import TextModel, TextModels, load_text_model
 from worker.plan.build import PlanBuilder, chunk_limits
 from worker.plan.check import Checked, check_lines
 from worker.plan.envelope import LineRules
-from worker.plan.retry import RetrySource, chosen_lines
+from worker.plan.job_input import JobInput
+from worker.plan.retry import RetrySource
 from worker.plan.tokenize import LineTokenizer
 from worker.plan.windows import WindowLimits, windows
+
+# Errors that are the input's own: planning it again would end in the same way.
+REFUSING = (
+    PlanRefused,
+    TooManyLines,
+    ObjectNotFound,
+    ObjectChanged,
+    DecodedTooLarge,
+    DamagedData,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,7 @@ class Planner:
         folder: an empty folder for temporary files.
         heartbeat: called often; raises to end the planning.
         retry: what the job takes its lines from, if it is a retry.
+        patient: whether a model whose files may come is waited for; its lines end otherwise.
     """
 
     settings: Settings
@@ -52,31 +68,26 @@ class Planner:
     heartbeat: Callable[[], None]
     load_text_model: Callable[[str, str], TextModel] = load_text_model
     retry: RetrySource | None = None
+    patient: bool = True
 
     def run(self) -> Plan | Refusal:
         """The plan, or why there is none.
 
         Raises:
             StorageError: the store failed.
+            ModelNotReady: a model is waited for.
             OSError: the temporary folder is full.
         """
         try:
             return self._plan()
-        except PlanRefused as error:
-            return refusal(error.code, str(error), error.param)
-        except ModelUnavailable as error:
-            return refusal(error.code, str(error), "model")
-        except (ObjectNotFound, ObjectChanged):
-            message = "The input file was changed or deleted after the batch was created."
-            return refusal("input_modified", message, "input_file_id")
-        except (DecodedTooLarge, DamagedData) as error:
-            return refusal(error.code, f"The input file: {error}", "input_file_id")
+        except REFUSING as error:
+            return refused(error)
 
     def _plan(self) -> Plan | Refusal:
-        if self.store.head(self.job.input_key).size == 0:
-            raise PlanRefused("The input file is empty.", code="empty_file", param="input_file_id")
+        given = self._input
+        given.check_not_empty()
         rules = LineRules(self.job.endpoint, self.sources, self.settings.worker.default_model)
-        with self._lines() as lines, self._chosen() as chosen:
+        with given.lines() as lines, given.chosen() as chosen:
             checked = check_lines(
                 lines,
                 rules,
@@ -94,16 +105,9 @@ class Planner:
         """Whether bad lines become error lines instead of failing the batch."""
         return bool(self.job.options.get("on_invalid", "fail") != "fail")
 
-    @contextmanager
-    def _lines(self) -> Iterator[Iterator[Line]]:
-        settings = self.settings
-        with self.store.reader(self.job.input_key, if_match=self.job.input_etag) as stream:
-            plain = decoded(stream, max_bytes=settings.api.max_decoded_bytes)
-            yield read_lines(plain, max_line_bytes=settings.api.max_line_bytes)
-
-    def _chosen(self) -> AbstractContextManager[Container[int]]:
-        limit = self.settings.api.max_line_bytes
-        return chosen_lines(self.store, self.retry, max_line_bytes=limit)
+    @property
+    def _input(self) -> JobInput:
+        return JobInput(self.settings.api, self.store, self.job, self.heartbeat, self.retry)
 
     def _build(self, checked: Checked, rules: LineRules) -> Plan:
         settings = self.settings
@@ -117,12 +121,11 @@ class Planner:
         )
         tokenizer = LineTokenizer(
             self.job.endpoint,
-            TextModels(self.sources, self.load_text_model),
+            TextModels(self.sources, self.load_text_model, patient=self.patient),
             settings.worker.default_max_tokens,
-            skip_unavailable=self._skips,
         )
         limits = WindowLimits(settings.worker.plan_window_lines, settings.worker.plan_window_tokens)
-        with self._lines() as lines, self._chosen() as chosen:
+        with self._input.lines() as lines, self._input.chosen() as chosen:
             planned = (line for line in lines if line.number in chosen)
             for window in windows(
                 planned, checked.problems, rules, tokenizer, limits, self.heartbeat
@@ -156,6 +159,19 @@ class Planner:
             n_lines=checked.n_lines,
             report=report,
         )
+
+
+def refused(error: StorageError | WorkerError) -> Refusal:
+    """What an error that is one of `REFUSING` says to the owner of the batch."""
+    match error:
+        case PlanRefused():
+            return refusal(error.code, str(error), error.param)
+        case TooManyLines():
+            return refusal("too_many_tasks", f"The input file: {error}", "input_file_id")
+        case ObjectNotFound() | ObjectChanged():
+            message = "The input file was changed or deleted after the batch was created."
+            return refusal("input_modified", message, "input_file_id")
+    return refusal(error.code, f"The input file: {error}", "input_file_id")
 
 
 def refusal(code: str, message: str, param: str | None = None) -> Refusal:

@@ -89,7 +89,8 @@ def retry_source(database: Database, job: Job) -> RetrySource | None:
         return None
     try:
         earlier = jobs.get(database, job.tenant_id, job.retry_of)
-        file = files.get(database, job.tenant_id, earlier.err_file_id or "")
+        # If it has expired since the retry was created, it is kept until the retry is planned.
+        file = files.load(database, earlier.err_file_id or "")
     except NotFound:
         raise _gone() from None
     return RetrySource(earlier.id, file.object_key, file.etag)

@@ -1,5 +1,7 @@
 """A worker's threads: one an engine runs chunks, the others plan and finalize jobs.
 
+Of these, some do so for short jobs alone (`worker.process.job_queue`).
+
 Each looks for work in the database after a wake-up, and every few seconds without one. So if the
 broker is away or loses a message, work starts some seconds later.
 """
@@ -7,16 +9,19 @@ broker is away or loses a message, work starts some seconds later.
 import threading
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 
 import structlog
 
 from engine.errors import EngineError
 from storage.errors import StorageError
-from storage.jobs.reconcile import due
+from storage.jobs.waiting_jobs import WaitingJob
+from worker.allowance import Allowance
 from worker.context import WorkerContext
 from worker.errors import WorkerError
 from worker.finish.finalizer import finalize_job
 from worker.plan.job import plan_job
+from worker.process.job_queue import JobQueue
 from worker.process.reconciler import tick
 from worker.process.wakeup import WakeupEvent
 from worker.run.drain import drain
@@ -24,6 +29,12 @@ from worker.run.drain import drain
 log = structlog.get_logger(__name__)
 
 JOB_THREADS = 2
+LONG_JOB_THREADS = 2
+# Wake-ups come by the hundred while many small jobs run. Each thread takes those of so many seconds
+# together; the first after a while is answered at once.
+PAUSE_SECONDS = 0.05
+LONG_PAUSE_SECONDS = 0.5
+TICK_SECONDS = 0.2
 
 
 class WorkerThreads:
@@ -31,7 +42,8 @@ class WorkerThreads:
 
     Args:
         models: those to run chunks of; ``None`` is all. If empty, no thread runs chunks.
-        job_threads: how many jobs are planned or finalized at once.
+        job_threads: how many short jobs are planned or finalized at once; where there are any,
+            two long ones are, too.
         before: called each time before jobs to plan or finalize are looked for.
     """
 
@@ -47,11 +59,17 @@ class WorkerThreads:
         self._models = models
         self._before = before
         self._wakeup = WakeupEvent()
-        self._lock = threading.Lock()
-        self._jobs_at_work: set[str] = set()
+        self._queue = JobQueue(worker)
+        self._ticked_at = 0.0
         self._threads = [
-            threading.Thread(target=self._watch_jobs, args=(i,), name=f"jobs-{i}", daemon=True)
-            for i in range(job_threads)
+            threading.Thread(
+                target=self._watch_jobs, args=(short, i), name=f"{name}-{i}", daemon=True
+            )
+            for name, short, count in (
+                ("jobs", True, job_threads),
+                ("long-jobs", False, LONG_JOB_THREADS if job_threads else 0),
+            )
+            for i in range(count)
         ]
         self._runners = worker.by_device() if models is None or models else ()
         for index, runner in enumerate(self._runners):
@@ -98,17 +116,26 @@ class WorkerThreads:
         }
 
     def _watch_chunks(self, runner: WorkerContext) -> None:
-        self._repeat(lambda: self._run_chunks(runner))
+        self._repeat(lambda: self._run_chunks(runner), PAUSE_SECONDS)
 
-    def _watch_jobs(self, number: int) -> None:
+    def _watch_jobs(self, short: bool, number: int) -> None:
         # Every other thread finalizes before it plans, so that many jobs to plan delay no results.
-        self._repeat(lambda: self._run_jobs(finalize_first=number % 2 == 1))
+        work = partial(self._run_jobs, short=short, finalize_first=number % 2 == 1)
+        self._repeat(work, PAUSE_SECONDS if short else LONG_PAUSE_SECONDS)
 
-    def _repeat(self, work: Callable[[], None]) -> None:
+    def _repeat(self, work: Callable[[], None], pause: float) -> None:
         seen = 0
         while not self._worker.ending:
+            began = time.monotonic()
             self._safely(work)
             seen = self._wakeup.wait(seen, self._worker.reconcile_seconds)
+            self._rest(began + pause)
+
+    def _rest(self, until: float) -> None:
+        """Wait until then (monotonic seconds), if that is still to come."""
+        seconds = until - time.monotonic()
+        if seconds > 0 and not self._worker.ending:
+            self._worker.leaving.wait(seconds)
 
     def _safely(self, work: Callable[[], None]) -> None:
         try:
@@ -122,27 +149,26 @@ class WorkerThreads:
     def _run_chunks(self, runner: WorkerContext) -> None:
         if drain(runner, self._models) and not self._worker.stopping.is_set():
             # The last chunk of a job may be done: do not wait for the reconciler.
+            self._rest(self._ticked_at + TICK_SECONDS)
+            self._ticked_at = time.monotonic()
             tick(self._worker)
             self._wakeup.notify()
 
-    def _run_jobs(self, *, finalize_first: bool) -> None:
+    def _run_jobs(self, *, short: bool, finalize_first: bool) -> None:
         self._before()
-        run = {"tidemill.plan": plan_job, "tidemill.finalize": finalize_job}
-        first = "tidemill.finalize" if finalize_first else "tidemill.plan"
-        found = due(self._worker.database, max_crashes=self._worker.settings.worker.max_crashes)
-        jobs = [wakeup for wakeup in found if wakeup.task in run]
-        for wakeup in sorted(jobs, key=lambda each: each.task != first):
-            if self._worker.ending:
-                return
-            self._run_job(run[wakeup.task], wakeup.args[0])
+        found = True
+        while found:
+            found = False
+            for job, allowance in self._queue.next(short=short, finalize_first=finalize_first):
+                if self._worker.ending:
+                    return
+                self._safely(partial(self._run_job, job, allowance))
+                found = True
 
-    def _run_job(self, work: Callable[[WorkerContext, str], None], job_id: str) -> None:
-        with self._lock:
-            if job_id in self._jobs_at_work:
-                return
-            self._jobs_at_work.add(job_id)
-        try:
-            self._safely(lambda: work(self._worker, job_id))
-        finally:
-            with self._lock:
-                self._jobs_at_work.remove(job_id)
+    def _run_job(self, job: WaitingJob, allowance: Allowance) -> None:
+        work = plan_job if job.plan else finalize_job
+        if work(self._worker, job.job_id, allowance):
+            self._queue.ended(job.job_id)
+        else:
+            self._queue.given_back(job.job_id)
+            self._wakeup.notify()

@@ -1,23 +1,30 @@
-"""A claimed chunk: its requests, the completions that came for them, and its part."""
+"""A claimed chunk: its requests, the completions that came for them, and its part.
+
+A line with several prompts is several requests to the engine and one result.
+"""
 
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import structlog
 from msgspec import Raw
 
+from engine.config import EngineConfig
+from engine.prefix_order import depth_first, pack_tokens
 from engine.requests import Completion, Request
 from storage.database.states import StopReason
 from storage.database.tables import Chunk
 from storage.jobs.chunks import Counts
 from worker.endpoints.registry import ENDPOINTS
-from worker.endpoints.response_fields import as_duplicate
+from worker.endpoints.response_fields import as_duplicate, joined
 from worker.endpoints.result_lines import never_run_line, output_line, problem_line
-from worker.errors import BrokenResult
+from worker.errors import BrokenResult, ModelUnavailable
 from worker.plan.plan_file import PlanFile, PlanRow
 from worker.problems import Problem
+from worker.run.line_requests import LineRequests
 from worker.run.parts import Record, encode_record
 from worker.run.response_spool import ResponseSpool
 
@@ -40,6 +47,7 @@ class ChunkRun:
     the same, and this chunk computes it for its own lines.
 
     Attributes:
+        pending: distinct requests that have no completion yet.
         counts: of the lines that have a result so far. Replaced as a whole, so that another thread
             may read it.
         stopped: why the lines that have no result yet will not be run, if they will not.
@@ -54,68 +62,122 @@ class ChunkRun:
         self._rows = sorted(plan.rows(chunk.a, chunk.b), key=lambda row: row.line)
         self._responses = ResponseSpool()
         self._waiting_lines = Counter(row.leader for row in self._rows if row.problem is None)
+        self._asked = {at: LineRequests.of(plan, at) for at in sorted(self._waiting_lines)}
         self.counts = Counts(err=len(self._rows) - self._waiting_lines.total())
-
-    @property
-    def pending(self) -> int:
-        """Distinct requests that have no completion yet."""
-        return len(self._waiting_lines)
+        self.pending = sum(len(asked.waiting) for asked in self._asked.values())
 
     def requests(self) -> list[Request]:
-        """What is to be computed, in the plan's order."""
-        return [
-            Request(
-                id=self._request_id(position),
-                prompt=self.plan.prompt(position),
-                params=self.plan.params(position),
-                salt=self.plan.header.salt,
-                continues=self._endpoint.continues,
-            )
-            for position in sorted(self._waiting_lines)
-        ]
+        """What is to be computed, in the plan's order; each prompt beside those it is like."""
+        plan, found = self.plan, []
+        for position, places in self._waiting():
+            prompts, params = plan.prompts(position), plan.params(position)
+            for place in places:
+                found.append(
+                    Request(
+                        id=self._request_id(position, place),
+                        prompt=prompts[place],
+                        params=params,
+                        salt=plan.header.salt,
+                        continues=self._endpoint.continues,
+                    )
+                )
+        if len(found) == len(self._waiting_lines):
+            return found
+        # The plan's order is that of the lines' first prompts.
+        order = depth_first(
+            [pack_tokens(request.prompt) for request in found],
+            [(each.params.max_tokens or 0) * each.params.num_generated for each in found],
+            EngineConfig().block_size,
+        )
+        return [found[index] for index in order]
 
     def pending_ids(self) -> list[str]:
         """The ids of requests that have no completion yet."""
-        return [self._request_id(position) for position in sorted(self._waiting_lines)]
+        return [
+            self._request_id(position, place)
+            for position, places in self._waiting()
+            for place in places
+        ]
 
-    def _request_id(self, position: int) -> str:
+    def _waiting(self) -> Iterator[tuple[int, list[int]]]:
+        """Plan positions, and the prompts of each that have no completion yet."""
+        for position, asked in self._asked.items():
+            if position in self._waiting_lines:
+                yield position, sorted(asked.waiting)
+
+    def _request_id(self, position: int, place: int) -> str:
         # With the attempt: a completion of an earlier attempt is not taken for one of this.
-        return f"{self.chunk.id}/{self.chunk.attempt}/{position}"
+        return f"{self.chunk.id}/{self.chunk.attempt}/{position}.{place}"
 
     def accept(self, completion: Completion) -> None:
         """Take the completion of one of `requests`; a second one of the same request is ignored."""
-        position = int(completion.request_id.rpartition("/")[2])
-        lines = self._waiting_lines.pop(position, 0)
-        if not lines:
+        name = completion.request_id.rpartition("/")[2]
+        position, place = map(int, name.split("."))
+        asked = self._asked.get(position)
+        if asked is None or position not in self._waiting_lines or place not in asked.waiting:
             return
+        asked.waiting.remove(place)
+        self.pending -= 1
         reasons = {output.finish_reason for output in completion.outputs}
         if completion.error is None and reasons <= {"stop", "length"} and reasons:
-            self._respond(position, lines, completion)
-            return
-        self.counts = replace(self.counts, err=self.counts.err + lines)
-        if "cancelled" not in reasons:
-            self._failed[position] = _failure(completion)
+            self._responses.add((position, place), self._respond(position, place, completion))
+            asked.take(place, completion)
+        else:
+            asked.failed = True
+            if "cancelled" not in reasons:
+                self._fail(position, place, completion)
+        if not asked.waiting:
+            self._count(asked, self._waiting_lines.pop(position))
 
-    def _respond(self, position: int, lines: int, completion: Completion) -> None:
-        body = self._endpoint.respond(completion, self.chunk.model, int(time.time()))
-        self._responses.add(position, body)
-        prompt = len(completion.prompt_token_ids)
+    def _fail(self, position: int, place: int, completion: Completion) -> None:
+        """Keep why a request could not be run; of several, the first prompt's reason."""
+        status, problem = _failure(completion)
+        asked = self._asked[position]
+        if len(asked.places) > 1:
+            name = f"{self._endpoint.prompt_param}[{place}]"
+            problem = replace(problem, message=f"{name}: {problem.message}", param=name)
+        if asked.failed_place is None or place < asked.failed_place:
+            asked.failed_place = place
+            self._failed[position] = status, problem
+
+    def _respond(self, position: int, place: int, completion: Completion) -> dict[str, Any]:
+        """The response body for one prompt of a line."""
+        endpoint = self._endpoint
+        body = endpoint.respond(completion, self.chunk.model, int(time.time()))
+        texts = self.plan.texts(position)
+        if texts and endpoint.echo is not None:
+            return endpoint.echo(body, completion, texts[place])
+        return body
+
+    def _count(self, asked: LineRequests, lines: int) -> None:
+        """Count equal lines whose requests all have their completions."""
+        counts, line = self.counts, asked.counts
+        if asked.failed:
+            self.counts = replace(counts, err=counts.err + lines)
+            return
+        # For a duplicate all of its prompts count as cached.
+        cached = line.cached_tokens + line.prompt_tokens * (lines - 1)
         self.counts = replace(
-            self.counts,
-            ok=self.counts.ok + lines,
-            prompt_tokens=self.counts.prompt_tokens + prompt * lines,
-            # For a duplicate the whole prompt counts as cached.
-            cached_tokens=self.counts.cached_tokens
-            + completion.cached_tokens
-            + prompt * (lines - 1),
-            completion_tokens=self.counts.completion_tokens + completion.completion_tokens * lines,
+            counts,
+            ok=counts.ok + lines,
+            prompt_tokens=counts.prompt_tokens + line.prompt_tokens * lines,
+            cached_tokens=counts.cached_tokens + cached,
+            completion_tokens=counts.completion_tokens + line.completion_tokens * lines,
         )
+
+    def refuse(self, error: ModelUnavailable) -> None:
+        """Give every line that has no result yet this error: its model cannot be loaded."""
+        problem = Problem(0, error.code, str(error), "model")
+        self._failed |= dict.fromkeys(self._waiting_lines, (400, problem))
+        self.counts = replace(self.counts, err=self.counts.err + self._waiting_lines.total())
+        self._waiting_lines.clear()
 
     def give_up(self, reason: StopReason) -> None:
         """Wait for no more completions: lines without one get an error with the reason."""
         self.stopped = reason
         self.counts = replace(self.counts, err=self.counts.err + self._waiting_lines.total())
         self._waiting_lines.clear()
+        self.pending = 0
 
     def records(self) -> Iterator[bytes]:
         """The part: one encoded record a line, in the input's order.
@@ -133,7 +195,7 @@ class ChunkRun:
         job_id = self.chunk.job_id
         if row.problem is not None:
             return False, problem_line(job_id, row.problem)
-        body = self._responses.get(row.leader)
+        body = self._body(row.leader)
         if body is not None:
             body = as_duplicate(body) if row.leader in written else body
             written.add(row.leader)
@@ -147,6 +209,16 @@ class ChunkRun:
             raise BrokenResult(f"Line {row.line} has no result, and nobody stopped the job.")
         code = NEVER_RUN_CODES[self.stopped]
         return False, never_run_line(job_id, row.line, row.custom_id, code)
+
+    def _body(self, leader: int) -> dict[str, Any] | None:
+        """The response body of a line, if all of its requests have outputs."""
+        bodies: list[dict[str, Any]] = []
+        for place, source in enumerate(self._asked[leader].places):
+            body = self._responses.get((leader, source))
+            if body is None:
+                return None
+            bodies.append(body if source == place else as_duplicate(body))
+        return bodies[0] if len(bodies) == 1 else joined(bodies)
 
     def close(self) -> None:
         """Drop the response bodies."""

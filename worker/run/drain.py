@@ -14,11 +14,12 @@ from engine.errors import EngineDied
 from engine.requests import Completion
 from storage.errors import StorageError
 from worker.context import WorkerContext
-from worker.errors import EngineUnavailable
+from worker.errors import ModelNotReady, ModelUnavailable, Stopping
 from worker.lease import LeaseKeeper
 from worker.models.engines import Resident
 from worker.run.held_chunks import HeldChunk, HeldChunks, backoff
 from worker.run.model_choice import ModelChoice
+from worker.run.waiting import tell_running, tell_wait
 
 log = structlog.get_logger(__name__)
 
@@ -74,11 +75,14 @@ class DrainLoop:
                 self._advance()
             except EngineDied as error:
                 self._engine_died(error)
-            except EngineUnavailable:
+            except ModelNotReady as error:
                 # `Engines` has logged why and lets the model rest; another may have work.
                 self._resident = None
                 for held in held_chunks:
                     held_chunks.give_back(held)
+                tell_wait(self._worker, error)
+            except Stopping:
+                break
 
     def _release_after(self, error: BaseException) -> None:
         """Give all chunks back after an unexpected error, which must not repeat for ever.
@@ -110,7 +114,7 @@ class DrainLoop:
         held_chunks = self._held_chunks
         while self._wants_more() and (not held_chunks or time.monotonic() >= self._next_claim):
             model = self._model_choice.next(switch=not held_chunks)
-            if model is not None and held_chunks.claim(model):
+            if model is not None and held_chunks.claim(model, self._wanted_lines()):
                 continue
             if self._model_choice.fresh:
                 self._next_claim = time.monotonic() + CLAIM_PAUSE_SECONDS
@@ -118,6 +122,13 @@ class DrainLoop:
                     self._resident.engine.flush()
                 return
             self._model_choice.refresh()
+
+    def _wanted_lines(self) -> int:
+        """How many more the engine could have ahead."""
+        if self._resident is None:
+            return 1
+        most = BATCHES_AHEAD * self._resident.info.max_num_seqs
+        return max(1, most - self._held_chunks.pending)
 
     def _wants_more(self) -> bool:
         held_chunks = self._held_chunks
@@ -141,9 +152,23 @@ class DrainLoop:
         if self._resident is None or self._resident.source != source:
             if any(other.submitted for other in self._held_chunks):
                 return  # the model has a new source: requests of the old one end first
-            self._resident = self._worker.engines.get(held.chunk.model, source)
+            self._resident = None
+            try:
+                self._resident = self._start(held.chunk.model, source)
+            except ModelUnavailable as error:
+                held.run.refuse(error)
+                tell_running(self._worker, held.chunk.model)
+                return
         held.submitted = True
         self._resident.engine.submit(held.run.requests())
+
+    def _start(self, model: str, source: str) -> Resident:
+        engines = self._worker.engines
+        before = engines.resident
+        resident = engines.get(model, source)
+        if resident is not before:
+            tell_running(self._worker, model)
+        return resident
 
     def _accept(self, completion: Completion) -> None:
         chunk_id, attempt, _ = completion.request_id.split("/")

@@ -5,14 +5,15 @@ lost; nothing may be written for an abandoned chunk.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from storage.database.tables import Chunk
 from storage.errors import ObjectNotFound, StateConflict, StorageError
-from storage.jobs.chunks import claim_chunk, release_chunk
+from storage.jobs.chunks import release_chunk
+from storage.jobs.claims import claim_chunks
 from storage.jobs.crashes import crash_chunk
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan, LeaseLost, PartMismatch
@@ -91,22 +92,35 @@ class HeldChunks:
         held = self._held.get(chunk_id)
         return held if held is not None and held.chunk.attempt == attempt else None
 
-    def claim(self, model: str) -> bool:
-        """Claim one more chunk of this model; returns whether there was one."""
+    def claim(self, model: str, lines: int) -> bool:
+        """Claim chunks of this model with about so many lines; returns whether there was one."""
         since = time.monotonic()
         settings = self._worker.settings
         try:
-            chunk = claim_chunk(
+            found = claim_chunks(
                 self._worker.database,
                 self._worker.owner,
                 [model],
+                lines=lines,
                 lease_seconds=settings.worker.lease_seconds,
                 max_crashes=settings.worker.max_crashes,
             )
         except StorageError as error:
             log.warning("claim_failed", model=model, reason=error.code)
             return False
-        return chunk is not None and self._hold(chunk, since)
+        return self._hold_all(found, since)
+
+    def _hold_all(self, found: Sequence[Chunk], since: float) -> bool:
+        """Whether any of the claimed chunks is held now; the others are given back."""
+        held = 0
+        for place, chunk in enumerate(found):
+            try:
+                held += self._hold(chunk, since)
+            except BaseException:
+                for other in found[place + 1 :]:
+                    self._return(other, delay=0.0)
+                raise
+        return held > 0
 
     def _hold(self, chunk: Chunk, since: float) -> bool:
         try:

@@ -12,6 +12,7 @@ import structlog
 from storage.errors import StorageError
 from storage.jobs.waiting_models import WaitingModel, waiting_models
 from worker.context import WorkerContext
+from worker.run.waiting import tell_wait
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +41,7 @@ class ModelChoice:
 
         ``switch`` says that the engine has no request left, so that another model may be loaded.
         """
-        resting = self._worker.engines.resting
-        waiting = [each for each in self._read() if not resting(each.name)]
+        waiting = [each for each in self._read() if not self._rests(each)]
         if not waiting:
             return None
         first = waiting[0]
@@ -51,6 +51,13 @@ class ModelChoice:
             return None  # the loaded model's requests end first
         self.model = first.name
         return first.name
+
+    def _rests(self, waiting: WaitingModel) -> bool:
+        """Whether the model's engine did not start a moment ago; its jobs are told why."""
+        error = self._worker.engines.resting(waiting.name)
+        if error is not None and self.fresh and waiting.unnoted:
+            tell_wait(self._worker, error)
+        return error is not None
 
     def refresh(self) -> None:
         """Read the database anew at the next choice."""

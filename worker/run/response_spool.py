@@ -13,11 +13,13 @@ import orjson
 from storage.disk import disk_error
 from worker.errors import TEMPORARY_FOLDER
 
+Request = tuple[int, int]  # plan position, and which of the line's prompts
+
 MEMORY_BYTES = 8 * 1024 * 1024
 
 
 class ResponseSpool:
-    """Response bodies by plan position. For one thread.
+    """Response bodies by plan position, and by prompt of a line with several. For one thread.
 
     Its methods raise `OutOfSpace` where the disk is full, and `StorageError` where it is broken.
     """
@@ -25,26 +27,26 @@ class ResponseSpool:
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
         # Closed by `close`, as it lives as long as this object.
         self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115
-        self._places: dict[int, tuple[int, int]] = {}
+        self._places: dict[Request, tuple[int, int]] = {}
         self._end = 0
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, position: int, body: dict[str, Any]) -> None:
-        """Keep the body for a plan position."""
+    def add(self, request: Request, body: dict[str, Any]) -> None:
+        """Keep the body for a request."""
         data = orjson.dumps(body)
         try:
             self._file.seek(self._end)
             self._file.write(data)
         except OSError as error:
             raise disk_error(error, TEMPORARY_FOLDER) from error
-        self._places[position] = (self._end, len(data))
+        self._places[request] = (self._end, len(data))
         self._end += len(data)
 
-    def get(self, position: int) -> dict[str, Any] | None:
-        """The body for a plan position, if there is one."""
-        place = self._places.get(position)
+    def get(self, request: Request) -> dict[str, Any] | None:
+        """The body for a request, if there is one."""
+        place = self._places.get(request)
         if place is None:
             return None
         start, size = place

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from engine.executors.device.executor import DeviceExecutor, DeviceStep
 from engine.executors.device.packed import Ints, PackedInputs, StepShape
+from engine.executors.device.prompt_scores import DevicePromptScores, PendingScores
 from engine.executors.device.sizes import padded_sequences, padded_tokens
 from engine.executors.device.tables import DeviceTables
 from engine.executors.executor import Pending
 from engine.executors.inputs import StepInputs
 from engine.executors.placement import Placement
 from engine.executors.runner import Sampled, SampledTokens
+from engine.executors.scored_rows import ScoredRows
 from engine.kernels.fused.device import Mark
 from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.fused.tensors import StepTensors
@@ -67,6 +69,7 @@ class DeviceRunner:
         self._fetched = [device.pinned(rows, torch.int32) for _ in range(2)]
         self._marks: list[Mark] = [device.mark() for _ in range(2)]
         self._side = 0
+        self._prompt_scores = DevicePromptScores(device, executor.decoder)
 
     @property
     def block_size(self) -> int:
@@ -93,7 +96,7 @@ class DeviceRunner:
         self._inputs.fill(step)
         self._tables.send(side)
         self._sampler.upload(side)
-        return self._run(side)
+        return self._run(side, ScoredRows.of(step, self._inputs))
 
     @torch.inference_mode()
     def score(self, step: Step) -> Tensor:
@@ -113,7 +116,7 @@ class DeviceRunner:
         fill_packed(self._packed.arrays(side, shape), self._inputs, decodes=False)
         return self.executor.score(self._on_device(side, shape, whole=False))
 
-    def _run(self, side: int) -> "PendingStep":
+    def _run(self, side: int, scored: ScoredRows | None) -> "PendingStep":
         inputs = self._inputs
         slots = inputs.slots[inputs.picked]
         whole = inputs.num_tokens == inputs.num_sequences == len(slots)
@@ -142,8 +145,9 @@ class DeviceRunner:
         if not (whole and plain):
             device.submit(draw)
         device.copy(tokens, self._fetched[side][: shape.sampled])
+        scores = None if scored is None else self._prompt_scores.launch(scored, shape.tokens)
         mark = self._marks[side] = device.mark()
-        return PendingStep(self._sampler, mark, self._fetched[side], slots, side)
+        return PendingStep(self._sampler, mark, self._fetched[side], slots, side, scores)
 
     def _padded(self, whole: bool) -> StepShape:
         inputs, most = self._inputs, self._most
@@ -255,10 +259,12 @@ class PendingStep:
     fetched: Tensor
     slots: Ints
     side: int
+    scores: PendingScores | None
 
     @torch.inference_mode()
     def collect(self) -> Sampled:
         """See `Pending.collect`."""
         self.mark.wait()
         tokens = self.fetched[: len(self.slots)].numpy().astype(np.int64)
-        return SampledTokens(tokens, self.sampler.collect(tokens, self.slots, self.side))
+        reports = self.sampler.collect(tokens, self.slots, self.side)
+        return SampledTokens(tokens, reports, {} if self.scores is None else self.scores.collect())

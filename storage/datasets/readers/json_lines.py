@@ -56,11 +56,20 @@ def _read(line: bytes) -> tuple[Any, bool]:
         return _LENIENT.decode(line.decode(errors="surrogateescape")), False
 
 
-def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+class _Digits(str):
+    """A number that no type of ours holds, as it is written."""
 
 
-_LENIENT = json.JSONDecoder(strict=False, parse_int=_integer)
+def _integer(digits: str) -> int | _Digits:
+    return int(digits) if len(digits) <= _MOST_DIGITS else _Digits(digits)
+
+
+def _float(digits: str) -> float | _Digits:
+    value = float(digits)
+    return value if math.isfinite(value) else _Digits(digits)
+
+
+_LENIENT = json.JSONDecoder(strict=False, parse_int=_integer, parse_float=_float)
 
 
 def clean_text(text: str) -> str:
@@ -76,7 +85,7 @@ def is_clean(text: str) -> bool:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return clean_text(value)
+        return clean_text(str(value))
     if isinstance(value, list):
         return [_clean(item) for item in value]
     if isinstance(value, dict):
@@ -86,7 +95,7 @@ def _clean(value: Any) -> Any:
 
 def _is_sendable(value: Any) -> bool:
     if isinstance(value, str):
-        return is_clean(value)
+        return is_clean(value) and not isinstance(value, _Digits)
     if isinstance(value, list):
         return all(map(_is_sendable, value))
     if isinstance(value, dict):

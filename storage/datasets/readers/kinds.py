@@ -13,11 +13,11 @@ from storage.datasets.readers.delimited import (
     read_delimited_rows,
     read_header,
 )
-from storage.datasets.readers.requests import endpoint_of, is_request
 from storage.datasets.readers.sample import SAMPLE_LINES, Sample, means_json
 from storage.datasets.readers.telling import first_telling, why_nothing_tells
 from storage.datasets.readers.text import is_utf8
 from storage.datasets.readers.unpacked import open_unpacked
+from storage.datasets.values.requests import endpoint_of, is_request
 from storage.datasets.values.rows import PROMPT_FIELDS
 from storage.datasets.values.sources import EXPECTED, Kind, Limits, Source, shown
 from storage.errors import InputNotUnderstood

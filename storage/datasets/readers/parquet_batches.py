@@ -40,7 +40,7 @@ def checked_schema(path: Path, name: str, limits: Limits) -> pa.Schema:
     if len(set(schema.names)) < len(schema.names):
         raise InputNotUnderstood(f"{name} has two columns of the same name.")
     for field in schema:
-        _check_writable(name, field)
+        check_writable(name, field)
     return schema
 
 
@@ -118,7 +118,12 @@ def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator
         yield from file.iter_batches(batch_size=FEW_ROWS, row_groups=[group], columns=columns)
 
 
-def _check_writable(name: str, field: pa.Field) -> None:
+def check_writable(name: str, field: pa.Field) -> None:
+    """Check that Arrow can write a column of the file ``name``.
+
+    Raises:
+        InputNotUnderstood: it cannot, for the column's type.
+    """
     try:
         pq.ParquetWriter(pa.BufferOutputStream(), plain_schema(pa.schema([field]))).close()
     except pa.ArrowException as error:

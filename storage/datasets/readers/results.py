@@ -31,10 +31,15 @@ class _Response(Struct):
     body: _Body
 
 
+class _Extension(Struct):
+    line: int | None = None
+
+
 class _Line(Struct):
     custom_id: str | None = None
     response: _Response | None = None
     error: ResultError | None = None
+    tidemill: _Extension = field(default_factory=_Extension)
 
 
 def read_results(pieces: Iterable[bytes]) -> Iterator[Result]:
@@ -67,7 +72,9 @@ def _result(line: _Line) -> Result:
     row = row_number(line.custom_id) if line.custom_id else None
     if problem is not None:
         error = ResultError(problem.code, problem.message, problem.param)
-        return Result(line.custom_id, row or problem.line, None, None, error)
+        # Earlier versions wrote the number into the error.
+        row = row or line.tidemill.line or problem.line
+        return Result(line.custom_id, row, None, None, error)
     if not body.choices:
         return Result(line.custom_id, row, None, None, None)
     choice = body.choices[0]

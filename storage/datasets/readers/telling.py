@@ -3,9 +3,9 @@
 from typing import Any
 
 from storage.datasets.readers.json_lines import json_value
-from storage.datasets.readers.requests import is_request
 from storage.datasets.readers.sample import Sample
 from storage.datasets.readers.unpacked import open_unpacked
+from storage.datasets.values.requests import is_request
 from storage.datasets.values.rows import prompt_of, why_no_prompt
 from storage.datasets.values.sources import EXPECTED, Kind, Source
 from storage.streams.json_faults import json_fault, json_kind

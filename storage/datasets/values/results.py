@@ -10,7 +10,7 @@ from storage.errors import InputNotUnderstood
 
 
 class ResultError(Struct, frozen=True):
-    """Why a row failed. ``line`` stands in results whose custom_id could not be read."""
+    """Why a row failed. ``line`` stands in results that earlier versions wrote."""
 
     code: str | None = None
     message: str | None = None

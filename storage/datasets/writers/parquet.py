@@ -13,6 +13,7 @@ from storage.datasets.values.results import Record, Result, ResultColumns, check
 from storage.datasets.values.sources import Source
 from storage.datasets.writers.row_groups import row_groups
 
+_MOST_CHARACTERS = 8 * 1024**2
 _ARROW_TYPES = {
     FieldType.BOOL: pa.bool_(),
     FieldType.INT64: pa.int64(),
@@ -60,13 +61,15 @@ def write_records(
     all_types = {**types, **dict.fromkeys(columns.all, FieldType.TEXT)}
     schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in all_types.items()])
     rows: list[dict[str, Any]] = []
+    characters = 0
     with row_groups(destination, schema) as groups:
         for record in records:
             values = {**record.fields, **dict(zip(columns.all, _texts(record.result), strict=True))}
             rows.append({name: _as(values.get(name), kind) for name, kind in all_types.items()})
-            if len(rows) >= FEW_ROWS:
+            characters += sum(len(value) for value in rows[-1].values() if isinstance(value, str))
+            if len(rows) >= FEW_ROWS or characters >= _MOST_CHARACTERS:
                 groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
-                rows.clear()
+                rows, characters = [], 0
         groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
 
 

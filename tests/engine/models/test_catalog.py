@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.catalog import BUILTIN, BuiltinModel, resolve
-from engine.errors import ModelNotFound
+from engine.errors import CheckpointError, ModelNotFound
 
 
 def test_the_built_in_model_is_found() -> None:
@@ -49,7 +49,7 @@ def test_a_relative_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 def test_several_gguf_files_are_named(tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).touch()
-    with pytest.raises(ModelNotFound, match=r"a\.gguf, b\.gguf"):
+    with pytest.raises(CheckpointError, match=r"a\.gguf, b\.gguf"):
         resolve(str(tmp_path))
 
 
@@ -61,8 +61,10 @@ def test_an_unknown_name_lists_what_can_be_given(model: str) -> None:
 
 
 def test_files_and_folders_of_other_kinds(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="neither"):
+    with pytest.raises(ModelNotFound, match="is empty"):
         resolve(str(tmp_path))
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ModelNotFound, match="give its folder"):
+    with pytest.raises(CheckpointError, match="neither"):
+        resolve(str(tmp_path))
+    with pytest.raises(CheckpointError, match="give its folder"):
         resolve(str(tmp_path / "model.safetensors"))

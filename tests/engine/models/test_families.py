@@ -249,6 +249,8 @@ def test_gguf_metadata(tmp_path: Path) -> None:
     more: dict[str, object] = {
         "qwen3.attention.key_length": 32,
         "qwen3.rope.freq_base": 1e6,
+        "tokenizer.ggml.eom_token_id": 9,
+        "tokenizer.ggml.bos_token_id": 50,  # outside the vocabulary
     }
     config = read_gguf(write_gguf(tmp_path / "tiny.gguf", "qwen3", more=more))
     assert (config.family, config.vocab_size, config.head_dim) == ("qwen3", 50, 32)
@@ -256,7 +258,7 @@ def test_gguf_metadata(tmp_path: Path) -> None:
     assert config.rope == RopeConfig(1e6)
     assert config.qk_norm
     assert not config.tie_embeddings
-    assert config.eos_token_ids == (2, 7)
+    assert (config.bos_token_id, config.eos_token_ids) == (None, (2, 7, 9))
 
 
 def test_gguf_linear_scaling(tmp_path: Path) -> None:

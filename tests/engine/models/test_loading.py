@@ -15,9 +15,9 @@ from engine.catalog import ModelFiles, resolve
 from engine.errors import CheckpointError, OutOfCache
 from engine.kernels.linear import pack_weight
 from engine.kernels.reference.backend import ReferenceBackend
-from engine.models.checkpoint import INDEX_FILE, SINGLE_FILE
 from engine.models.decoder import Decoder
 from engine.models.families import load_config
+from engine.models.headers import INDEX_FILE, SINGLE_FILE
 from engine.models.loading import load_model
 from oracle import CPU, TINY, Model, assert_equals_oracle, logits, make
 

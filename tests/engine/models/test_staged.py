@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.catalog import ModelFiles
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, FilesUnreadable
 from engine.kernels.fused.stand_in import StandIn
 from engine.kernels.int8 import Int8Weight
 from engine.kernels.reference.backend import ReferenceBackend
@@ -132,7 +132,7 @@ def test_a_file_that_ends_too_early_or_is_gone_is_named(tmp_path: Path) -> None:
     target = torch.empty(64)
     with pytest.raises(CheckpointError, match="short ends too early"):
         reader().fill([(Stored(path, 0, torch.float32, (64,)), target)])
-    with pytest.raises(CheckpointError, match="gone cannot be read"):
+    with pytest.raises(FilesUnreadable, match="gone cannot be read: No such file"):
         reader().fill([(Stored(tmp_path / "gone", 0, torch.float32, (64,)), target)])
 
 

@@ -255,7 +255,7 @@ def test_answers_of_one_seeded_request_differ_from_each_other() -> None:
         ("min_p", 2.0),
         ("n", 0),
         ("logprobs", 21),
-        ("max_tokens", 0),
+        ("max_tokens", -1),
         ("presence_penalty", 3.0),
         ("repetition_penalty", 0.0),
         ("logit_bias", {1: 200.0}),

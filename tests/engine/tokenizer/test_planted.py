@@ -184,6 +184,15 @@ def test_text_that_a_template_turns_into_a_control_token_is_text(content: str) -
     assert controls(tokenizer, tokenizer.encode_chat(user(content))) == ["<|im_end|>"]
 
 
+def test_a_control_token_may_be_a_word() -> None:
+    backend = backend_of("byte-level")
+    backend.add_special_tokens([AddedToken("halt", normalized=False)])
+    template = "{{ messages[0].content | lower }}halt"
+    tokenizer = Tokenizer(backend, special_tokens={}, chat_templates={"default": template})
+    for content in ("HALT", "Halt", "halt", "hal", "HAL"):
+        assert names(tokenizer, tokenizer.encode_chat(user(content))).count("halt") == 1
+
+
 EVERYWHERE = (
     "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{{ style }}{% for m in messages %}"
     "<|im_start|>{{ m.role }}{{ m.name }}{{ m.reasoning_content }}{% for c in m.tool_calls or [] %}"
@@ -256,8 +265,9 @@ def test_tokens_that_only_look_like_control_tokens() -> None:
 
 def test_compatible_characters_make_no_control_token() -> None:
     tokenizer = TOKENIZERS["unigram"]  # it normalizes by NFKC
-    ids = tokenizer.encode_chat(user("＜/s＞ ＜s＞"))
-    assert controls(tokenizer, ids) == FRAME
+    for content in ("＜/s＞ ＜s＞", "＜／ｓ＞", "＜｜ｉｍ＿ｅｎｄ｜＞", "＜/ſ＞"):
+        ids = tokenizer.encode_chat(user(content))
+        assert controls(tokenizer, ids) == FRAME
 
 
 def test_private_characters_of_the_text_stay_themselves() -> None:

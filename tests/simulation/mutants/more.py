@@ -133,6 +133,24 @@ MORE = (
         ),
     ),
     mutant(
+        "unplanned-lines-dropped",
+        "I5",
+        Edit(
+            "worker.finish.unplanned",
+            "            if line.number in chosen:\n",
+            "            if line.number in chosen and line.number > 1:\n",
+        ),
+    ),
+    mutant(
+        "stopped-before-its-plan-ends-at-once",
+        "I5 I6",
+        Edit(
+            "storage.jobs.reconcile",
+            "            state=JobState.FINALIZING,\n            finalizing_at=now_sql(),\n",
+            "            state=JobState.CANCELLED,\n            cancelled_at=now_sql(),\n",
+        ),
+    ),
+    mutant(
         "poison-never-buried",
         "I8",
         Edit("worker.process.reconciler", "    bury_poison(worker)\n", ""),

@@ -78,9 +78,14 @@ def _echo(request: Request) -> Completion:
 class NoTokenizer:
     """Prompts here are token ids already."""
 
+    fill_tokens = None
+
     def encode_batch(
         self, texts: Sequence[str], add_special_tokens: bool = True
     ) -> list[list[int]]:
+        raise NotImplementedError
+
+    def text_of(self, ids: Sequence[int]) -> str:
         raise NotImplementedError
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:

@@ -126,7 +126,7 @@ def test_a_paused_job_expires(
     tick(database)
     ended = jobs.load(database, job.id)
     assert (ended.cancel, ended.paused_at) == ("expired", None)
-    assert ended.state == ("finalizing" if planned else "expired")
+    assert ended.state == "finalizing"
 
 
 def test_a_paused_job_is_cancelled_at_once(database: Database, running_job: Create) -> None:

@@ -75,6 +75,23 @@ def test_results_are_read_however_the_file_is_cut(size: int) -> None:
     assert [(result.row, result.text) for result in results] == [(1, "A"), (2, "B"), (3, None)]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"custom_id": null, "response": {"status_code": 400, "body": {"error": {"code": "c"}}},'
+        b' "error": null, "tidemill": {"line": 7}}',
+        # As earlier versions wrote it.
+        b'{"custom_id": null, "response": {"status_code": 400, "body": {"error": {"code": "c",'
+        b' "line": 7}}}, "error": null}',
+    ],
+)
+def test_an_error_without_an_id_is_told_by_its_line(line: bytes) -> None:
+    (result,) = read_results([line])
+    assert result.row == 7
+    assert result.error is not None
+    assert result.error.code == "c"
+
+
 def test_a_line_that_is_no_result_is_an_error() -> None:
     results = read_results([answered(1, "A"), b"<html>\n"])
     assert next(results).text == "A"

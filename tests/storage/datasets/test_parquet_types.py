@@ -16,6 +16,7 @@ from columns.results import answered
 from storage.datasets.joining import OrderedResults, join_rows
 from storage.datasets.readers.arrow_values import json_values
 from storage.datasets.readers.kinds import open_source
+from storage.datasets.readers.parquet_batches import check_writable
 from storage.datasets.readers.rows import read_rows
 from storage.datasets.values.results import ResultColumns
 from storage.datasets.values.sources import Source
@@ -128,6 +129,16 @@ def test_types_that_parquet_lacks_have_values_in_json_too() -> None:
     tags = pa.array([0, 1], pa.int8())
     union = pa.UnionArray.from_sparse(tags, [pa.array([1, 2]), pa.array(["x", "y"])])
     assert json_values(union) == [1, "y"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.month_day_nano_interval(), pa.sparse_union([pa.field("a", pa.int8())]), pa.struct([])],
+)
+def test_a_column_that_cannot_be_written_again_is_named_with_its_type(kind: pa.DataType) -> None:
+    with pytest.raises(InputNotUnderstood) as caught:
+        check_writable("in.parquet", pa.field("x", kind))
+    assert f"The column 'x' of in.parquet is of type {kind}, which cannot" in str(caught.value)
 
 
 def test_a_slice_has_its_own_values() -> None:

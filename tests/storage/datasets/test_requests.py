@@ -124,7 +124,7 @@ def test_a_line_that_is_too_long_or_no_text_is_a_request_without_a_prompt(tmp_pa
     ("line", "sent", "fields"),
     [
         (b'{"prompt": "a", "x": NaN}', "a", {"prompt": "a", "x": None}),
-        (b'{"prompt": "a", "x": [1e999]}', "a", {"prompt": "a", "x": [None]}),
+        (b'{"prompt": "a", "x": [1e999]}', "a", {"prompt": "a", "x": ["1e999"]}),
         (b'{"prompt": "a", "x": "\\ud83d"}', "a", {"prompt": "a", "x": "\ufffd"}),
         (b'{"prompt": "a", "x\xe4": "\xe4"}', "a", {"prompt": "a", "x\ufffd": "\ufffd"}),
         (b'{"prompt": "a", "x": "\xed\xa0\xbd"}', "a", {"prompt": "a", "x": "\ufffd" * 3}),
@@ -135,6 +135,8 @@ def test_a_line_that_is_too_long_or_no_text_is_a_request_without_a_prompt(tmp_pa
         (b'{"prompt": "cut \\ud83d", "id": 1}', None, {"prompt": "cut \ufffd", "id": 1}),
         (b'{"prompt": "\xe4", "id": 1}', None, {"prompt": "\ufffd", "id": 1}),
         (b'{"messages": [{"role": "user", "content": "a", "x": NaN}]}', None, None),
+        (b'{"messages": [{"role": "user", "content": "a", "x": 1e999}]}', None, None),
+        (b'{"prompt": ' + b"9" * 5_000 + b', "id": 1}', None, {"prompt": "9" * 5_000, "id": 1}),
         (b'{"messages": [{"role": "user", "content": "\\udc00"}]}', None, None),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_stop_beats_a_plan(
     job = must_claim_plan(database)
     won_and_lost(race(stop(job), commit_plan(job, make_plan(4))))
     tick(database)
-    assert (every_chunk(database, job), state(database, job)) == ([], "cancelled")
+    assert (every_chunk(database, job), state(database, job)) == ([], "finalizing")
 
 
 def test_a_plan_beats_a_stop(

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,14 @@ from storage.database.states import JobState, StopReason
 from storage.database.tables import Chunk, Job
 from storage.errors import (
     IdempotencyMismatch,
+    InputGone,
     NotFound,
     StateConflict,
 )
-from storage.jobs import chunks, jobs, planning
+from storage.jobs import chunks, finalizing, jobs, planning
 from storage.jobs.chunks import Counts
+from storage.jobs.finalizing import Results
+from storage.jobs.planning import Plan
 from storage.jobs.progress import JobProgress
 from storage.jobs.reconcile import reconcile
 from storage.registry import files
@@ -61,15 +65,22 @@ def test_an_idempotency_key_gives_the_same_job(
 
 
 def test_a_request_sent_again_is_found_without_its_input(
-    database: Database, new_file: Callable[..., NewFile]
+    database: Database, new_file: Callable[..., NewFile], make_plan: Callable[..., Plan]
 ) -> None:
     file = files.insert(database, new_file())
     new = jobs.NewJob("acme", "/v1/x", "24h", 60, file, idem_key="k", idem_hash="h")
     made = jobs.create_job(database, new).job
+    claimed = planning.claim_plan(database, "p", lease_seconds=45)
+    assert claimed is not None
+    planning.commit_plan(database, made.id, claimed.plan_epoch, make_plan())
     files.soft_delete(database, "acme", file.id)
     found = jobs.find_created(database, "acme", "k", "h")
     assert found is not None
     assert found.id == made.id
+    again = jobs.create_job(database, new)  # who has not found it, as it was just being created
+    assert (again.job.id, again.new) == (made.id, False)
+    with pytest.raises(InputGone):
+        jobs.create_job(database, replace(new, idem_key="other"))
     with pytest.raises(IdempotencyMismatch):
         jobs.find_created(database, "acme", "k", "another")
     assert jobs.find_created(database, "other", "k", "h") is None
@@ -181,5 +192,9 @@ def test_a_job_that_ended_cannot_be_stopped(database: Database, new_job: Create)
 def test_cancelling_a_cancelled_job_is_harmless(database: Database, new_job: Create) -> None:
     job = new_job()
     jobs.request_stop(database, "acme", job.id)
+    assert jobs.request_stop(database, "acme", job.id).state == JobState.VALIDATING
     reconcile(database, max_crashes=3)
+    mine = finalizing.claim_finalize(database, "f", lease_seconds=45)
+    assert mine is not None
+    finalizing.commit_final(database, job.id, mine.fin_epoch, Results(0, 3, None, None))
     assert jobs.request_stop(database, "acme", job.id).state == JobState.CANCELLED

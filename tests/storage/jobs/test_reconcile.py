@@ -9,6 +9,7 @@ from moves import commit, every_chunk, let_waits_pass, must_claim, states, tick
 from storage.database.connection import Database
 from storage.database.states import JobState, StopReason
 from storage.database.tables import Job
+from storage.errors import CountsDiffer
 from storage.jobs import chunks, finalizing, garbage, jobs, planning
 from storage.jobs.chunks import Counts
 from storage.jobs.finalizing import Results
@@ -113,10 +114,18 @@ def test_a_dead_workers_chunk_of_a_cancelled_job(database: Database, running_job
 def test_a_job_cancelled_before_its_plan(database: Database, new_job: Create) -> None:
     job = new_job()
     jobs.request_stop(database, "acme", job.id)
-    assert tick(database) == []
-    ended = jobs.load(database, job.id)
-    assert (ended.state, ended.n_lines) == ("cancelled", None)
+    assert planning.claim_plan(database, "p", lease_seconds=45) is None
+    assert tick(database) == [Wakeup.finalize(job.id)]
+    mine = finalizing.claim_finalize(database, "f", lease_seconds=45)
+    assert mine is not None
+    assert (mine.state, mine.n_lines, mine.attempts) == ("finalizing", None, 1)
+    with pytest.raises(CountsDiffer):  # nothing of it was run
+        finalizing.commit_final(database, job.id, mine.fin_epoch, Results(1, 6, None, None))
+    ended = finalizing.commit_final(database, job.id, mine.fin_epoch, Results(0, 7, None, None))
+    assert (ended.state, ended.n_lines, ended.n_cancelled) == ("cancelled", 7, 7)
     assert ended.cancelled_at is not None
+    assert states(database, job) == ["cancelled"]
+    assert jobs.progress(database, job.id).n_cancelled == 7
 
 
 @pytest.mark.parametrize("planned", [False, True])
@@ -127,8 +136,8 @@ def test_jobs_expire(
     tick(database)
     expired = jobs.load(database, job.id)
     assert expired.cancel == "expired"
-    assert expired.state == ("finalizing" if planned else "expired")
-    assert (expired.expired_at is None) == planned
+    assert (expired.state, expired.expired_at) == ("finalizing", None)
+    assert expired.finalizing_at is not None
 
 
 def test_a_first_expiry_is_claimable_at_once(database: Database, running_job: Create) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from storage.errors import TooManyLines
 from storage.streams import jsonl
 from storage.streams.jsonl import Line, read_lines
 
@@ -91,6 +92,26 @@ def test_an_endless_line_takes_bounded_memory() -> None:
     tracemalloc.stop()
     assert [(line.number, line.data) for line in found] == [(1, b""), (2, b"a")]
     assert peak < 16 * 1024 * 1024
+
+
+SHORT = st.sampled_from([b"", b" ", b"\r", b"\0\t", b"x", b" y\r", "\u3000".encode(), b"\xe3\x80"])
+
+
+@given(st.lists(SHORT, max_size=60), st.integers(1, 8), st.integers(0, 60))
+def test_runs_of_blank_lines_change_no_number(parts: list[bytes], block: int, most: int) -> None:
+    data = b"\n".join(parts)
+    before = jsonl.READ_BYTES
+    try:
+        jsonl.READ_BYTES = block  # runs are skipped where a line may be longer than a block
+        assert plain(data, 100) == reference(data, 100)
+        count = len(data.split(b"\n")) - data.endswith(b"\n") if data else 0
+        if count > most:
+            with pytest.raises(TooManyLines):
+                list(read_lines(io.BytesIO(data), max_line_bytes=100, max_lines=most))
+        else:
+            list(read_lines(io.BytesIO(data), max_line_bytes=100, max_lines=most))
+    finally:
+        jsonl.READ_BYTES = before
 
 
 @given(

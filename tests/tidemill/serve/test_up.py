@@ -105,10 +105,9 @@ def test_bad_lines_of_a_batch_come_back_with_their_numbers(tidemill: Run, tmp_pa
     assert (summary["rows"], summary["answered"], summary["failed"]) == (10, 6, 4)
     answered = [line["custom_id"] for line in json_lines(tmp_path / "in.output.jsonl")]
     assert answered == ["1", "3", "4", "6", "8", "10"]
-    errors = [
-        line["response"]["body"]["error"] for line in json_lines(tmp_path / "in.errors.jsonl")
-    ]
-    assert [error["line"] for error in errors] == [2, 5, 7, 9]
+    failed = json_lines(tmp_path / "in.errors.jsonl")
+    assert [line["tidemill"]["line"] for line in failed] == [2, 5, 7, 9]
+    errors = [line["response"]["body"]["error"] for line in failed]
     assert [error["code"] for error in errors][:3] == [
         "invalid_json_line",
         "duplicate_custom_id",

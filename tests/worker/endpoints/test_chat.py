@@ -18,13 +18,13 @@ def _chat(**options: Any) -> dict[str, Any]:
 
 def test_defaults_leave_the_length_to_the_planner() -> None:
     parsed = parse(_chat())
-    assert parsed.prompt == ChatPrompt(HELLO)
+    assert parsed.prompts == (ChatPrompt(HELLO),)
     assert parsed.params == SamplingParams(max_tokens=None)
 
 
 def test_template_arguments_are_scalars_under_names_of_their_own() -> None:
     given = {"enable_thinking": False, "budget": 7, "scale": 0.5, "style": "terse", "x": None}
-    prompt = parse(_chat(chat_template_kwargs=given)).prompt
+    (prompt,) = parse(_chat(chat_template_kwargs=given)).prompts
     assert prompt == ChatPrompt(HELLO, given)
 
 
@@ -134,7 +134,7 @@ def test_text_content_and_the_developer_role_become_plain_messages() -> None:
             "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}],
         },
     ]
-    prompt = parse({"messages": messages}).prompt
+    (prompt,) = parse({"messages": messages}).prompts
     assert isinstance(prompt, ChatPrompt)
     assert prompt.messages == [
         {"role": "system", "content": "be"},
@@ -150,7 +150,11 @@ def test_text_content_and_the_developer_role_become_plain_messages() -> None:
         ({"temperature": "hot"}, "invalid_type", "temperature"),
         ({"temperature": True}, "invalid_type", "temperature"),
         ({"temperature": 3}, "invalid_value", "temperature"),
-        ({"top_p": 0}, "invalid_value", "top_p"),
+        ({"top_p": -0.1}, "invalid_value", "top_p"),
+        ({"top_p": "0"}, "invalid_type", "top_p"),
+        ({"stream": 0}, "unsupported_parameter", "stream"),
+        ({"stream_options": {}}, "unsupported_parameter", "stream_options"),
+        ({"tools": {}}, "unsupported_parameter", "tools"),
         ({"n": 0}, "invalid_value", "n"),
         ({"n": 1.5}, "invalid_type", "n"),
         ({"max_tokens": 0}, "invalid_value", "max_tokens"),

@@ -1,5 +1,6 @@
 """Responses and result lines, as the openai package reads them."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -81,6 +82,32 @@ def test_a_text_response_parses_as_openais_type() -> None:
     assert logprobs.top_logprobs == [{"é": -0.5, "b": -9999.0}] * 2
 
 
+def test_an_echo_begins_with_the_prompt_and_its_tokens() -> None:
+    completion = replace(
+        _completion(logprobs=True),
+        prompt_logprobs=(None, PositionLogprobs(_token("û?", -2.0), (_token("!", -1.0),))),
+        prompt_start=_token("<s>", 0.0),
+    )
+    body = completions.echo(completions.respond(completion, "m", 1), completion, "û?")
+    best = {"é": -0.5, "b": -9999.0}
+    for choice in body["choices"]:
+        assert choice["text"] == "û?é!"
+        # As OpenAI has it, though its package says that there are no nulls.
+        assert choice["logprobs"] == {
+            "tokens": ["<s>", "û?", "é", "!"],
+            "token_logprobs": [None, -2.0, -0.5, -0.5],
+            "top_logprobs": [None, {"!": -1.0}, best, best],
+            "text_offset": [0, 0, 2, 3],
+        }
+
+
+def test_an_echo_without_logprobs_is_text_alone() -> None:
+    body = completions.echo(completions.respond(_completion(), "m", 1), _completion(), "Say: ")
+    assert [choice["text"] for choice in body["choices"]] == ["Say: é!"] * 2
+    assert body["choices"][0]["logprobs"] is None
+    assert body["usage"]["prompt_tokens"] == 3
+
+
 def test_no_logprobs_asked_for_is_null() -> None:
     assert _response(chat.ENDPOINT, _completion())["choices"][0]["logprobs"] is None
     text = _response(completions.ENDPOINT, _completion(logprobs=True, top=False))
@@ -116,9 +143,9 @@ def test_a_bad_line_carries_its_number_and_reason() -> None:
             "type": "invalid_request_error",
             "param": "temperature",
             "code": "invalid_type",
-            "line": 12,
         }
     }
+    assert line["tidemill"] == {"line": 12}
 
 
 def test_a_line_that_was_never_run_has_no_response() -> None:
@@ -126,3 +153,4 @@ def test_a_line_that_was_never_run_has_no_response() -> None:
     assert line["response"] is None
     assert line["error"]["code"] == "batch_expired"
     assert line["error"]["message"]
+    assert line["tidemill"] == {"line": 3}

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import EngineMissing
 from storage.errors import ConfigurationError
 from storage.settings import EngineSettings, Settings
-from worker.errors import EngineUnavailable
+from worker.errors import ModelNotReady, Stopping
 from worker.models import engines
 from worker.models.engines import Engines, check_engine_settings, engine_config
 
@@ -39,7 +39,7 @@ def test_a_model_that_does_not_start_rests_longer_each_time(
     bench.lab.start_error = EngineMissing()
     rests = []
     for _ in range(3):
-        with pytest.raises(EngineUnavailable, match="torch is not installed"):
+        with pytest.raises(ModelNotReady, match="torch is not installed"):
             found.get("smollm2", "words")
         assert found.resting("smollm2")
         began = time.monotonic()
@@ -62,7 +62,7 @@ def test_a_stop_does_not_wait_for_an_engine_that_is_still_loading(tmp_path: Path
     def start() -> None:
         try:
             found.get("smollm2", "smollm2")
-        except EngineUnavailable as error:
+        except Stopping as error:
             outcome.append(error)
 
     thread = threading.Thread(target=start)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from engine.errors import ModelNotFound
+from engine.errors import TokenizerError
 from storage.database.states import JobState
 from storage.registry import models
 
@@ -31,8 +31,8 @@ def test_skipped_bad_lines_become_error_lines_with_number_and_reason(
     assert job.state == JobState.COMPLETED
     assert (job.n_ok, job.n_err, job.n_invalid) == (6, 4, 4)
     errors = bench.read(job.err_key)
-    found = [row["response"]["body"]["error"] for row in errors]
-    assert [(error["line"], error["code"]) for error in found] == [
+    found = [(row["tidemill"]["line"], row["response"]["body"]["error"]) for row in errors]
+    assert [(line, error["code"]) for line, error in found] == [
         (4, "invalid_json_line"),
         (6, "duplicate_custom_id"),
         (8, "invalid_value"),
@@ -97,34 +97,27 @@ def test_an_input_that_is_gone_fails_the_batch(bench: Any, line: Line) -> None:
     assert bench.finish(job_id).errors[0]["code"] == "input_modified"
 
 
-def test_a_model_whose_files_are_gone_fails_the_batch(bench: Any, line: Line) -> None:
-    def load(name: str, source: str) -> Any:
-        raise ModelNotFound("There is no model at words: pull it.")
-
-    object.__setattr__(bench.worker, "load_text_model", load)
-    job = bench.finish(bench.create([line("a")]))
-    assert job.errors[0]["code"] == "model_unavailable"
-    assert "pull it" not in job.errors[0]["message"], "what the log says is not for clients"
-
-
-def test_where_bad_lines_are_skipped_only_those_of_the_unusable_model_are(
-    bench: Any, line: Line
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_only_the_lines_of_an_unusable_model_end_with_its_fault(
+    bench: Any, line: Line, on_invalid: str
 ) -> None:
-    models.add(bench.worker.database, "other", "gone")
+    models.add(bench.worker.database, "other", "/srv/models/bad")
     load = bench.worker.load_text_model
 
     def load_one(name: str, source: str) -> Any:
         if name == "other":
-            raise ModelNotFound("There is no model at /srv/gone.")
+            raise TokenizerError("/srv/models/bad/tokenizer.json cannot be read.")
         return load(name, source)
 
     object.__setattr__(bench.worker, "load_text_model", load_one)
     lines = [line("a"), line("b", model="other"), line("c", model="other")]
-    job = bench.finish(bench.create(lines, on_invalid="skip"))
-    assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 1, 2)
+    job = bench.finish(bench.create(lines, on_invalid=on_invalid))
+    assert (job.state, job.n_ok, job.n_err, job.errors) == (JobState.COMPLETED, 1, 2, None)
     errors = bench.read(job.err_key)
     assert _ids(errors) == ["b", "c"]
     for row in errors:
         error = row["response"]["body"]["error"]
         assert (error["code"], error["param"]) == ("model_unavailable", "model")
-        assert "/srv" not in error["message"]
+        assert error["message"] == (
+            "The model 'other' cannot be loaded: other/tokenizer.json cannot be read."
+        )

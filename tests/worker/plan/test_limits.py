@@ -1,6 +1,9 @@
 """What a whole input may be: gzip or plain, and how much of it, before any line is planned."""
 
 import gzip
+import io
+import random
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +11,9 @@ import orjson
 import pytest
 
 from storage.database.states import JobState
+from storage.errors import DecodedTooLarge
+from storage.streams.gzipped import decoded
+from storage.streams.jsonl import read_lines
 
 Line = Callable[..., dict[str, Any]]
 
@@ -48,8 +54,44 @@ def test_a_gzip_bomb_without_a_line_end_is_one_line_that_is_too_long(
     make_bench: Any, line: Line
 ) -> None:
     bench = make_bench(max_line_bytes=100_000)
-    job = bench.finish(bench.create([gzip.compress(b"[" * 50_000_000)]))
+    job = bench.finish(bench.create([gzip.compress(b"[" * 10_000_000)]))
     assert [error["code"] for error in job.errors] == ["line_too_long"]
+
+
+BOMBS = (b"\n", b" \n", b"\0\r\n", "\u2028\n".encode(), b"x\n", b"[")
+
+
+@pytest.mark.parametrize("content", BOMBS)
+def test_a_gzip_bomb_is_refused_at_its_beginning(content: bytes) -> None:
+    """What it holds makes no difference: it is refused once 16 MiB have come out of it."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packed = deflate.compress(content * (20_000_000 // len(content))) + deflate.flush()
+    packed += random.Random(1).randbytes(4_000_000)  # what follows in the file pays for nothing
+    stream = decoded(io.BytesIO(packed), max_bytes=1 << 40)
+    with pytest.raises(DecodedTooLarge):
+        stream.read(18 << 20)
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+@pytest.mark.parametrize("content", [b"\n", b" \t\r\n", b"\0\n"])
+def test_blank_lines_count_as_lines(
+    make_bench: Any, line: Line, content: bytes, on_invalid: str
+) -> None:
+    bench = make_bench(max_batch_lines=50_000)
+    blank = content * 50_000
+    job = bench.finish(bench.create([blank, orjson.dumps(line("a"))], on_invalid=on_invalid))
+    assert (job.state, job.errors[0]["code"]) == (JobState.FAILED, "too_many_tasks")
+    within = bench.finish(bench.create([blank[: -2 * len(content)], line("a")]))
+    assert (within.state, within.n_ok) == (JobState.COMPLETED, 1)
+
+
+def test_blank_lines_do_not_keep_a_job_from_being_stopped() -> None:
+    """They are passed over by the million, and the heartbeat is felt all the while."""
+    beats = []
+    stream = io.BytesIO(b"\n" * 3_000_000)
+    for _ in read_lines(stream, max_line_bytes=1 << 23, heartbeat=lambda: beats.append(1)):
+        pass
+    assert len(beats) > 10
 
 
 @pytest.mark.parametrize(

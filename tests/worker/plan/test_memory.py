@@ -15,7 +15,7 @@ WINDOW = 500
 FEW, MANY = 4 * WINDOW, 16 * WINDOW
 
 
-def _peak(work: Callable[..., None], *args: Any) -> int:
+def _peak(work: Callable[..., object], *args: Any) -> int:
     tracemalloc.start()
     try:
         work(*args)

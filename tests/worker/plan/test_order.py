@@ -186,7 +186,7 @@ def test_a_plan_file_gives_back_what_was_planned(lines: list[PlannedLine]) -> No
             assert (found.line, found.custom_id) == (row.line, row.custom_id)
             assert (found.leader, found.problem) == (leader, None)
             position += 1
-        assert plan.prompt(leader) == tuple(unpack_tokens(group.leader.tokens).tolist())
+        assert plan.prompts(leader) == [tuple(unpack_tokens(group.leader.tokens).tolist())]
         assert plan.params(leader) == unpack_params(group.leader.params)
 
 

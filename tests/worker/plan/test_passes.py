@@ -199,12 +199,17 @@ def test_the_context_message_has_the_numbers(models: TextModels) -> None:
 
 def test_a_text_that_cannot_be_encoded_is_its_own_lines_problem_alone() -> None:
     class Fussy:
+        fill_tokens = None
+
         def encode_batch(
             self, texts: Sequence[str], add_special_tokens: bool = True
         ) -> list[list[int]]:
             if "bad" in texts:
                 raise TokenizerError("A text is no string.")
             return [[1, 2] for _ in texts]
+
+        def text_of(self, ids: Sequence[int]) -> str:
+            raise NotImplementedError
 
         def render_chat(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
             raise NotImplementedError

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from storage.database.states import JobState
 from storage.database.tables import Job
+from storage.errors import RetrySourceGone
 from storage.jobs import jobs
 from storage.jobs.jobs import NewJob
 from storage.registry import files
@@ -68,7 +71,7 @@ def test_only_the_failed_lines_are_planned_under_their_own_numbers(bench: Any, l
     )
     assert len(bench.lab.submitted) == asked, "no line that has an output is run again"
     errors = bench.read(second.err_key)
-    assert [row["response"]["body"]["error"]["line"] for row in errors] == [4, 6, 7, 9]
+    assert [row["tidemill"]["line"] for row in errors] == [4, 6, 7, 9]
     codes = [row["response"]["body"]["error"]["code"] for row in errors]
     assert codes[2] == "duplicate_custom_id", "the line it doubles has an output of the first batch"
     assert _ids(errors) == ["c", None, "a", "f"]
@@ -110,9 +113,10 @@ def test_an_error_file_that_is_gone_fails_the_retry(bench: Any, line: Line) -> N
     first = bench.finish(bench.create(_mixed(line), on_invalid="skip"))
     bench.worker.store.delete(first.err_key)
     assert _error_code(_retry(bench, first)) == "retry_source_gone"
+    assert first.err_file_id is not None
     files.soft_delete(bench.worker.database, "default", first.err_file_id)
-    failed = _retry(bench, first)
-    assert (failed.state, _error_code(failed)) == (JobState.FAILED, "retry_source_gone")
+    with pytest.raises(RetrySourceGone):
+        _retry(bench, first)
 
 
 def test_an_error_file_of_another_input_is_refused(bench: Any, line: Line) -> None:

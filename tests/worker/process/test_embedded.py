@@ -23,6 +23,7 @@ from storage.wakeups import Wakeup, Wakeups, celery_app
 from worker.process.embedded import EmbeddedWorker
 
 CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
 SECONDS = 200.0
 
 
@@ -43,7 +44,7 @@ class Site:
         self.database.migrate()
         self.wakeups = Wakeups(celery_app(settings.storage))
 
-    def create(self, lines: list[dict[str, Any]]) -> str:
+    def create(self, lines: list[dict[str, Any]], endpoint: str = CHAT) -> str:
         data = b"\n".join(map(orjson.dumps, lines))
         file_id = new_id("file")
         key = object_keys.upload("default", file_id)
@@ -52,7 +53,7 @@ class Site:
             self.database,
             NewFile(file_id, "default", "batch", "in.jsonl", len(data), key, info.etag, ""),
         )
-        job = jobs.create_job(self.database, NewJob("default", CHAT, "24h", 86_400.0, file)).job
+        job = jobs.create_job(self.database, NewJob("default", endpoint, "24h", 86_400.0, file)).job
         self.wakeups.send(Wakeup.plan(job.id))
         return job.id
 
@@ -103,6 +104,7 @@ def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> No
     worker.start()
     try:
         _a_job_is_run(site)
+        _prompts_are_scored(site)
         _a_cancelled_job_ends_soon(site)
         left = site.create([_chat(f"row{i}", f"Tell me of {i}.", 2_000) for i in range(20)])
         site.wait(left, lambda view: view.job.state == JobState.RUNNING)
@@ -142,6 +144,41 @@ def _a_job_is_run(site: Site) -> None:
     assert responses[-1].choices[0].logprobs is not None
     assert job.plan is not None
     assert job.plan["duplicate_lines"] == 9
+
+
+def _prompts_are_scored(site: Site) -> None:
+    prompts = ["The capital of France is Paris", "The capital of France is", "Zażółć 😀"]
+    bodies = [
+        {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": 0},
+        {"prompt": prompts[1], "echo": True, "logprobs": 1, "max_tokens": 2, "temperature": 0},
+        {"prompt": prompts[:2], "n": 2, "best_of": 4, "max_tokens": 3, "ignore_eos": True},
+    ]
+    lines = [
+        {"custom_id": str(i), "method": "POST", "url": TEXT, "body": body}
+        for i, body in enumerate(bodies)
+    ]
+    job = site.wait(site.create(lines, TEXT), _ended)[-1].job
+    assert (job.n_ok, job.n_err) == (3, 0)
+    scored, begun, best = (row["response"]["body"] for row in site.read(job.out_key))
+    assert [choice["text"] for choice in scored["choices"]] == prompts
+    found = [choice["logprobs"] for choice in scored["choices"]]
+    for prompt, logprobs in zip(prompts, found, strict=True):
+        offsets = [*logprobs["text_offset"], len(prompt)]
+        for token, start, end in zip(logprobs["tokens"], offsets, offsets[1:], strict=False):
+            assert prompt[start:end] == token or "\ufffd" in token
+        assert logprobs["token_logprobs"][0] is logprobs["top_logprobs"][0] is None
+    assert scored["usage"]["prompt_tokens"] == sum(len(each["tokens"]) for each in found)
+    assert scored["usage"]["completion_tokens"] == 0
+    # The same tokens after the same text, whoever computes them.
+    assert found[1]["token_logprobs"][1:] == pytest.approx(found[0]["token_logprobs"][1:-1])
+    (choice,) = begun["choices"]
+    assert choice["text"].startswith("The capital of France is Paris")
+    assert choice["logprobs"]["tokens"][:6] == found[0]["tokens"]
+    assert choice["logprobs"]["token_logprobs"][1:6] == pytest.approx(
+        found[0]["token_logprobs"][1:], rel=1e-3
+    )
+    assert [choice["index"] for choice in best["choices"]] == [0, 1, 2, 3]
+    assert best["usage"]["completion_tokens"] == 2 * 4 * 3
 
 
 def _a_cancelled_job_ends_soon(site: Site) -> None:

@@ -107,9 +107,9 @@ def test_planning_leaves_a_thread_for_the_engine_and_doubles_nothing(
     waiting = {bench.create([line("a")]) for _ in range(3)}
     leave, seen = threading.Event(), list[str]()
 
-    def plan(worker: Any, job_id: str) -> None:
+    def plan(worker: Any, job_id: str, allowance: Any) -> bool:
         seen.append(job_id)
-        assert leave.wait(timeout=20)
+        return leave.wait(timeout=20)
 
     monkeypatch.setattr("worker.process.threads.plan_job", plan)
     start(bench, job_threads=2)
@@ -129,10 +129,10 @@ def test_a_job_that_fails_oddly_keeps_no_other_back(
     first, second = bench.create([line("a")]), bench.create([line("a")])
     from worker.plan.job import plan_job
 
-    def plan(worker: Any, job_id: str) -> None:
+    def plan(worker: Any, job_id: str, allowance: Any) -> bool:
         if job_id == first:
             raise RuntimeError("a bug")
-        plan_job(worker, job_id)
+        return plan_job(worker, job_id, allowance)
 
     monkeypatch.setattr("worker.process.threads.plan_job", plan)
     start(bench, job_threads=1)

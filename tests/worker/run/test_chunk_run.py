@@ -67,6 +67,7 @@ def test_each_distinct_request_is_asked_for_once(make_run: MakeRun) -> None:
     run = make_run()
     assert [request.prompt for request in run.requests()] == [(5,), (7, 8)]
     assert {request.salt for request in run.requests()} == {"tenant"}
+    assert all(request.continues for request in run.requests())  # as completions do
     assert all(request.id.startswith("chunk_1/3/") for request in run.requests())
 
 
@@ -110,8 +111,9 @@ def test_a_request_that_the_engine_refuses_is_an_error_of_each_equal_line(
     messages = {record["text"]["response"]["body"]["error"]["message"] for record in records}
     # Only what is said of the request itself is for the client.
     assert messages == {"Why." if status == 400 else "The engine could not run this line."}
+    assert [record["text"]["tidemill"]["line"] for record in records] == [1, 3, 4]
     errors = [record["text"]["response"]["body"]["error"] for record in records]
-    assert [error["line"] for error in errors] == [1, 3, 4]
+    assert all(tuple(error) == ("message", "type", "param", "code") for error in errors)
     assert run.counts.err == 3
 
 
@@ -134,9 +136,72 @@ def test_a_line_without_a_completion_is_never_written_as_if_it_had_one(make_run:
 def test_large_responses_lie_on_disk_and_come_back() -> None:
     spool = ResponseSpool(memory_bytes=100)
     for position in range(20):
-        spool.add(position, {"text": "é" * position})
-    assert [spool.get(position) for position in (19, 0, 7)] == [
+        spool.add((position, 1), {"text": "é" * position})
+    assert [spool.get((position, 1)) for position in (19, 0, 7)] == [
         {"text": "é" * size} for size in (19, 0, 7)
     ]
-    assert spool.get(99) is None
+    assert spool.get((19, 0)) is None
     spool.close()
+
+
+@pytest.fixture
+def several() -> Iterator[ChunkRun]:
+    """Lines 1 and 2, equal, of four prompts, of which two are equal."""
+    prompts = [[7, 8], [5], [7, 8], [6]]
+    packed, lengths = pack_tokens([id_ for ids in prompts for id_ in ids]), tuple(map(len, prompts))
+    rows = [PlannedLine(i, f"id{i}", "m", packed, GREEDY, 9, True, lengths) for i in (1, 2)]
+    plan = PlanFile(
+        encode_groups(PlanHeader(0, "/v1/completions", "m", "tenant"), arrange(rows, 16))
+    )
+    fields: dict[str, Any] = {"plan_key": "", "plan_a": 0, "first_line": 1, "last_line": 2}
+    chunk = Chunk(id="chunk_1", job_id="batch_1", a=0, b=2, model="m", attempt=3, **fields)
+    run = ChunkRun(chunk, plan)
+    yield run
+    run.close()
+
+
+def _told(run: ChunkRun, error: dict[int, str], order: list[int]) -> None:
+    """The completions of these prompts, by their first token, some of them refused."""
+    requests = {request.prompt[0]: request for request in run.requests()}
+    assert sorted(requests) == [5, 6, 7]
+    for first in order:
+        request = requests[first]
+        outputs = () if first in error else (Output(0, (1,), f"after {first}", "stop"),)
+        code = "context_length_exceeded" if first in error else None
+        run.accept(
+            Completion(request.id, request.prompt, outputs, error=error.get(first), error_code=code)
+        )
+
+
+def test_a_line_of_several_prompts_waits_for_all_of_them(several: ChunkRun) -> None:
+    assert several.pending == 3
+    _told(several, {}, [6, 7])
+    assert (several.pending, several.counts.ok) == (1, 0)
+    assert several.pending_ids() == ["chunk_1/3/0.1"]
+    (last,) = several.requests()
+    several.accept(_completion(last.id))
+    several.accept(_completion(last.id))
+    assert (several.pending, several.counts.ok) == (0, 2)
+    texts = [
+        [choice["text"] for choice in record["text"]["response"]["body"]["choices"]]
+        for record in _records(several)
+    ]
+    assert texts == [["after 7", "text", "after 7", "after 6"]] * 2
+
+
+@pytest.mark.parametrize("order", [[5, 6, 7], [7, 6, 5]])
+def test_the_first_prompt_that_cannot_be_run_is_named(several: ChunkRun, order: list[int]) -> None:
+    _told(several, {5: "Too long.", 6: "Too long as well."}, order)
+    assert (several.pending, several.counts.ok, several.counts.err) == (0, 0, 2)
+    assert several.counts.prompt_tokens == 0, "usage is of lines that have a response"
+    for record in _records(several):
+        error = record["text"]["response"]["body"]["error"]
+        assert (error["param"], error["message"]) == ("prompt[1]", "prompt[1]: Too long.")
+
+
+def test_what_is_half_done_when_a_job_stops_was_not_run(several: ChunkRun) -> None:
+    _told(several, {}, [7, 5])
+    several.give_up(StopReason.CANCELLED)
+    assert (several.pending, several.counts.ok, several.counts.err) == (0, 0, 2)
+    codes = [record["text"]["error"]["code"] for record in _records(several)]
+    assert codes == ["batch_cancelled"] * 2

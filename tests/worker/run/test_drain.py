@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import CheckpointError
+from engine.errors import OutOfCache
 from storage.database.states import ChunkState, JobState
 from worker.run.drain import drain
 
@@ -58,7 +58,7 @@ def test_a_line_that_kills_the_engine_becomes_an_error_and_the_rest_is_run(
     assert error["custom_id"] == "poison"
     assert error["response"]["status_code"] == 500
     assert error["response"]["body"]["error"]["code"] == "engine_crashed"
-    assert error["response"]["body"]["error"]["line"] == 6
+    assert error["tidemill"]["line"] == 6
     message = error["response"]["body"]["error"]["message"]
     assert message == "The engine ended each of the 3 times that it ran this line."
 
@@ -127,14 +127,14 @@ def test_a_doubled_wakeup_returns_at_once(bench: Any, line: Line) -> None:
 def test_an_engine_that_cannot_start_rests_and_holds_nothing_against_the_lines(
     bench: Any, line: Line
 ) -> None:
-    bench.lab.start_error = CheckpointError("A tensor is missing.")
+    bench.lab.start_error = OutOfCache("The KV cache is too small.")
     job_id = bench.create([line("a")])
     for _ in range(4):
         bench.run_due()
     assert bench.lab.starts == 1, "it is not tried again at once"
     (chunk,) = bench.chunks(job_id)
     assert (chunk.state, chunk.crashes) == (ChunkState.PENDING, 0)
-    assert "A tensor is missing." in str(bench.worker.engines.failure("smollm2"))
+    assert "too small" in str(bench.worker.engines.failure("smollm2"))
 
 
 @pytest.mark.parametrize("spoiled", [b"not a plan", None])

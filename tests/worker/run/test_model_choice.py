@@ -101,7 +101,7 @@ def test_models_that_are_not_served_are_left_alone(make_bench: Any, line: Line) 
 def test_a_model_whose_engine_does_not_start_lets_the_others_run(
     make_bench: Any, line: Line
 ) -> None:
-    from engine.errors import CheckpointError
+    from engine.errors import OutOfCache
 
     bench = _bench(make_bench)
     broken, sound = _job(bench, line, "other", 5), _job(bench, line, "smollm2", 0)
@@ -109,7 +109,7 @@ def test_a_model_whose_engine_does_not_start_lets_the_others_run(
 
     def start(config: Any) -> Any:
         bench.lab.start_error = (
-            CheckpointError("A tensor is missing.") if config.model == "other-words" else None
+            OutOfCache("The cache is too small.") if config.model == "other-words" else None
         )
         return made(config)
 
