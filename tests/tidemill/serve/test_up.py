@@ -129,7 +129,7 @@ def test_parquet_comes_back_with_its_columns(tidemill: Run, tmp_path: Path) -> N
     assert [row["id"] for row in rows] == [7, 8, 9]
     assert "Paris" in rows[0]["answer"]
     assert rows[1]["answer"] is None
-    assert "messages" in rows[1]["error"]
+    assert "The column 'q' is null" in rows[1]["error"]
     assert rows[2]["answer"]
 
 
@@ -189,7 +189,7 @@ def test_several_inputs_have_results_of_their_own(tidemill: Run, tmp_path: Path)
     words = ("run", "one.txt", "two.jsonl", "--max-tokens", "2", "-o", "out", "--errors", ".")
     done = tidemill(*words, "--json")
     assert done.returncode == 3, done.stderr
-    assert "  2 × parameter missing (messages), e.g. row 2: Missing required" in done.stderr
+    assert "  2 × unreadable row, e.g. row 2: The row has neither" in done.stderr
     one, two = orjson.loads(done.stdout)
     assert (one["answered"], two["answered"], two["failed"]) == (1, 1, 2)
     assert [(reason["count"], reason["row"]) for reason in two["reasons"]] == [(2, 2)]
