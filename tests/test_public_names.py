@@ -28,7 +28,7 @@ CLIENT = {"DEFAULT_URL", "Client", "Upload"}
 
 METHODS: dict[type, str] = {
     LLM: "chat flush generate has_work info stats step submit tokenizer",
-    EngineProcess: "alive cancel close flush pid poll start stats submit",
+    EngineProcess: "alive cancel close flush pid poll spawn start stats submit",
     Client: (
         "batch batches cancel close create_batch delete_file download file models pause resume "
         "retries retry upload url watch"

@@ -32,6 +32,19 @@ class InputChanged(InputError):
     code = "input_changed"
 
 
+class Interrupted(TidemillError):
+    """Interrupted."""
+
+    code = "interrupted"
+    exit_code = ExitCode.INTERRUPTED
+
+
+class OutputNotWritten(TidemillError):
+    """Standard output cannot be written."""
+
+    code = "output_not_written"
+
+
 class NotFinished(TidemillError):
     """The batch has not finished yet."""
 
@@ -42,10 +55,6 @@ class ResultsNotWritten(TidemillError):
     """The results could not be written; the service still has them."""
 
     code = "results_not_written"
-
-    def __init__(self, message: str | None = None, exit_code: ExitCode = ExitCode.FAILURE) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class PortInUse(TidemillError):
@@ -77,6 +86,20 @@ class ClientError(TidemillError):
 
     code = "client_error"
     retryable = False
+
+
+class InvalidId(ClientError):
+    """This cannot be an id."""
+
+    code = "invalid_id"
+    exit_code = ExitCode.USAGE
+
+
+class InvalidAddress(ClientError):
+    """The service's URL or key cannot be one."""
+
+    code = "invalid_address"
+    exit_code = ExitCode.USAGE
 
 
 class ServiceUnreachable(ClientError):

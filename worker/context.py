@@ -10,6 +10,7 @@ from functools import partial
 
 from celery import Celery
 
+from engine.config import EngineConfig
 from storage.database.connection import Database
 from storage.ids import new_id
 from storage.objects import ObjectStore
@@ -20,7 +21,7 @@ from worker.errors import Stopping
 from worker.lease import Lease, LeaseKeeper, Renewal
 from worker.metrics import WorkerMetrics
 from worker.models.devices import engine_devices
-from worker.models.engines import Engines, check_engine_settings
+from worker.models.engines import Engine, Engines, check_engine_settings
 from worker.models.loaded_texts import LoadedTextModels
 from worker.models.tokenizers import TextModel, load_text_model
 
@@ -57,8 +58,17 @@ class WorkerContext:
     draining: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def open(cls, settings: Settings, stores: Stores, app: Celery | None = None) -> "WorkerContext":
+    def open(
+        cls,
+        settings: Settings,
+        stores: Stores,
+        app: Celery | None = None,
+        make_engine: Callable[[EngineConfig], Engine] | None = None,
+    ) -> "WorkerContext":
         """A context on stores that the caller closes; nothing is connected yet.
+
+        Args:
+            make_engine: as in `Engines`.
 
         Raises:
             ConfigurationError: the engine's settings cannot be used.
@@ -70,7 +80,7 @@ class WorkerContext:
             database=stores.database,
             store=stores.objects,
             wakeups=Wakeups(app or celery_app(settings.storage)),
-            engines=Engines(settings.engine, metrics=metrics),
+            engines=Engines(settings.engine, make_engine, metrics),
             load_text_model=LoadedTextModels(
                 partial(
                     load_text_model,

@@ -61,12 +61,11 @@ class EngineProcess:
         self._stats = EngineStats()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
 
-    def start(self, timeout: float = 300.0) -> EngineInfo:
-        """Start the process and load the model.
+    def spawn(self) -> None:
+        """Start the process, and wait for nothing: `start` does, while the model is loaded.
 
         Raises:
-            EngineError: loading failed; of the type that says why.
-            EngineDied: the process ended, or was not ready after ``timeout`` seconds.
+            EngineDied: the process ended at once.
         """
         ours, theirs = socket.socketpair()
         fd = theirs.fileno()
@@ -87,6 +86,16 @@ class EngineProcess:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._connection = Connection(ours.detach())
         self._send(self._config)
+
+    def start(self, timeout: float = 300.0) -> EngineInfo:
+        """Start the process, unless that is done, and load the model.
+
+        Raises:
+            EngineError: loading failed; of the type that says why.
+            EngineDied: the process ended, or was not ready after ``timeout`` seconds.
+        """
+        if self._process is None:
+            self.spawn()
         deadline = monotonic() + timeout
         while (message := self._receive(max(0.0, deadline - monotonic()))) is None:
             if monotonic() >= deadline:
@@ -171,16 +180,18 @@ class EngineProcess:
 
     def close(self, timeout: float = 10.0) -> None:
         """End the process: asked first, killed after ``timeout`` seconds."""
-        if self._process is not None and self._connection is not None:
-            if self.alive:
-                try:
-                    self._send(Close())
-                    self._process.wait(timeout)
-                except (EngineDied, subprocess.TimeoutExpired):
-                    self._process.kill()
-            self._process.wait()
-            if not self._connection.closed:
-                self._connection.close()
+        if self._process is None or self._connection is None:
+            self._log.close()
+            return
+        if self.alive:
+            try:
+                self._send(Close())
+                self._process.wait(timeout)
+            except (EngineDied, subprocess.TimeoutExpired):
+                self._process.kill()
+        self._process.wait()
+        if not self._connection.closed:
+            self._connection.close()
         if not self._log.closed:
             self._log.close()
 

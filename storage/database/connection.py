@@ -12,15 +12,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Float,
     create_engine,
     event,
+    inspect,
     make_url,
     select,
     text,
@@ -34,7 +32,6 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
 
-from storage.database.postgres import connect_arguments, limit_waiting, session_statements
 from storage.database.sqlite_file import REMEDY, check_file, refused_statement
 from storage.database.translation import translated
 from storage.errors import (
@@ -45,9 +42,15 @@ from storage.errors import (
 
 T = TypeVar("T")
 
+
 BUSY_SECONDS = 30.0
 MIGRATION_LOCK = 0x71DE_0001
+MIGRATIONS = Path(__file__).parent / "migrations"
 _WRITE = "tidemill_write"
+
+
+class _NewerSchema(Exception):
+    """The schema's revision is not known to this version."""
 
 
 class _Now(FunctionElement[float]):
@@ -89,7 +92,12 @@ class Database:
         if self.dialect not in ("sqlite", "postgresql"):
             raise ConfigurationError(f"Databases are sqlite or postgresql, not {self.dialect}.")
         sqlite_file = self.dialect == "sqlite"
-        arguments = {"check_same_thread": False} if sqlite_file else connect_arguments(self.url)
+        arguments: dict[str, Any] = {"check_same_thread": False}
+        if not sqlite_file:
+            # Imported here and below: the embedded mode then starts without loading psycopg.
+            from storage.database.postgres import connect_arguments, limit_waiting
+
+            arguments = connect_arguments(self.url)
         self._database = create_engine(
             self.url,
             connect_args=arguments,
@@ -158,7 +166,7 @@ class Database:
             raise DatabaseUnusable(
                 f"The database {self.where} is that of another program. {REMEDY}"
             ) from error
-        except CommandError as error:
+        except _NewerSchema as error:
             raise DatabaseUnusable(
                 f"The database {self.where} is that of a newer version of Tidemill. Upgrade "
                 "Tidemill, or name another database."
@@ -172,15 +180,34 @@ class Database:
         return self.url.render_as_string(hide_password=True)
 
     def _upgrade(self) -> None:
+        if self.dialect == "sqlite" and self._is_current():
+            return
+        # Imported here: a command that finds its home folder up to date starts without Alembic.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("script_location", str(MIGRATIONS))
         with self.write() as session, self._patient(session):
             if self.dialect == "postgresql":
                 session.connection().execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
                 )
             config.attributes["connection"] = session.connection()
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise _NewerSchema from error
+
+    def _is_current(self) -> bool:
+        """Whether the schema is at the newest revision; known without loading Alembic."""
+        with self.read() as session:
+            connection = session.connection()
+            if not inspect(connection).has_table("alembic_version"):
+                return False
+            found = connection.execute(text("SELECT version_num FROM alembic_version"))
+            return list(found.scalars()) == [newest_revision()]
 
     def close(self) -> None:
         """Close every idle connection; the object must not be used afterwards."""
@@ -235,12 +262,19 @@ class Database:
                 "PRAGMA foreign_keys = ON",
             )
         else:
+            from storage.database.postgres import session_statements
+
             statements = session_statements()
         cursor = connection.cursor()
         for statement in statements:
             cursor.execute(statement)
         cursor.close()
         connection.commit()
+
+
+def newest_revision() -> str:
+    """The last of the revisions, whose files are named by their numbers."""
+    return max(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def _begin_sqlite(connection: Connection) -> None:

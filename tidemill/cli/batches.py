@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from tidemill import terminal
 from tidemill.cli import options
+from tidemill.cli.ranges import at_least
 from tidemill.exits import of_batch
 from tidemill.run.formats import InputFormat
 
@@ -50,23 +52,28 @@ def watch(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show a batch's progress until it has finished. Ctrl-C leaves it running.
+    """Show a batch's progress until it has finished. Ctrl-C leaves the batch running.
 
     Examples:
 
         tidemill watch batch_01k4
     """
-    from tidemill.cli.render import print_json, print_problems, print_summary, stderr
-    from tidemill.run.jobs import summarize
+    from tidemill.cli.render import print_json, print_problems, print_summary
+    from tidemill.errors import Interrupted
     from tidemill.run.outputs import Written
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
+    from tidemill.run.summary import summarize
 
     started = time.monotonic()
     with connect(url, api_key, home) as client:
-        with reporter(stderr(), quiet=quiet) as report:
-            for batch in client.watch(batch_id):
-                report.update(batch)
+        try:
+            with reporter(terminal.console(), quiet=quiet) as report:
+                for batch in client.watch(batch_id):
+                    report.update(batch)
+        except KeyboardInterrupt:
+            again = f"The batch goes on. To watch it again: tidemill watch {batch_id}"
+            raise Interrupted(again) from None
         if batch.status == "failed":
             print_problems(batch)
         elif not quiet:
@@ -79,7 +86,14 @@ def watch(
 def fetch(
     batch_id: options.BatchId,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The output file; '-' is standard output.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=options.named_output,
+            metavar="<path>",
+            help="The output file, or a folder for it; '-' is standard output.",
+        ),
     ] = Path("-"),
     errors: options.Errors = None,
     format: options.OutputFormat = None,
@@ -166,7 +180,14 @@ def _fetch_again(batch_id: str, options: Mapping[str, object]) -> str:
 
 def list_batches(
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")
+        int,
+        typer.Option(
+            "--limit",
+            "-n",
+            callback=at_least(1),
+            metavar="<1 or more>",
+            help="How many, newest first.",
+        ),
     ] = 20,
     url: options.Url = None,
     api_key: options.ApiKey = None,

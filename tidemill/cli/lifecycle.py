@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tidemill import terminal
 from tidemill.cli import options
+from tidemill.cli.ranges import between
 
 if TYPE_CHECKING:
     from tidemill.client.client import Client
@@ -77,7 +79,10 @@ def retry(
     priority: Annotated[
         int | None,
         typer.Option(
-            "--priority", min=-100, max=100, help="Higher is served first. By default as before."
+            "--priority",
+            callback=between(-100, 100),
+            metavar="<-100 to 100>",
+            help="Higher is served first. By default as before.",
         ),
     ] = None,
     url: options.Url = None,
@@ -119,4 +124,4 @@ def _print(batch: "Batch", word: str, as_json: bool) -> None:
     if as_json:
         print_json(batch)
     else:
-        typer.echo(word)
+        terminal.put(word)

@@ -1,15 +1,17 @@
 """The `tidemill` command."""
 
+import errno
 import sys
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
+from tidemill import terminal
 from tidemill.cli import batches, doctor, lifecycle, models, processes, run, up
 from tidemill.cli.texts import only_utf8
-from tidemill.errors import TidemillError
+from tidemill.errors import Interrupted, TidemillError
 from tidemill.exits import HELP, ExitCode
+from tidemill.serve.signals import Heard, interruptible
 
 app = typer.Typer(
     name="tidemill",
@@ -47,7 +49,7 @@ def show_version(wanted: bool) -> None:
     if wanted:
         from tidemill import __version__
 
-        typer.echo(f"tidemill {__version__}")
+        terminal.put(f"tidemill {__version__}")
         raise typer.Exit
 
 
@@ -64,14 +66,44 @@ def root(
 
 
 def main() -> None:
-    """Run the command and exit; errors that are expected are one message, not a traceback."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A file's name may hold what the terminal's encoding does not have.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Run the command and exit; errors that are expected are one line, not a traceback."""
+    terminal.prepare_streams()
+    sys.excepthook = terminal.say_traceback
+    with interruptible() as heard:
+        code = _guarded(heard)
+        code = _flushed(code)
+    sys.exit(code)
+
+
+def fail(message: str, code: int) -> int:
+    """Print an error on one line; gives the code back."""
+    terminal.say_error(_one_line(message))
+    return code
+
+
+def _one_line(message: str) -> str:
+    return " ".join(filter(None, (line.strip() for line in message.split("\n"))))
+
+
+def _guarded(heard: Heard) -> int:
     try:
-        app()
+        return _run(heard)
+    except KeyboardInterrupt:
+        terminal.say("Interrupted.")
+        return heard.exit_code
+    except Interrupted as error:
+        terminal.say(_one_line(str(error)))
+        return heard.exit_code
     except TidemillError as error:
-        fail(str(error), error.exit_code)
+        return fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        return _usage(error)
+    except typer.Abort:
+        return ExitCode.FAILURE
+    except BrokenPipeError:
+        return ExitCode.READER_GONE
+    except OSError as error:
+        return fail(_of_system(error), ExitCode.FAILURE)
     except Exception as error:
         # Imported only here: most commands never need these floors.
         from engine.errors import EngineError
@@ -79,14 +111,44 @@ def main() -> None:
 
         if not isinstance(error, EngineError | StorageError):
             raise
-        fail(str(error), ExitCode.FAILURE)
+        return fail(str(error), ExitCode.FAILURE)
 
 
-def fail(message: str, code: ExitCode) -> None:
-    """Print an error and exit."""
-    label = "\033[31mError:\033[0m" if sys.stderr.isatty() else "Error:"
-    typer.echo(f"{label} {message}", err=True)
-    sys.exit(code)
+def _run(heard: Heard) -> int:
+    code = app(standalone_mode=False)
+    # Typer makes an exit code of a KeyboardInterrupt.
+    if code == ExitCode.INTERRUPTED and heard.number is not None:
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _flushed(code: int) -> int:
+    """Write what standard output still holds; gives the exit code."""
+    try:
+        terminal.flush()
+    except BrokenPipeError:
+        code = code or ExitCode.READER_GONE
+    except TidemillError as error:
+        code = code or fail(str(error), error.exit_code)
+    return code
+
+
+def _usage(error: typer.TyperException) -> int:
+    message = error.format_message()
+    if message:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "tidemill"
+        message = message.replace("Value error, ", "")
+        fail(f"{message} See '{path} --help'.", error.exit_code)
+    return error.exit_code
+
+
+def _of_system(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    message = f"{error.filename}: {reason}." if error.filename else f"{reason}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message += " Free some space and try again; temporary files go where TMPDIR says."
+    return message
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tidemill import terminal
 from tidemill.cli import options
 from tidemill.cli.texts import check_utf8
 
@@ -54,8 +55,7 @@ def add(
     from tidemill.serve.model_store import add_model
 
     check_utf8("path", str(path))  # it is kept in the database
-
-    typer.echo(add_model(settings_for(home), name, path))
+    terminal.put(add_model(settings_for(home), name, path))
 
 
 @app.command("pull")
@@ -74,9 +74,8 @@ def pull(
 
         tidemill models pull HuggingFaceTB/SmolLM2-360M-Instruct --as smollm2-360m
     """
-    from tidemill.cli.render import stderr
     from tidemill.run.session import settings_for
     from tidemill.serve.model_store import pull_model
 
-    stderr().print(f"Downloading {name}", markup=False, soft_wrap=True)
-    typer.echo(pull_model(settings_for(home), name, as_name))
+    terminal.say(f"Downloading {name}")
+    terminal.put(pull_model(settings_for(home), name, as_name))

@@ -5,10 +5,16 @@ from typing import Annotated
 
 import typer
 
+from tidemill.cli.ranges import above_zero_to, at_least, between
+from tidemill.errors import UsageError
 from tidemill.run.formats import Endpoint, Format, InputFormat
 
-Input = Annotated[
-    Path, typer.Argument(metavar="INPUT", help="The input file; '-' reads standard input.")
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        help="The input files, each a job of its own; '-' reads standard input.",
+    ),
 ]
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
 
@@ -34,18 +40,44 @@ Host = Annotated[
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--port", min=0, max=65535, help="0 takes a free one. [default: 8000]"),
+    typer.Option(
+        "--port",
+        callback=between(0, 65535),
+        metavar="<0 to 65535>",
+        help="0 takes a free one. [default: 8000]",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary.")]
 
+
+def named_output(text: str) -> Path:
+    """A path that was given; an empty one, of a variable that is not set, would be the folder."""
+    if not text:
+        raise UsageError(
+            "--output and --errors need the name of a file or a folder; for standard output '-'."
+        )
+    return Path(text)
+
+
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="The output file; '-' is standard output."),
+    typer.Option(
+        "--output",
+        "-o",
+        parser=named_output,
+        metavar="<path>",
+        help="The output file; '-' is standard output. A folder takes a file for each input.",
+    ),
 ]
 Errors = Annotated[
     Path | None,
-    typer.Option("--errors", help="The file for rows that failed; written only if any did."),
+    typer.Option(
+        "--errors",
+        parser=named_output,
+        metavar="<path>",
+        help="The file for rows that failed; written only if any did. Or a folder for such files.",
+    ),
 ]
 OutputFormat = Annotated[
     Format | None,
@@ -79,12 +111,29 @@ EndpointOption = Annotated[
     typer.Option("--endpoint", help="completions sends prompts without the chat template."),
 ]
 MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens", min=1, help="Most tokens of an answer.")
+    int | None,
+    typer.Option(
+        "--max-tokens",
+        callback=at_least(1),
+        metavar="<1 or more>",
+        help="Most tokens of an answer.",
+    ),
 ]
 Temperature = Annotated[
-    float | None, typer.Option("--temperature", min=0, max=2, help="0 is greedy.")
+    float | None,
+    typer.Option(
+        "--temperature", callback=between(0.0, 2.0), metavar="<0 to 2>", help="0 is greedy."
+    ),
 ]
-TopP = Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="Nucleus sampling.")]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p",
+        callback=above_zero_to(1.0),
+        metavar="<above 0 to 1>",
+        help="Nucleus sampling.",
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")]
 Stop = Annotated[
     list[str] | None, typer.Option("--stop", help="Ends an answer. May be given several times.")

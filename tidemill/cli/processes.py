@@ -1,12 +1,13 @@
 """``tidemill api``, ``tidemill worker`` and ``tidemill reconciler``: each in a process of its
 own."""
 
-import sys
 from typing import Annotated
 
 import typer
 
+from tidemill import terminal
 from tidemill.cli import options
+from tidemill.cli.ranges import at_least
 
 
 def api(
@@ -51,7 +52,8 @@ def worker(
         int,
         typer.Option(
             "--concurrency",
-            min=1,
+            callback=at_least(1),
+            metavar="<1 or more>",
             help="Jobs that are planned or finalized at once, beside the engine's work.",
         ),
     ] = 2,
@@ -59,7 +61,8 @@ def worker(
         float | None,
         typer.Option(
             "--drain-seconds",
-            min=0,
+            callback=at_least(0.0),
+            metavar="<0 or more>",
             help="On SIGTERM, how long chunks in hand may still run. [default: 20]",
         ),
     ] = None,
@@ -116,5 +119,5 @@ def reconciler() -> None:
 
 
 def _ready(line: str) -> None:
-    typer.echo(line)
-    sys.stdout.flush()
+    terminal.put(line)
+    terminal.flush()

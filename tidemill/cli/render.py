@@ -1,45 +1,77 @@
 """What commands print: data on stdout, everything said to a person on stderr."""
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
+from tidemill import terminal
 from tidemill.client.shapes import Batch
 from tidemill.run.files import STDOUT
-from tidemill.run.jobs import Outcome, Summary
+from tidemill.run.jobs import Outcome
 from tidemill.run.outputs import Written
 from tidemill.run.progress import detail_of, duration
+from tidemill.run.summary import Reason, Summary
 
 SHOWN_PROBLEMS = 20
-SHOWN_FAILURES = 8
-
-
-def stderr() -> Console:
-    """A console for what is said to a person."""
-    return Console(stderr=True, highlight=False)
+SHOWN_REASONS = 5
+REASONS = {
+    "batch_cancelled": "not run, as the batch was cancelled",
+    "batch_expired": "not run, as the completion window ended",
+    "context_length_exceeded": "prompt too long",
+    "duplicate_custom_id": "custom_id used twice",
+    "empty_array": "empty list",
+    "invalid_json_line": "not JSON",
+    "invalid_type": "value of the wrong type",
+    "invalid_value": "value that is not allowed",
+    "missing_required_parameter": "parameter missing",
+    "model_not_found": "no such model",
+    "unknown_parameter": "unknown parameter",
+    "unsupported_parameter": "parameter not supported",
+}
 
 
 def print_json(value: Any) -> None:
     """Data for a program: one JSON document on stdout."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
-    sys.stdout.write(text.decode() + "\n")
+    terminal.put_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Data for a person: a table on a terminal, tab-separated lines elsewhere."""
-    if not sys.stdout.isatty():
-        for row in (headers, *rows):
-            sys.stdout.write("\t".join(row) + "\n")
+    """Data for a person: a table on a terminal, tab-separated lines elsewhere.
+
+    On a terminal long cells go on in the next line, but between words alone: an id or a path is
+    never cut, even where the terminal is narrower.
+    """
+    if terminal.is_terminal():
+        terminal.put_text(_table(headers, rows))
         return
-    table = Table(*headers, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
+    for row in (headers, *rows):
+        terminal.put_row(row)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[Text(terminal.printable(cell)) for cell in row] for row in rows]
+    console = Console(highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    needed = 0
+    for header, column in zip(headers, zip(*cells, strict=True) if cells else headers, strict=True):
+        words = [
+            Measurement.get(console, console.options, cell).minimum for cell in (header, *column)
+        ]
+        table.add_column(header, min_width=max(words))
+        needed += max(words) + 1
+    for row in cells:
         table.add_row(*row)
-    Console(highlight=False).print(table, markup=False)
+    console.width = max(console.width, needed)
+    with console.capture() as captured:
+        console.print(table, crop=False)
+    return captured.get()
 
 
 def print_outcome(outcome: Outcome, *, quiet: bool) -> None:
@@ -73,41 +105,44 @@ def print_summary(summary: Summary, *, interrupted: bool = False) -> None:
         lines.append(f"Output: {summary.output}")
     if summary.errors:
         lines.append(f"Errors: {summary.errors}")
-    if summary.failures:
-        shown = list(summary.failures.items())[:SHOWN_FAILURES]
-        lines.append("Failed: " + ", ".join(f"{count:,} {code}" for code, count in shown))
-    console = stderr()
+    if summary.reasons:
+        lines.append(f"{summary.failed:,} {'row' if summary.failed == 1 else 'rows'} failed:")
+        lines += [reason_line(reason) for reason in summary.reasons[:SHOWN_REASONS]]
+        rest = sum(reason.count for reason in summary.reasons[SHOWN_REASONS:])
+        if rest:
+            lines.append(f"  {rest:,} × other reasons")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.say(line)
+
+
+def reason_line(reason: Reason) -> str:
+    """Why some rows failed, with the first of them as an example."""
+    words = REASONS.get(reason.code, reason.code.replace("_", " "))
+    param = f" ({reason.param})" if reason.param else ""
+    row = f"row {reason.row}" if reason.row is not None else repr(reason.custom_id)
+    return f"  {reason.count:,} × {words}{param}, e.g. {row}: {reason.message}"
 
 
 def say_written(batch: Batch, written: Written) -> None:
     """Where a batch's results went, on stderr."""
-    console = stderr()
     for label, path in (("Output", written.output), ("Errors", written.errors)):
         if path is not None and path != STDOUT:
-            console.print(f"{label}: {path}", markup=False, soft_wrap=True)
+            terminal.say(f"{label}: {path}")
     if batch.request_counts.failed and written.errors is None:
-        console.print(f"{batch.request_counts.failed:,} lines failed; --errors FILE fetches them.")
+        terminal.say(f"{batch.request_counts.failed:,} lines failed; --errors FILE fetches them.")
 
 
 def print_problems(batch: Batch) -> None:
     """Why a batch failed validation, on stderr."""
     problems = batch.errors.data if batch.errors else []
-    console = stderr()
-    console.print(f"The batch {batch.id} failed validation:", markup=False, soft_wrap=True)
+    terminal.say(f"The batch {batch.id} failed validation:")
     for problem in problems[:SHOWN_PROBLEMS]:
         place = f"line {problem.line}: " if problem.line else ""
-        text = f"  {place}{problem.message or ''} [{problem.code}]"
-        console.print(text, markup=False, soft_wrap=True)
+        terminal.say(f"  {place}{problem.message or ''} [{problem.code}]")
     if len(problems) > SHOWN_PROBLEMS:
-        console.print(f"  … and {len(problems) - SHOWN_PROBLEMS:,} more in the batch's errors")
+        terminal.say(f"  … and {len(problems) - SHOWN_PROBLEMS:,} more in the batch's errors")
     if batch.tidemill and batch.tidemill.report_file_id:
-        console.print(
-            f"All of them are in the file {batch.tidemill.report_file_id}.",
-            markup=False,
-            soft_wrap=True,
-        )
+        terminal.say(f"All of them are in the file {batch.tidemill.report_file_id}.")
 
 
 BATCH_HEADERS = ("id", "status", "model", "rows", "failed", "created")

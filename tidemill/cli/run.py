@@ -1,17 +1,18 @@
 """``tidemill run`` and ``tidemill submit``: a file becomes a job."""
 
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
+from tidemill import terminal
 from tidemill.cli import options
-from tidemill.exits import ExitCode, of_batch
+from tidemill.exits import of_batch
 from tidemill.run.formats import Endpoint, InputFormat, OnInvalid
 
 
 def run(
-    input: options.Input,
+    inputs: options.Inputs,
     output: options.Output = None,
     errors: options.Errors = None,
     format: options.OutputFormat = None,
@@ -35,8 +36,9 @@ def run(
 
     The input is told by its content: batch requests, lines of {"prompt"} or {"messages"}, plain
     text with one prompt a line, CSV or TSV, each of them perhaps gzipped, or Parquet. What it is
-    read as is said first; --input-format settles it. Bad lines do not stop the others. Ctrl-C or
-    SIGTERM cancels the job and keeps what is done; a second one leaves at once.
+    read as is said first; --input-format settles it. Bad lines do not stop the others. Ctrl-C,
+    SIGTERM or SIGHUP cancels the job and keeps what is done; a second Ctrl-C leaves at once.
+    Several inputs run one after the other, each as a job with results of its own.
 
     Examples:
 
@@ -49,56 +51,59 @@ def run(
         tidemill run table.csv --column question
 
         cat prompts.txt | tidemill run - -o - | jq .answer
+
+        tidemill run monday.jsonl tuesday.jsonl -o results/
     """
     from storage.datasets.request_lines import RequestOptions
-    from tidemill.cli.render import print_json, print_outcome, stderr
-    from tidemill.errors import UsageError
+    from tidemill.cli.render import print_json, print_outcome
+    from tidemill.errors import Interrupted, UsageError
+    from tidemill.run.checks import ModelNeeded, check_options
     from tidemill.run.empty import is_empty, without_rows
     from tidemill.run.files import STDOUT
-    from tidemill.run.inputs import open_input
-    from tidemill.run.interrupts import interruptible
-    from tidemill.run.jobs import Order, run_whole
+    from tidemill.run.inputs import open_inputs
+    from tidemill.run.jobs import Outcome, run_whole
     from tidemill.run.progress import reporter
-    from tidemill.run.session import own_service
-    from tidemill.run.targets import check_target, plan_target
+    from tidemill.run.session import Session, own_service
+    from tidemill.run.several import needs_model, plan_jobs, what_is_left, worst
 
     if as_json and output == STDOUT:
         raise UsageError("--json and '-o -' both want standard output; choose one.")
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
-    with (
-        interruptible(),
-        open_input(input, column, home, input_format.kind) as source,
-    ):
-        order = Order.of(source, request)
-        target = plan_target(
-            input if source.path == input else Path(source.name),
-            source.kind,
-            output=output,
-            errors=errors,
-            format=format,
-            answer_column=answer_column,
-        )
-        check_target(target, input if source.path == input else None)
-        with reporter(stderr(), quiet=quiet) as report:
-            if not quiet:
-                report.note(source.described)
-            if is_empty(source):
-                outcome = without_rows(source, target)
-            else:
-                report.say("Starting")
-                with own_service(home, api_key) as session:
-                    outcome = run_whole(session, source, order, target, report)
-    print_outcome(outcome, quiet=quiet)
+    check_options(request)
+    outcomes: list[Outcome] = []
+    session: Session | None = None
+    with ExitStack() as stack:
+        sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind))
+        jobs = plan_jobs(inputs, sources, request, output=output, errors=errors, format=format)
+        needed = ModelNeeded(model, max_tokens) if needs_model(sources) else None
+        for job in jobs:
+            with reporter(terminal.console(), quiet=quiet) as report:
+                if not quiet:
+                    report.note(job.source.described)
+                if is_empty(job.source):
+                    outcome = without_rows(job.source, job.target)
+                else:
+                    if session is None:
+                        report.say("Starting")
+                        session = stack.enter_context(own_service(home, api_key, needed))
+                    outcome = run_whole(session, job.source, job.order, job.target, report)
+            outcomes.append(outcome)
+            print_outcome(outcome, quiet=quiet)
+            if outcome.interrupted:
+                break
+        not_begun = [str(job.path) for job in jobs[len(outcomes) :]]
     if as_json:
-        print_json(outcome.summary)
-    if outcome.interrupted:
-        raise typer.Exit(ExitCode.INTERRUPTED)
-    raise typer.Exit(of_batch(outcome.batch.status, outcome.batch.request_counts.failed))
+        summaries = [outcome.summary for outcome in outcomes]
+        print_json(summaries if len(jobs) > 1 else summaries[0])
+    if outcomes[-1].interrupted:
+        raise Interrupted(what_is_left(outcomes[-1], not_begun))
+    batches = [outcome.batch for outcome in outcomes]
+    raise typer.Exit(worst(of_batch(x.status, x.request_counts.failed) for x in batches))
 
 
 def submit(
-    input: options.Input,
+    inputs: options.Inputs,
     model: options.Model = None,
     column: options.Column = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
@@ -122,7 +127,7 @@ def submit(
 ) -> None:
     """Send a job to a running service and print the batch's id.
 
-    Understands the same inputs as run.
+    Understands the same inputs as run; several are a batch each, an id a line.
 
     Examples:
 
@@ -131,28 +136,34 @@ def submit(
         tidemill watch $id && tidemill fetch $id -o answers.jsonl
     """
     from storage.datasets.request_lines import RequestOptions
-    from tidemill.cli.render import print_json, stderr
+    from tidemill.cli.render import print_json
     from tidemill.errors import InputError
-    from tidemill.run import jobs
+    from tidemill.run.checks import check_options
     from tidemill.run.empty import is_empty
-    from tidemill.run.inputs import open_input
+    from tidemill.run.inputs import open_inputs
+    from tidemill.run.jobs import Order
+    from tidemill.run.jobs import submit as send
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path)
-    with open_input(input, column, home, input_format.kind) as source:
-        if is_empty(source):
+    check_options(request)
+    batches = []
+    with (
+        open_inputs(inputs, column, home, input_format.kind) as sources,
+        connect(url, api_key, home) as client,
+    ):
+        for source in filter(is_empty, sources):
             raise InputError(f"{source.name} has no rows; there is nothing to submit.")
-        order = jobs.Order.of(source, request)
-        with (
-            connect(url, api_key, home) as client,
-            reporter(stderr(), quiet=quiet) as report,
-        ):
-            if not quiet:
-                report.note(source.described)
-            batch = jobs.submit(client, order, report, on_invalid=on_invalid, window=window)
+        for order in [Order.of(source, request) for source in sources]:
+            with reporter(terminal.console(), quiet=quiet) as report:
+                if not quiet:
+                    report.note(order.source.described)
+                batches.append(send(client, order, report, on_invalid=on_invalid, window=window))
+            if not as_json:
+                # At once: what is sent is sent, whatever becomes of the next one.
+                terminal.put(batches[-1].id)
+                terminal.flush()
     if as_json:
-        print_json(batch)
-    else:
-        typer.echo(batch.id)
+        print_json(batches if len(inputs) > 1 else batches[0])

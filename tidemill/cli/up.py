@@ -1,9 +1,6 @@
 """``tidemill up``: the whole service in one command."""
 
-import sys
-
-import typer
-
+from tidemill import terminal
 from tidemill.cli import options
 
 
@@ -38,7 +35,7 @@ def up(
         where = f"keeps its data in {settings.storage.home}"
         if not settings.storage.embedded:
             where = "leaves the work to 'tidemill worker'"
-        typer.echo(f"Tidemill listens on {service.url}/v1 and {where}. Ctrl-C stops it.")
-        sys.stdout.flush()
+        terminal.put(f"Tidemill listens on {service.url}/v1 and {where}. Ctrl-C stops it.")
+        terminal.flush()
         wait_until_set(stop)
-        typer.echo("Stopping. A second Ctrl-C ends at once.", err=True)
+        terminal.say("Stopping. A second Ctrl-C ends at once.")

@@ -17,13 +17,13 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
+from tidemill.client.addresses import checked_id
 from tidemill.client.shapes import Batch, BatchPage, File, Model, ModelList
-from tidemill.client.transport import Transport
 from tidemill.client.uploads import Upload, form
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_BATCHES = 100
-FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 2.0
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.05, 2.0
 
 
 class Client:
@@ -32,11 +32,14 @@ class Client:
     Args:
         url: where it listens, with or without ``/v1``.
         api_key: sent as a Bearer token.
-        timeout: seconds to wait for a connection and for each answer.
+        timeout: seconds to wait for each answer; for a connection 3 at the most.
         retries: how often a call that failed for a passing reason is made again. Calls that are
-            not safe to repeat are repeated only when the connection itself was refused.
+            not safe to repeat are repeated only when the connection itself was refused. A service
+            that has not answered once is tried again once, a moment later.
 
     Raises:
+        InvalidAddress: the URL or the key cannot be one.
+        InvalidId: from every method, before the call, where an id cannot be one.
         ServiceUnreachable: from every method, where nothing answers.
         ApiError: from every method, where the answer is an error.
     """
@@ -49,8 +52,10 @@ class Client:
         timeout: float = 60.0,
         retries: int = 4,
     ) -> None:
-        root = url.rstrip("/").removesuffix("/v1")
-        self._transport = Transport(root, api_key, timeout=timeout, retries=retries)
+        # Imported here: a command can then begin its work before an HTTP library is loaded.
+        from tidemill.client.transport import Transport
+
+        self._transport = Transport(url, api_key, timeout=timeout, retries=retries)
 
     @property
     def url(self) -> str:
@@ -90,15 +95,15 @@ class Client:
 
     def file(self, file_id: str) -> File:
         """A file's description."""
-        return self._transport.get(f"files/{file_id}", File)
+        return self._transport.get(f"files/{checked_id(file_id)}", File)
 
     def delete_file(self, file_id: str) -> None:
         """Delete a file."""
-        self._transport.delete(f"files/{file_id}")
+        self._transport.delete(f"files/{checked_id(file_id)}")
 
     def download(self, file_id: str) -> AbstractContextManager[Iterator[bytes]]:
         """Stream a file's content in pieces of any size."""
-        return self._transport.stream(f"files/{file_id}/content")
+        return self._transport.stream(f"files/{checked_id(file_id)}/content")
 
     def create_batch(
         self,
@@ -111,7 +116,7 @@ class Client:
     ) -> Batch:
         """Create a batch. ``options`` is our own extension, e.g. ``{"on_invalid": "skip"}``."""
         body: dict[str, Any] = {
-            "input_file_id": input_file_id,
+            "input_file_id": checked_id(input_file_id),
             "endpoint": endpoint,
             "completion_window": completion_window,
             "metadata": metadata,
@@ -122,7 +127,7 @@ class Client:
 
     def batch(self, batch_id: str) -> Batch:
         """A batch as it is now."""
-        return self._transport.get(f"batches/{batch_id}", Batch)
+        return self._transport.get(f"batches/{checked_id(batch_id)}", Batch)
 
     def batches(self, limit: int | None = None) -> Iterator[Batch]:
         """The batches, newest first, page by page."""
@@ -135,7 +140,7 @@ class Client:
             yield from page.data
             if not page.has_more or not page.data:
                 return
-            after = page.data[-1].id
+            after = checked_id(page.data[-1].id)
             left = left if left is None else left - len(page.data)
 
     def watch(self, batch_id: str) -> Iterator[Batch]:
@@ -177,14 +182,14 @@ class Client:
             body["metadata"] = metadata
         if priority is not None:
             body["tidemill"] = {"priority": priority}
-        return self._create(f"batches/{batch_id}/retry", body)
+        return self._create(f"batches/{checked_id(batch_id)}/retry", body)
 
     def models(self) -> list[Model]:
         """The models the service may run."""
         return self._transport.get("models", ModelList).data
 
     def _ask(self, batch_id: str, what: str) -> Batch:
-        return self._transport.post(f"batches/{batch_id}/{what}", Batch, safe=True)
+        return self._transport.post(f"batches/{checked_id(batch_id)}/{what}", Batch, safe=True)
 
     def _create(self, path: str, body: Mapping[str, Any]) -> Batch:
         # One key for all tries: where a response was lost, the same batch is returned again.

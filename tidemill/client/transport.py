@@ -9,22 +9,26 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from tidemill.client.addresses import LOOPBACK, checked_key, checked_url
 from tidemill.client.shapes import Envelope, Problem
 from tidemill.errors import ApiError, ClientError, ServiceUnreachable
 
 T = TypeVar("T")
 
 READ_BYTES = 256 * 1024
+CONNECT_SECONDS = 3.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 4.0
+# Of a service that has never answered: most likely there is none, and somebody waits to hear so.
+FIRST_RETRIES = 1
 
 
 class Transport:
     """Connections to one service.
 
     Args:
-        url: where it listens, without ``/v1``.
+        url: where it listens.
         api_key: sent as a Bearer token.
-        timeout: seconds to wait for a connection and for each response.
+        timeout: seconds to wait for each response.
         retries: how often a request that failed for a passing reason is sent again.
 
     Raises:
@@ -33,14 +37,17 @@ class Transport:
     """
 
     def __init__(self, url: str, api_key: str | None, *, timeout: float, retries: int) -> None:
-        self.url = url
+        root = checked_url(url)
+        headers = {"Authorization": f"Bearer {checked_key(api_key)}"} if api_key else None
+        self.url = str(root.copy_with(userinfo=b"")).rstrip("/")
         self.retries = retries
+        self._answered = False
         self._http = httpx.Client(
-            base_url=url + "/v1/",
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
-            timeout=timeout,
+            base_url=str(root).rstrip("/") + "/v1/",
+            headers=headers,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
             # Loopback is never behind a proxy, whatever the environment says.
-            trust_env=httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1"),
+            trust_env=root.host not in LOOPBACK,
         )
 
     def close(self) -> None:
@@ -92,11 +99,12 @@ class Transport:
         mended."""
         try:
             with self._http.stream("GET", path) as response:
-                if response.is_error:
+                self._answered = True
+                if not response.is_success:
                     response.read()
                     raise _api_error(response)
                 yield response.iter_bytes(READ_BYTES)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
 
     def _send(self, send: Callable[[], httpx.Response], *, safe: bool) -> httpx.Response:
@@ -114,7 +122,8 @@ class Transport:
             except ServiceUnreachable as error:
                 again = safe or error.refused
                 failure = error
-            if not again or tries == self.retries:
+            most = self.retries if self._answered else min(self.retries, FIRST_RETRIES)
+            if not again or tries == most:
                 raise failure
             time.sleep(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**tries))
             tries += 1
@@ -122,13 +131,14 @@ class Transport:
     def _once(self, send: Callable[[], httpx.Response]) -> httpx.Response:
         try:
             response = send()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
-        if response.is_error:
+        self._answered = True
+        if not response.is_success:
             raise _api_error(response)
         return response
 
-    def _unreachable(self, error: httpx.TransportError) -> ServiceUnreachable:
+    def _unreachable(self, error: httpx.RequestError) -> ServiceUnreachable:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return ServiceUnreachable(
                 f"No service answers at {self.url}. Start one with 'tidemill up', or name another "
@@ -142,9 +152,8 @@ def _parsed(response: httpx.Response, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(response.content, type=kind)
     except msgspec.MsgspecError as error:
-        raise ClientError(
-            f"{response.url} did not answer as a Tidemill service does; is it one?"
-        ) from error
+        url = response.url.copy_with(userinfo=b"")
+        raise ClientError(f"{url} did not answer as a Tidemill service does; is it one?") from error
 
 
 def _api_error(response: httpx.Response) -> ApiError:

@@ -8,7 +8,8 @@ from tidemill.client.shapes import Batch
 from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.files import WholeFile
 from tidemill.run.formats import Format
-from tidemill.run.jobs import Outcome, Summary
+from tidemill.run.jobs import Outcome
+from tidemill.run.summary import Summary
 from tidemill.run.targets import Target
 
 
@@ -47,6 +48,7 @@ def without_rows(source: Source, target: Target) -> Outcome:
         output=shown(str(output.kept)) if output.kept else None,
         errors=None,
         failures={},
+        reasons=[],
     )
     return Outcome(batch, summary, interrupted=False)
 

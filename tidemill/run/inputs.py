@@ -1,20 +1,38 @@
 """The input that a command names: a file, a pipe, or standard input."""
 
+import os
 import shutil
+import stat
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.values.sources import Kind, Limits, Source, shown
-from tidemill.errors import InputError
+from tidemill.errors import InputError, UsageError
 from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.session import settings_for
 
 STDIN = Path("-")
+
+
+@contextmanager
+def open_inputs(
+    paths: Sequence[Path], column: str | None, home: Path | None, kind: Kind | None = None
+) -> Iterator[list[Source]]:
+    """Several inputs, each as `open_input` gives it; none is begun before all can be read.
+
+    Raises:
+        UsageError: standard input is named twice.
+        InputError: as `open_input`.
+    """
+    if list(paths).count(STDIN) > 1:
+        raise UsageError("'-' is named twice; standard input can be read once.")
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_input(path, column, home, kind)) for path in paths]
 
 
 @contextmanager
@@ -33,7 +51,7 @@ def open_input(
     """
     settings = settings_for(home)
     limits = Limits(settings.api.max_line_bytes, settings.api.max_decoded_bytes)
-    if path != STDIN and (path.is_file() or path.is_dir() or not path.exists()):
+    if path != STDIN and _is_file(path):
         with dataset_errors():
             source = open_source(path, column=column, kind=kind, limits=limits)
         yield source
@@ -47,6 +65,30 @@ def open_input(
         yield source
 
 
+def _is_file(path: Path) -> bool:
+    """Whether it can be read more than once; ``InputError`` where it cannot be read at all."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path} is a folder; name the files in it, as {path / '*.jsonl'}.")
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode) and not _is_typed(path, mode):
+        raise InputError(f"{path} is a device or a socket; name a file, a pipe, or '-'.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} cannot be read: Permission denied.")
+    return stat.S_ISREG(mode)
+
+
+def _is_typed(path: Path, mode: int) -> bool:
+    """Whether it is a terminal, whose lines somebody types."""
+    if not stat.S_ISCHR(mode):
+        return False
+    with suppress(OSError), path.open("rb", buffering=0) as device:
+        return device.isatty()
+    return False
+
+
 def _copy(path: Path, destination: IO[bytes]) -> str:
     """Read a pipe to its end; returns what to call it."""
     # The shell's <(command) is /dev/fd/63 or so, which says nothing.
@@ -57,5 +99,6 @@ def _copy(path: Path, destination: IO[bytes]) -> str:
         destination.flush()
     except OSError as error:
         # A full disk, too: a pipe is kept in a temporary file while the command runs.
-        raise InputError(f"{name} cannot be read to its end: {error.strerror}.") from error
+        where = name if path == STDIN else path
+        raise InputError(f"{where} cannot be read to its end: {error.strerror}.") from error
     return name

@@ -2,55 +2,37 @@
 
 import shlex
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from msgspec import Struct
-
-from storage.datasets.readers.results import read_results
 from storage.datasets.request_lines import RequestOptions
 from storage.datasets.values.sources import Kind, Source, shown
 from tidemill.client.client import Client
-from tidemill.client.shapes import Batch, Usage
+from tidemill.client.shapes import Batch
 from tidemill.client.uploads import Upload
-from tidemill.errors import ApiError, InputError, ResultsNotWritten, StartFailed, TidemillError
-from tidemill.exits import ExitCode
-from tidemill.run.dataset_errors import dataset_errors
+from tidemill.errors import (
+    ApiError,
+    InputError,
+    Interrupted,
+    ResultsNotWritten,
+    StartFailed,
+    TidemillError,
+)
 from tidemill.run.files import STDOUT
 from tidemill.run.formats import OnInvalid
 from tidemill.run.identity import sent_unchanged
-from tidemill.run.outputs import Written, write_results
+from tidemill.run.outputs import write_results
 from tidemill.run.progress import Reporter, with_progress
 from tidemill.run.session import Session
+from tidemill.run.summary import Summary, summarize
 from tidemill.run.targets import Target
 from tidemill.run.uploads import upload_of
 
 MAX_METADATA = 512
-MAX_FAILURES_READ = 100_000
 RUN_MARK = {"tidemill_run": "1"}
 BATCHES_LOOKED_AT = 500
 LONGEST_WINDOW = "365d"  # the service allows no more
-
-
-class Summary(Struct, frozen=True):
-    """How a job went. ``tokens_per_second`` counts prompt and output over the time of running."""
-
-    batch_id: str
-    status: str
-    rows: int
-    answered: int
-    failed: int
-    seconds: float
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    tokens_per_second: float | None
-    prefix_cache_share: float
-    output: str | None
-    errors: str | None
-    failures: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +45,16 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What ``tidemill run`` ends with."""
+    """What ``tidemill run`` ends with.
+
+    Attributes:
+        rest_by: the commands that run what Ctrl-C left; empty where nothing is left.
+    """
 
     batch: Batch
     summary: Summary
     interrupted: bool
+    rest_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +80,45 @@ def run_whole(
 
     Raises:
         ResultsNotWritten: they are kept; the message says how to get at them.
+        Interrupted: before the job had begun, or while its results were written.
         TidemillError: the job could not be run.
     """
     started = time.monotonic()
-    if session.own:
-        cancel_left_over(session.client, reporter)
-    batch = submit(
-        session.client,
-        order,
-        reporter,
-        on_invalid=OnInvalid.SKIP,
-        window=LONGEST_WINDOW,
-        metadata=RUN_MARK,
-    )
+    try:
+        if session.own:
+            cancel_left_over(session.client, reporter)
+        batch = submit(
+            session.client,
+            order,
+            reporter,
+            on_invalid=OnInvalid.SKIP,
+            window=LONGEST_WINDOW,
+            metadata=RUN_MARK,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted before the job had begun; nothing was run.") from None
     followed = follow(session, batch, reporter)
     try:
         written = write_results(session.client, followed.batch, source, target)
-    except (TidemillError, BrokenPipeError, KeyboardInterrupt) as error:
+        summary = summarize(session.client, followed.batch, written, started)
+    except (TidemillError, BrokenPipeError) as error:
         joined = None if isinstance(error, InputError) else source
         how = how_to_fetch(session, batch, joined, target)
-        interrupted = isinstance(error, KeyboardInterrupt)
         raise ResultsNotWritten(
-            f"{_why(error)}\nThe results are kept. To fetch them: {how}",
-            ExitCode.INTERRUPTED if interrupted else ExitCode.FAILURE,
+            f"{_why(error)}\nThe results are kept. To fetch them: {how}"
         ) from error
-    summary = summarize(session.client, followed.batch, written, started)
-    return Outcome(followed.batch, summary, followed.interrupted)
+    except KeyboardInterrupt:
+        how = how_to_fetch(session, batch, source, target)
+        raise Interrupted(
+            "Interrupted while the results were written.\n"
+            f"The results are kept. To fetch them: {how}"
+        ) from None
+    left = followed.interrupted and followed.batch.request_counts.failed > 0
+    rest_by = _commands(session, ["retry", batch.id]) if left else ""
+    return Outcome(followed.batch, summary, followed.interrupted, rest_by)
 
 
-def _why(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "Interrupted while the results were written."
+def _why(error: Exception) -> str:
     if isinstance(error, BrokenPipeError):
         return "Nobody reads standard output any more."
     return str(error)
@@ -155,8 +150,7 @@ def how_to_fetch(session: Session, batch: Batch, source: Source | None, target: 
     Args:
         source: the input to join them to, where it is still the one that was sent.
     """
-    home = ["--home", str(session.home)]
-    fetch = ["tidemill", "fetch", batch.id, *home, "--format", target.format.value]
+    fetch = ["fetch", batch.id, "--format", target.format.value]
     rows = source is not None and source.kind is not Kind.REQUESTS
     if source is not None and rows and shown(source.path.name) == source.name:
         fetch += ["--join", str(source.path)]
@@ -164,10 +158,16 @@ def how_to_fetch(session: Session, batch: Batch, source: Source | None, target: 
         fetch += ["--input-format", source.kind.value] if source.asked else []
     if target.columns.answer != "answer":
         fetch += ["--answer-column", target.columns.answer]
-    fetched = shlex.join(fetch) + ("" if target.output == STDOUT else " -o FILE")
+    return _commands(session, fetch) + ("" if target.output == STDOUT else " -o FILE")
+
+
+def _commands(session: Session, words: list[str]) -> str:
+    """A command for the service of this session, with the one that starts it where it has ended."""
+    home = ["--home", str(session.home)]
+    command = shlex.join(["tidemill", *words, *home])
     if not session.own:
-        return fetched
-    return f"{shlex.join(['tidemill', 'up', *home])}, and beside it {fetched}"
+        return command
+    return f"{shlex.join(['tidemill', 'up', *home])}, and beside it {command}"
 
 
 def submit(
@@ -222,39 +222,3 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
         reporter.update(seen)
         batch = seen
     return Followed(batch, interrupted=True)
-
-
-def failures_of(client: Client, batch: Batch) -> Counter[str]:
-    """How many lines failed by the code of their error; empty where there are very many.
-
-    Raises:
-        ClientError: the error file cannot be read.
-    """
-    if batch.error_file_id is None or batch.request_counts.failed > MAX_FAILURES_READ:
-        return Counter()
-    with dataset_errors(), client.download(batch.error_file_id) as pieces:
-        return Counter(
-            result.error.code or "unknown" for result in read_results(pieces) if result.error
-        )
-
-
-def summarize(client: Client, batch: Batch, written: Written, started: float) -> Summary:
-    """Sum a finished job up; ``started`` is a reading of `time.monotonic`."""
-    counts, usage = batch.request_counts, batch.usage or Usage()
-    progress = batch.tidemill.progress if batch.tidemill else None
-    return Summary(
-        batch_id=batch.id,
-        status=batch.status,
-        rows=counts.total,
-        answered=counts.completed,
-        failed=counts.failed,
-        seconds=round(time.monotonic() - started, 3),
-        prompt_tokens=usage.input_tokens,
-        cached_tokens=usage.input_tokens_details.cached_tokens,
-        output_tokens=usage.output_tokens,
-        tokens_per_second=progress.tokens_per_second if progress else None,
-        prefix_cache_share=round(usage.cached_share, 4),
-        output=shown(str(written.output)) if written.output else None,
-        errors=shown(str(written.errors)) if written.errors else None,
-        failures=dict(failures_of(client, batch).most_common()),
-    )

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from tidemill.client.shapes import Batch
 from tidemill.client.shapes import Progress as BatchProgress
 from tidemill.client.uploads import Upload
+from tidemill.terminal import printable
 
 PLAIN_SECONDS = 5.0
 PLAIN_SILENCE_SECONDS = 30.0
@@ -50,9 +51,9 @@ class LiveReporter:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<18}"),
+            TextColumn("{task.description:<18}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             console=console,
             transient=True,
         )
@@ -72,18 +73,18 @@ class LiveReporter:
 
     def say(self, text: str) -> None:
         """Show it in place of the phase."""
-        self._progress.update(self._task, description=text, detail="")
+        self._progress.update(self._task, description=printable(text), detail="")
 
     def note(self, text: str) -> None:
         """Print it above the line."""
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        _print(self._progress.console, text)
 
     def update(self, batch: Batch) -> None:
         """Redraw."""
         progress = progress_of(batch)
         self._progress.update(
             self._task,
-            description=phase_of(batch),
+            description=printable(phase_of(batch)),
             total=progress.lines_total,
             completed=progress.lines_done,
             detail=_news_of(batch),
@@ -117,7 +118,7 @@ class PlainReporter:
 
     def note(self, text: str) -> None:
         """Print it."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        _print(self._console, text)
 
     def update(self, batch: Batch) -> None:
         """Print a line if it is time for one."""
@@ -145,6 +146,10 @@ def reporter(console: Console, *, quiet: bool = False) -> Reporter:
     if quiet:
         return SilentReporter(console)
     return LiveReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_of(batch: Batch) -> BatchProgress:

@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidemill.client.client import DEFAULT_URL, Client
 from tidemill.errors import UsageError
+from tidemill.run.checks import ModelNeeded, check_files, check_listed, check_model
 
 if TYPE_CHECKING:
+    from engine.config import EngineConfig
     from storage.settings import Settings
+    from worker.models.engines import Engine
 
 
 def settings_for(home: Path | None, **values: Any) -> "Settings":
@@ -57,12 +60,18 @@ class Session:
 
 
 @contextmanager
-def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
+def own_service(
+    home: Path | None, api_key: str | None, needed: ModelNeeded | None = None
+) -> Iterator[Session]:
     """A service that lives as long as this command.
 
     Where another process serves the home folder already, that one is used.
 
+    Args:
+        needed: the model without which nothing is to be started.
+
     Raises:
+        UsageError: the model cannot be used.
         UsageError: the settings name a broker, so the work is done by workers elsewhere.
     """
     from storage.home import read_owner
@@ -84,14 +93,47 @@ def own_service(home: Path | None, api_key: str | None) -> Iterator[Session]:
     owner = read_owner(settings.storage.home)
     if owner is not None and owner.url:
         with Client(owner.url, api_key) as client:
+            if needed is not None and needed.name is not None:
+                check_listed(needed.name, [model.id for model in client.models()])
             yield Session(client, settings.storage.home)
         return
-    from tidemill.serve.service import Service
+    with ExitStack() as stack:
+        make_engine = stack.enter_context(_started_early(settings, needed))
+        from tidemill.serve.service import Service
 
-    key = api_key or next(iter(settings.api.keys_by_secret), None)
-    # Not announced: whoever joined would lose the service when this command ends.
-    with Service(settings, announce=False) as service, Client(service.url, key) as client:
+        key = api_key or next(iter(settings.api.keys_by_secret), None)
+        # Not announced: whoever joined would lose the service when this command ends.
+        service = Service(settings, announce=False, make_engine=make_engine)
+        stack.enter_context(service)
+        client = stack.enter_context(Client(service.url, key))
         yield Session(client, settings.storage.home, own=True, check=service.check_engine)
+
+
+@contextmanager
+def _started_early(
+    settings: "Settings", needed: ModelNeeded | None
+) -> Iterator["Callable[[EngineConfig], Engine]"]:
+    """Begin to load the model that is needed; gives what makes the worker's engines.
+
+    Raises:
+        UsageError: the model cannot be used.
+    """
+    from engine.catalog import BUILTIN
+    from worker.models.devices import engine_devices
+    from worker.models.early import EarlyEngine
+
+    with EarlyEngine(settings.engine) as early:
+        alone = len(engine_devices(settings.engine.device)) == 1
+        name = (needed and needed.name) or settings.worker.default_model
+        # A model that comes with a package is found by its name, before the database is looked at.
+        if alone and needed is not None and name in BUILTIN:
+            check_files(name, name, needed.max_tokens)
+            early.begin(name)
+        if needed is not None:
+            source = check_model(settings, needed)
+            if alone:
+                early.begin(source)
+        yield early.make
 
 
 def quiet_level() -> str | None:

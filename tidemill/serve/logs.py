@@ -1,13 +1,16 @@
 """How log lines look: one line each on stderr, in colour on a terminal, as JSON elsewhere."""
 
+import json
 import logging
 import sys
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from storage.settings import Settings
 from storage.settings.unknown import warn_of_unknown_variables
+from tidemill.terminal import json_printable, printable
 
 
 def start_logs(settings: Settings) -> None:
@@ -25,10 +28,12 @@ def configure_logs(level: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
     ]
-    last: list[Processor] = [
-        structlog.processors.format_exc_info,
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-    ]
+    rendered: list[Processor] = (
+        [_spell_out, structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [structlog.processors.JSONRenderer(_json)]
+    )
+    last: list[Processor] = [structlog.processors.format_exc_info, *rendered]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -46,6 +51,23 @@ def configure_logs(level: str) -> None:
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     # It warns of every in-memory broker that it has no host name.
     logging.getLogger("kombu.connection").setLevel(logging.ERROR)
+
+
+def _spell_out(logger: object, method: str, event: EventDict) -> EventDict:
+    """Nothing in it that a terminal would obey; a traceback's lines stand apart from the log's."""
+    shown = {
+        name: printable(value) if isinstance(value, str) else value
+        for name, value in event.items()
+        if name != "exception"
+    }
+    if "exception" in event:
+        lines = str(event["exception"]).splitlines()
+        shown["exception"] = "\n".join("    " + printable(line) for line in lines)
+    return shown
+
+
+def _json(event: EventDict, **options: Any) -> str:
+    return json_printable(json.dumps(event, **options))
 
 
 def _one_line(logger: object, method: str, event: EventDict) -> EventDict:

@@ -1,6 +1,7 @@
 """The service in this process: all of it, or the API alone."""
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,7 @@ from prometheus_client.registry import Collector
 from api.app import create_app
 from api.auth import check_bind
 from api.metrics import RequestMetrics
+from engine.config import EngineConfig
 from storage.database.startup import bring_up
 from storage.errors import ConfigurationError
 from storage.home import Home
@@ -22,7 +24,7 @@ from tidemill.errors import StartFailed
 from tidemill.serve.metrics import serve_metrics
 from tidemill.serve.server import ServerThread, listen, url_of
 from worker.metrics import BacklogCollector
-from worker.models.engines import check_engine_settings
+from worker.models.engines import Engine, check_engine_settings
 from worker.process.embedded import EmbeddedWorker
 
 
@@ -35,6 +37,7 @@ class Service:
         announce: tell other commands on the same home folder where to find this service.
         shared: run the API alone, and leave the home folder to whoever holds it.
         stop: once set, waiting for the database is given up.
+        make_engine: makes the worker's engines; by default each is a process of its own.
 
     Attributes:
         url: where it listens; the API is under ``/v1``.
@@ -54,11 +57,13 @@ class Service:
         announce: bool = True,
         shared: bool = False,
         stop: threading.Event | None = None,
+        make_engine: Callable[[EngineConfig], Engine] | None = None,
     ) -> None:
         self.settings = settings
         self._announce = announce
         self._shared = shared
         self._stop = stop
+        self._make_engine = make_engine
         self.url = ""
         self._worker: EmbeddedWorker | None = None
         self._stack = ExitStack()
@@ -113,7 +118,7 @@ class Service:
         probe_at_start(settings.storage, stores, self._stop)
         wakeups = Wakeups(celery_app(settings.storage))
         if settings.storage.embedded:
-            self._worker = EmbeddedWorker(settings, stores)
+            self._worker = EmbeddedWorker(settings, stores, make_engine=self._make_engine)
             stack.callback(self._worker.stop)
             self._worker.start()
         metrics = RequestMetrics()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -22,8 +22,10 @@ from engine.requests import Completion, EngineStats, Request
 from storage.errors import ConfigurationError
 from storage.settings import EngineSettings, variable
 from worker.errors import ModelNotReady, Stopping
-from worker.metrics import WorkerMetrics
 from worker.models.faults import lasting, model_error
+
+if TYPE_CHECKING:
+    from worker.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -133,13 +135,18 @@ class Engines:
         self,
         settings: EngineSettings,
         make: Callable[[EngineConfig], Engine] | None = None,
-        metrics: WorkerMetrics | None = None,
+        metrics: "WorkerMetrics | None" = None,
     ) -> None:
         """``make`` makes an engine that is not started yet; by default a process of its own."""
+        if metrics is None:
+            # Imported here: an engine can then be begun before the database is loaded.
+            from worker.metrics import WorkerMetrics
+
+            metrics = WorkerMetrics()
         self._settings = settings
         hang_seconds = settings.engine_hang_seconds
         self._make = make or partial(engine_process, hang_seconds=hang_seconds)
-        self._metrics = metrics or WorkerMetrics()
+        self._metrics = metrics
         self._lock = threading.Lock()
         self._resident: Resident | None = None
         self._model: str | None = None

@@ -1,17 +1,19 @@
 """A whole worker in this process: its threads, its reconciler and its listener."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import structlog
 from prometheus_client.registry import Collector
 
+from engine.config import EngineConfig
 from engine.errors import EngineError
 from storage.registry import models as model_rows
 from storage.settings import Settings
 from storage.stores import Stores
 from storage.wakeups import celery_app
 from worker.context import WorkerContext
+from worker.models.engines import Engine
 from worker.plan.scratch import sweep
 from worker.process.listener import Listener, add_tasks
 from worker.process.reconciler import Reconciler
@@ -33,6 +35,7 @@ class WorkerHost:
         models: those to serve; ``None`` is all, later ones included.
         job_threads: how many jobs are planned or finalized at once, beside the engine's work.
         reconcile: whether to run a reconciler, which serves all workers, too.
+        make_engine: makes an engine that is not started yet; by default a process of its own.
     """
 
     def __init__(
@@ -43,11 +46,12 @@ class WorkerHost:
         models: Collection[str] | None = None,
         job_threads: int = JOB_THREADS,
         reconcile: bool = True,
+        make_engine: Callable[[EngineConfig], Engine] | None = None,
     ) -> None:
         app = celery_app(settings.storage)
         # Workers take no orders by messages: revoking a task has no meaning here.
         app.conf.worker_enable_remote_control = False
-        self._worker = WorkerContext.open(settings, stores, app)
+        self._worker = WorkerContext.open(settings, stores, app, make_engine)
         self._listener = Listener(app, self._worker, models)
         self._threads = WorkerThreads(
             self._worker, models=models, job_threads=job_threads, before=self._listener.refresh

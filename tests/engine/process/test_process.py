@@ -29,7 +29,10 @@ def engine() -> Iterator[EngineProcess]:
 def impatient() -> Iterator[EngineProcess]:
     """One that may be silent for two seconds only."""
     process = EngineProcess(CONFIG, hang_seconds=2.0)
+    process.spawn()
+    pid = process.pid
     process.start(timeout=120)
+    assert process.pid == pid, "one that is spawned is not started again"
     yield process
     process.close()
 
@@ -41,6 +44,12 @@ def collect(engine: EngineProcess, count: int, timeout: float = 60) -> list[Comp
         assert time.monotonic() < deadline, f"{len(done)} of {count} after {timeout} s"
         done += engine.poll(0.5)
     return done
+
+
+def test_an_engine_that_never_started_is_closed_without_harm() -> None:
+    never = EngineProcess(CONFIG)
+    never.close()
+    never.close()
 
 
 def test_requests_come_back_once_each_while_more_are_fed(engine: EngineProcess) -> None:

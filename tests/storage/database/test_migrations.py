@@ -1,5 +1,7 @@
 """A database of an earlier version goes on with what it holds."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -7,11 +9,12 @@ from uuid import uuid4
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 import storage.database.migrations
 from moves import MAX_CRASHES, must_claim
-from storage.database.connection import Database
+from storage.database.connection import Database, newest_revision
 from storage.jobs import jobs
 from storage.jobs.reconcile import reconcile
 from storage.wakeups import Wakeup
@@ -57,6 +60,28 @@ def migrate_to(database: Database, revision: str) -> None:
     with database.write() as session:
         config.attributes["connection"] = session.connection()
         command.upgrade(config, revision)
+
+
+def test_a_schema_that_is_current_is_known_without_alembic(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new' / 'a.db'}"
+    code = (
+        "import sys; from storage.database.connection import Database\n"
+        f"database = Database({url!r}); database.migrate(); database.close()\n"
+        "print(*sorted({'alembic', 'psycopg'} & set(sys.modules)))"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert [done.stdout for done in said] == ["alembic\n", "\n"]
+
+
+def test_the_newest_revision_is_the_one_that_alembic_ends_at() -> None:
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(storage.database.migrations.__file__).parent)
+    )
+    assert ScriptDirectory.from_config(config).get_heads() == [newest_revision()]
 
 
 def test_a_job_that_runs_goes_on_after_an_upgrade(empty: Database) -> None:

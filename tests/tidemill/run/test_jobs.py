@@ -17,7 +17,13 @@ from storage.datasets.request_lines import RequestOptions
 from storage.datasets.values.sources import Kind
 from tidemill.client import Client, Upload
 from tidemill.client.shapes import Batch, BatchExtension
-from tidemill.errors import InputChanged, InputError, ResultsNotWritten
+from tidemill.errors import (
+    InputChanged,
+    InputError,
+    Interrupted,
+    ResultsNotWritten,
+    TidemillError,
+)
 from tidemill.exits import ExitCode
 from tidemill.run.identity import DIGEST_KEY, check_input, sent_unchanged
 from tidemill.run.jobs import (
@@ -69,8 +75,8 @@ def test_how_to_fetch_is_a_command_for_this_very_job(client: Client, tmp_path: P
     source = open_source(path)
     target = plan_target(path, source.kind, answer_column="reply")
     fetch = (
-        f"tidemill fetch {batch.id} --home /a --format plain --join '{path}' "
-        "--answer-column reply -o FILE"
+        f"tidemill fetch {batch.id} --format plain --join '{path}' "
+        "--answer-column reply --home /a -o FILE"
     )
     assert how_to_fetch(Session(client, Path("/a")), batch, source, target) == fetch
     own = how_to_fetch(Session(client, Path("/a"), own=True), batch, source, target)
@@ -95,14 +101,14 @@ class Finished(Client):
         return nullcontext(iter([answered("line-1", "A")]))
 
 
-def failing(path: Path, client: Finished) -> ResultsNotWritten:
+def failing(path: Path, client: Finished) -> TidemillError:
     """How a run of ``path`` ends that cannot write ``out/x.jsonl``."""
     source = open_source(path)
     target = plan_target(path, source.kind, output=path.parent / "out" / "x.jsonl")
     order = Order.of(source, RequestOptions())
     with client, reporter(Console(), quiet=True) as quiet:
         session = Session(client, path.parent / "home")
-        with pytest.raises(ResultsNotWritten) as caught:
+        with pytest.raises((ResultsNotWritten, Interrupted)) as caught:
             run_whole(session, source, order, target, quiet)
     return caught.value
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tidemill.errors import TidemillError
-from tidemill.run.probe import check_can_write
+from tidemill.run.targets import check_can_write
 
 
 def test_what_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:

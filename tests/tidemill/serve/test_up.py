@@ -174,13 +174,29 @@ def test_bad_lines_fail_a_submitted_batch_and_are_shown(tidemill: Run, tmp_path:
     assert "[invalid_json_line]" in watched.stderr
 
 
-def test_an_unknown_model_fails_every_line(tidemill: Run, tmp_path: Path) -> None:
+def test_an_unknown_model_is_refused_before_any_work(tidemill: Run, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("Why?\n")
     done = tidemill("run", "in.txt", "--model", "nonsense")
+    assert done.returncode == 2, done.stderr
+    assert "There is no model 'nonsense'; there is smollm2." in done.stderr
+    assert not (tmp_path / "in.errors.jsonl").exists()
+
+
+def test_several_inputs_have_results_of_their_own(tidemill: Run, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("Why?\n")
+    (tmp_path / "two.jsonl").write_text('{"prompt": "How?"}\n{"text": 1}\n{"text": 2}\n')
+    (tmp_path / "out").mkdir()
+    words = ("run", "one.txt", "two.jsonl", "--max-tokens", "2", "-o", "out", "--errors", ".")
+    done = tidemill(*words, "--json")
     assert done.returncode == 3, done.stderr
-    (failed,) = json_lines(tmp_path / "in.errors.jsonl")
-    assert (failed["prompt"], failed["error"]["code"]) == ("Why?", "model_not_found")
-    assert not (tmp_path / "in.output.jsonl").exists()
+    assert "  2 × parameter missing (messages), e.g. row 2: Missing required" in done.stderr
+    one, two = orjson.loads(done.stdout)
+    assert (one["answered"], two["answered"], two["failed"]) == (1, 1, 2)
+    assert [(reason["count"], reason["row"]) for reason in two["reasons"]] == [(2, 2)]
+    for name, prompt in (("one", "Why?"), ("two", "How?")):
+        (row,) = json_lines(tmp_path / "out" / f"{name}.output.jsonl")
+        assert row["prompt"] == prompt
+    assert [row["text"] for row in json_lines(tmp_path / "two.errors.jsonl")] == [1, 2]
 
 
 def test_a_run_of_its_own_that_is_interrupted_keeps_what_is_done(tmp_path: Path) -> None:
@@ -220,7 +236,7 @@ def test_the_second_signal_leaves_at_once(tmp_path: Path) -> None:
     assert process.stderr is not None
     with process, process.stderr:
         until(process.stderr, r"Running")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGHUP)
         until(process.stderr, r"Cancelling")
         began = time.monotonic()
         process.send_signal(signal.SIGINT)

@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import time
-from tidemill.run.interrupts import interruptible
+from tidemill.serve.signals import interruptible
 
 with interruptible():
     for word in ("first", "second"):
@@ -20,17 +20,30 @@ with interruptible():
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_one_is_an_interrupt_and_the_second_one_the_end(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("first", "unheard", "last"),
+    [
+        (signal.SIGINT, None, signal.SIGINT),
+        (signal.SIGTERM, signal.SIGTERM, signal.SIGINT),
+        (signal.SIGINT, None, signal.SIGTERM),
+        (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM),
+    ],
+)
+def test_the_first_one_is_an_interrupt_and_the_second_one_the_end(
+    first: signal.Signals, unheard: signal.Signals | None, last: signal.Signals
+) -> None:
+    """The echo of the first one, which `timeout` and shells send to the group, is not the end."""
     process = subprocess.Popen([sys.executable, "-c", CODE], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process, process.stdout:
         assert process.stdout.readline() == "first\n"
-        process.send_signal(number)
+        process.send_signal(first)
+        if unheard is not None:
+            process.send_signal(unheard)
         assert process.stdout.readline() == "interrupted\n"
         assert process.stdout.readline() == "second\n"
-        process.send_signal(number)
-        assert process.wait(10) == 130
+        process.send_signal(last)
+        assert process.wait(10) == 128 + last
         assert process.stdout.read() == ""
 
 
@@ -38,7 +51,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     code = (
         "import os, signal\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from tidemill.run.interrupts import interruptible\n"
+        "from tidemill.serve.signals import interruptible\n"
         "with interruptible():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('still here')\n"

@@ -1,0 +1,59 @@
+"""An engine that is begun before anybody asks for it: handed out once, and never left behind."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.process import EngineProcess
+from storage.errors import ConfigurationError
+from storage.settings import Settings
+from worker.models.early import EarlyEngine
+from worker.models.engines import engine_config
+
+
+@pytest.fixture
+def early(tmp_path: Path) -> EarlyEngine:
+    return EarlyEngine(Settings.load(home=tmp_path, env_file=None).engine)
+
+
+def begun(early: EarlyEngine) -> EngineProcess:
+    assert early._waiting is not None
+    return early._waiting
+
+
+def test_the_engine_that_was_begun_is_handed_out_once(early: EarlyEngine, tmp_path: Path) -> None:
+    config = engine_config(Settings.load(home=tmp_path, env_file=None).engine, "smollm2")
+    with early:
+        early.begin("smollm2")
+        process = begun(early)
+        early.begin("other")
+        assert early.make(config) is process
+        another = early.make(config)
+        assert another is not process
+        assert another.pid is None
+        another.close()
+    assert process.alive, "whoever asked for it ends it"
+    process.close(timeout=0)
+
+
+def test_an_engine_of_other_settings_is_made_anew_and_the_first_one_ended(
+    early: EarlyEngine, tmp_path: Path
+) -> None:
+    other = Settings.load(home=tmp_path, max_num_seqs=1, env_file=None).engine
+    with early:
+        early.begin("smollm2")
+        process = begun(early)
+        another = early.make(engine_config(other, "smollm2"))
+        assert another is not process
+        another.close()
+        assert process.alive
+    assert not process.alive
+
+
+def test_nothing_begun_is_nothing_to_end(early: EarlyEngine, tmp_path: Path) -> None:
+    with early:
+        pass
+    with pytest.raises(ConfigurationError, match="TIDEMILL_QUANTIZATION"):
+        EarlyEngine(Settings.load(home=tmp_path, quantization="int3", env_file=None).engine).begin(
+            "smollm2"
+        )
