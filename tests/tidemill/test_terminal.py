@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill import terminal
@@ -31,6 +31,7 @@ def test_what_is_printed_holds_nothing_that_a_terminal_obeys(text: str) -> None:
     assert set(obeyed(terminal.printable(text))) <= set("\u200c\u200d")
 
 
+@settings(max_examples=30)
 @given(st.recursive(TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)))
 def test_json_holds_none_of_it_either_and_is_the_same_document(value: Any) -> None:
     shown = terminal.json_printable(json.dumps(value, ensure_ascii=False, indent=2))
@@ -76,6 +77,7 @@ class Screen(io.StringIO):
 
 
 @pytest.mark.parametrize("width", [1, 20, 80, 200])
+@settings(max_examples=25)
 @given(rows=st.lists(st.tuples(st.text("ab_1", min_size=32, max_size=40), TEXT), max_size=3))
 def test_an_id_is_never_cut(width: int, rows: list[tuple[str, str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,5 @@
 """What a client uploads, and how it travels: as the last field of a form."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ def form(boundary: str, fields: Mapping[str, str], upload: Upload) -> Iterator[b
     for name, value in fields.items():
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
         yield f"{head}{value}\r\n".encode()
-    filename = os.fsencode(upload.filename).decode(errors="replace").translate(_FILENAME_ESCAPES)
+    filename = upload.filename.encode(errors="replace").decode().translate(_FILENAME_ESCAPES)
     disposition = f'form-data; name="file"; filename="{filename}"'
     head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\n"
     yield f"{head}Content-Type: application/octet-stream\r\n\r\n".encode()
