@@ -40,7 +40,7 @@ class StateConflict(StorageError):
 
 
 class FileInUse(StateConflict):
-    """A batch has yet to read this file; try again once it runs.
+    """A batch has yet to read this file; try again once it runs or has ended.
 
     Attributes:
         job_id: the batch.
@@ -49,7 +49,9 @@ class FileInUse(StateConflict):
     code = "file_in_use"
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"The batch {job_id} has yet to read this file; try again once it runs.")
+        super().__init__(
+            f"The batch {job_id} has yet to read this file; try again once it runs or has ended."
+        )
         self.job_id = job_id
 
 

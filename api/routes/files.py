@@ -128,7 +128,10 @@ def delete_file(file_id: str, context: ContextDep, tenant: TenantDep) -> FileDel
     except NotFound:
         raise no_such_file(file_id[:64]) from None
     except FileInUse as error:
-        message = f"The batch '{error.job_id}' is validating this file; try again once it runs."
+        message = (
+            f"The batch '{error.job_id}' has yet to read this file; try again once it runs or has "
+            "ended."
+        )
         raise ApiError(409, message, code="file_in_use") from None
     with suppress(ObjectStoreError):  # the row is deleted, so nobody finds the file any more
         context.store.delete(row.object_key)

@@ -180,16 +180,18 @@ class EngineProcess:
 
     def close(self, timeout: float = 10.0) -> None:
         """End the process: asked first, killed after ``timeout`` seconds."""
-        if self._process is not None and self._connection is not None:
-            if self.alive:
-                try:
-                    self._send(Close())
-                    self._process.wait(timeout)
-                except (EngineDied, subprocess.TimeoutExpired):
-                    self._process.kill()
-            self._process.wait()
-            if not self._connection.closed:
-                self._connection.close()
+        if self._process is None or self._connection is None:
+            self._log.close()
+            return
+        if self.alive:
+            try:
+                self._send(Close())
+                self._process.wait(timeout)
+            except (EngineDied, subprocess.TimeoutExpired):
+                self._process.kill()
+        self._process.wait()
+        if not self._connection.closed:
+            self._connection.close()
         if not self._log.closed:
             self._log.close()
 

@@ -42,10 +42,15 @@ from storage.errors import (
 
 T = TypeVar("T")
 
+
 BUSY_SECONDS = 30.0
 MIGRATION_LOCK = 0x71DE_0001
 MIGRATIONS = Path(__file__).parent / "migrations"
 _WRITE = "tidemill_write"
+
+
+class _NewerSchema(Exception):
+    """The schema's revision is not known to this version."""
 
 
 class _Now(FunctionElement[float]):
@@ -152,7 +157,7 @@ class Database:
         if self.dialect == "sqlite" and not name.startswith((":memory:", "file:")):
             check_file(Path(name))
         try:
-            known = self._upgrade()
+            self._upgrade()
         except DatabaseUnusable:
             raise DatabaseUnusable(f"The database {self.where} is damaged. {REMEDY}") from None
         except DatabaseUnavailable as error:
@@ -161,11 +166,11 @@ class Database:
             raise DatabaseUnusable(
                 f"The database {self.where} is that of another program. {REMEDY}"
             ) from error
-        if not known:
+        except _NewerSchema as error:
             raise DatabaseUnusable(
                 f"The database {self.where} is that of a newer version of Tidemill. Upgrade "
                 "Tidemill, or name another database."
-            )
+            ) from error
 
     @property
     def where(self) -> str:
@@ -174,10 +179,9 @@ class Database:
             return self.url.database
         return self.url.render_as_string(hide_password=True)
 
-    def _upgrade(self) -> bool:
-        """Run the revisions that are missing; whether the schema's own revision is a known one."""
+    def _upgrade(self) -> None:
         if self.dialect == "sqlite" and self._is_current():
-            return True
+            return
         # Imported here: a command that finds its home folder up to date starts without Alembic.
         from alembic import command
         from alembic.config import Config
@@ -185,17 +189,16 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        try:
-            with self.write() as session, self._patient(session):
-                if self.dialect == "postgresql":
-                    session.connection().execute(
-                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
-                    )
-                config.attributes["connection"] = session.connection()
+        with self.write() as session, self._patient(session):
+            if self.dialect == "postgresql":
+                session.connection().execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
+                )
+            config.attributes["connection"] = session.connection()
+            try:
                 command.upgrade(config, "head")
-        except CommandError:
-            return False
-        return True
+            except CommandError as error:
+                raise _NewerSchema from error
 
     def _is_current(self) -> bool:
         """Whether the schema is at the newest revision; known without loading Alembic."""

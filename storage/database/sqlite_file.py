@@ -30,7 +30,7 @@ def check_file(path: Path) -> None:
         reason = error.strerror or "input/output error"
         raise DatabaseUnusable(
             f"The folder of the database {path} cannot be made: {reason}."
-        ) from (error)
+        ) from error
     if path.is_dir():
         raise DatabaseUnusable(f"The database {path} is a folder. {REMEDY}")
     if not os.access(path.parent, os.W_OK | os.X_OK):

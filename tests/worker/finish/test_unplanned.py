@@ -82,6 +82,7 @@ def test_a_planner_at_work_is_interrupted(
         (gzip.compress(b" " * 30_000_000), "input_too_large"),
         (None, "input_modified"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "input",
 )
 @pytest.mark.parametrize("reason", REASONS)
 def test_an_input_without_lines_to_account_for_fails_as_it_would_have(
