@@ -102,7 +102,9 @@ def celery_app(settings: StorageSettings) -> Celery:
         task_send_sent_event=False,
         worker_pool="threads",
         worker_concurrency=1,
-        worker_prefetch_multiplier=1,
+        # No limit: an acknowledgement that is lost with its connection would count against it for
+        # ever, and the consumer would read nothing more. A task is done as soon as it is read.
+        worker_prefetch_multiplier=0,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         # No task is acknowledged late, so this cancels nothing; unset, Celery warns.

@@ -86,6 +86,7 @@ class Listener:
         self._models = models
         self._stopping = threading.Event()
         self._celery: WorkController | None = None
+        self._shut = False
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
         self._refresh = ModelListener(worker, self._consumer)
 
@@ -107,7 +108,7 @@ class Listener:
             return
         consumer = self._consumer()
         if consumer is not None:
-            consumer.call_soon(_shut_down)
+            consumer.call_soon(self._shut_down)
         if self._worker.settings.storage.embedded:
             # The consumer waits for messages for up to two seconds: this one ends the wait.
             self._worker.wakeups.send(Wakeup.plan(""))
@@ -139,11 +140,13 @@ class Listener:
     def _ready(self, consumer: Any) -> None:
         """Called once it listens: `stop` may have come before there was a consumer to end."""
         if self._stopping.is_set():
-            consumer.call_soon(_shut_down)
+            consumer.call_soon(self._shut_down)
 
     def _consumer(self) -> Any:
         return self._celery.consumer if self._celery is not None else None
 
-
-def _shut_down() -> None:
-    raise WorkerShutdown(0)
+    def _shut_down(self) -> None:
+        """End the consumer. Both `stop` and `_ready` ask for it, and a second end would fail."""
+        if not self._shut:
+            self._shut = True
+            raise WorkerShutdown(0)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from kombu.transport.redis import QoS
 
 from stack.servers import Valkey
 from storage.settings import StorageSettings
@@ -96,6 +98,29 @@ def test_a_restart_is_survived_and_nobody_waits_meanwhile(valkey: Valkey, listen
     assert time.monotonic() - began < SILENT_SECONDS, "only the first was tried"
     valkey.start()
     assert _heard(wakeups, wakes, Wakeup.plan("batch_1"), 30)
+
+
+def test_an_acknowledgement_that_is_lost_with_its_connection_leaves_no_deaf_listener(
+    valkey: Valkey, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acknowledge: Callable[[Any, str], None] = QoS.ack
+    lost = threading.Event()
+
+    def lose_the_first(self: Any, tag: str) -> None:
+        if lost.is_set():
+            acknowledge(self, tag)
+            return
+        lost.set()
+        raise redis.exceptions.ConnectionError("Connection reset by peer")
+
+    monkeypatch.setattr(QoS, "ack", lose_the_first)
+    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
+    wakes = listen(valkey)
+    assert _heard(wakeups, wakes, Wakeup.plan("batch_1"), 30)
+    assert lost.is_set()
+    while wakes.acquire(timeout=0.1):
+        pass
+    assert _heard(wakeups, wakes, Wakeup.plan("batch_2"), 30)
 
 
 def test_a_listener_may_start_before_its_broker(valkey: Valkey, listen: Listen) -> None:
