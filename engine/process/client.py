@@ -275,10 +275,9 @@ def _environment() -> dict[str, str]:
 
 
 def _openmp() -> dict[str, str]:
-    """How long GNU OpenMP's threads spin for their next work, unless the user has said it.
+    """How long PyTorch's threads spin for their next work, unless the user has said it.
 
-    By default it is for milliseconds, which they take from whatever else wants the processor:
-    beside other busy processes on two cores an engine was twelve times slower. So many turns last
-    from one kernel to the next. Alone on 2 cores SmolLM2 ran 9% faster with it (two runs each).
+    By default it is for milliseconds, which they take from whatever else wants the processor. So
+    many turns last from one operation to the next. The kernels in C have threads of their own.
     """
     return {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "20000"}

@@ -20,7 +20,7 @@ _FLAGS: tuple[str, ...] = (
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-fopenmp",
+    "-pthread",
     "-fPIC",
 )
 _COMPILERS = ("cc", "gcc")

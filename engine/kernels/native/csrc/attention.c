@@ -128,8 +128,8 @@ void attend_step(const segment_list *list, const step *s, const cache *c, const 
     int64_t group = c->heads / c->kv_heads;
     attending a;
     int64_t units = list->num_segments * c->kv_heads;
-    for (int64_t unit = claim(all, stage), next; unit < units; unit = next) {
-        next = claim(all, stage);
+    for (int64_t unit = claim(all, stage, 1), next; unit < units; unit = next) {
+        next = claim(all, stage, 1);
         const segment *after = next < units ? list->segments + next / c->kv_heads : NULL;
         const segment *seg = list->segments + unit / c->kv_heads;
         int64_t kv_head = unit % c->kv_heads, tokens = group < MAX_ROWS ? MAX_ROWS / group : 1;
@@ -138,7 +138,9 @@ void attend_step(const segment_list *list, const step *s, const cache *c, const 
                 attend_members(list, s, c, queries, seg, seg->member + i,
                                least(tokens, seg->count - i), kv_head * group + h,
                                least(group - h, MAX_ROWS), kv_head, after, next % c->kv_heads, &a);
+        finish(all, stage, 1, units);
     }
+    wait_for(all, stage, units);
 }
 
 void merge(const segment_list *list, const cache *c, int64_t token, float *out) {

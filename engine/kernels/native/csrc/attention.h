@@ -55,7 +55,8 @@ void segments_free(segment_list *list);
 int segments_build(segment_list *list, const step *s, const cache *c, const int32_t *picked,
                    int64_t count, int64_t share, int64_t threads);
 
-/* Compute the partial results. Called by all threads of a region. */
+/* Compute the partial results. A stage of a region: called by its threads, each of which returns when all
+ * of it is computed. */
 void attend_step(const segment_list *list, const step *s, const cache *c, const uint8_t *queries,
                  team *all, int stage);
 

@@ -1,6 +1,8 @@
-/* See decoder.h. A function opens one parallel region, whose threads go through all passes together. */
+/* See decoder.h. A function runs one parallel region, in which every pass is a stage. */
 
 #include "decoder.h"
+
+#include <time.h>
 
 #define LOG2_E 1.44269504f
 #define MAX_HIDDEN 16384 /* floats of a row on the stack */
@@ -58,63 +60,87 @@ INLINE void deal(const shape *m, const layer *l, const step *s, const buffers *b
     }
 }
 
-/* End a pass: all threads meet, and the first one notes how long it took. */
-INLINE void done(const buffers *b, int pass, int64_t me, double *since) {
-    together();
+/* Note how long a pass took, in the calling thread. */
+INLINE void timed(const buffers *b, int pass, int64_t me, double *since) {
     if (me) return;
-    double now = omp_get_wtime();
-    b->seconds[pass] += now - *since;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    double now = t.tv_sec + t.tv_nsec * 1e-9;
+    if (*since) b->seconds[pass] += now - *since;
     *since = now;
+}
+
+/* End a pass of `count` units that threads claim one by one. */
+INLINE void done(const buffers *b, team *all, int pass, int64_t count, int64_t me, double *since) {
+    wait_for(all, pass, count);
+    timed(b, pass, me, since);
+}
+
+typedef struct {
+    const shape *m;
+    const layer *l;
+    const step *s;
+    const segment_list *list;
+    const buffers *b;
+    const int64_t *picked;
+    int64_t count;
+} layer_job;
+
+static void run_layer(const void *job, team *all, int64_t me) {
+    const layer_job *j = job;
+    const shape *m = j->m;
+    const layer *l = j->l;
+    const step *s = j->s;
+    const segment_list *list = j->list;
+    const buffers *b = j->b;
+    const int64_t *picked = j->picked;
+    int64_t tokens = s->tokens, hidden = m->hidden, left = picked ? j->count : tokens;
+    float *residual = picked ? b->last : b->residual;
+    product qkv = {&b->hidden, &l->qkv, tokens, END_PUT, b->wide, l->qkv.outputs, NULL};
+    product output = {&b->attn_output, &l->output, left, END_ADD, residual, hidden, NULL};
+    product gate_up = {&b->hidden, &l->gate_up, left, END_GATE, b->wide, m->inner, NULL};
+    product down = {&b->inner, &l->down, left, END_ADD, residual, hidden, NULL};
+    float row[MAX_HIDDEN];
+    double since = 0;
+    timed(b, NORM, me, &since);
+    FOR_CLAIMED(t, tokens, all, NORM)
+    normalized(b->residual + t * hidden, l->attention_norm, &b->hidden, t, m->eps, row);
+    done(b, all, NORM, tokens, me, &since);
+    multiply(&qkv, all, QKV, me);
+    timed(b, QKV, me, &since);
+    FOR_CLAIMED(t, tokens, all, CACHE) deal(m, l, s, b, t);
+    done(b, all, CACHE, tokens, me, &since);
+    attend_step(list, s, &l->kv, b->queries, all, ATTENTION);
+    timed(b, ATTENTION, me, &since);
+    FOR_CLAIMED(i, left, all, MERGE) {
+        int64_t t = picked ? picked[i] : i;
+        if (picked) memcpy(b->last + i * hidden, b->residual + t * hidden, hidden * sizeof *row);
+        merge(list, &l->kv, t, row);
+        encode(&b->attn_output, i, row);
+    }
+    done(b, all, MERGE, left, me, &since);
+    multiply(&output, all, OUTPUT, me);
+    timed(b, OUTPUT, me, &since);
+    FOR_CLAIMED(t, left, all, NORM_2)
+    normalized(residual + t * hidden, l->feed_forward_norm, &b->hidden, t, m->eps, row);
+    done(b, all, NORM_2, left, me, &since);
+    multiply(&gate_up, all, GATE_UP, me);
+    timed(b, GATE_UP, me, &since);
+    FOR_CLAIMED(t, left, all, HADAMARD) {
+        hadamard(b->wide + t * m->inner, m->inner, m->hadamard);
+        encode(&b->inner, t, b->wide + t * m->inner);
+    }
+    done(b, all, HADAMARD, left, me, &since);
+    multiply(&down, all, DOWN, me);
+    timed(b, DOWN, me, &since);
 }
 
 /* One layer. picked [count]: in the last layer, the tokens whose scores are wanted. Only their rows are
  * computed after keys and values are stored; they move to `last`. NULL in every other layer. */
 void decoder_layer(const shape *m, const layer *l, const step *s, const segment_list *list,
                    const buffers *b, const int64_t *picked, int64_t count, int64_t threads) {
-    int64_t tokens = s->tokens, hidden = m->hidden, left = picked ? count : tokens;
-    float *residual = picked ? b->last : b->residual;
-    team all = {threads, {0}};
-    product qkv = {&b->hidden, &l->qkv, tokens, END_PUT, b->wide, l->qkv.outputs, NULL};
-    product output = {&b->attn_output, &l->output, left, END_ADD, residual, hidden, NULL};
-    product gate_up = {&b->hidden, &l->gate_up, left, END_GATE, b->wide, m->inner, NULL};
-    product down = {&b->inner, &l->down, left, END_ADD, residual, hidden, NULL};
-    double since = omp_get_wtime();
-#pragma omp parallel num_threads((int)threads)
-    {
-        float row[MAX_HIDDEN];
-        int64_t me = omp_get_thread_num();
-        FOR_SHARE(t, tokens, me)
-        normalized(b->residual + t * hidden, l->attention_norm, &b->hidden, t, m->eps, row);
-        done(b, NORM, me, &since);
-        multiply(&qkv, &all, QKV, me);
-        done(b, QKV, me, &since);
-        FOR_SHARE(t, tokens, me) deal(m, l, s, b, t);
-        done(b, CACHE, me, &since);
-        attend_step(list, s, &l->kv, b->queries, &all, ATTENTION);
-        done(b, ATTENTION, me, &since);
-        FOR_SHARE(i, left, me) {
-            int64_t t = picked ? picked[i] : i;
-            if (picked)
-                memcpy(b->last + i * hidden, b->residual + t * hidden, hidden * sizeof *row);
-            merge(list, &l->kv, t, row);
-            encode(&b->attn_output, i, row);
-        }
-        done(b, MERGE, me, &since);
-        multiply(&output, &all, OUTPUT, me);
-        done(b, OUTPUT, me, &since);
-        FOR_SHARE(t, left, me)
-        normalized(residual + t * hidden, l->feed_forward_norm, &b->hidden, t, m->eps, row);
-        done(b, NORM_2, me, &since);
-        multiply(&gate_up, &all, GATE_UP, me);
-        done(b, GATE_UP, me, &since);
-        FOR_SHARE(t, left, me) {
-            hadamard(b->wide + t * m->inner, m->inner, m->hadamard);
-            encode(&b->inner, t, b->wide + t * m->inner);
-        }
-        done(b, HADAMARD, me, &since);
-        multiply(&down, &all, DOWN, me);
-        done(b, DOWN, me, &since);
-    }
+    layer_job job = {m, l, s, list, b, picked, count};
+    region(run_layer, &job, threads);
 }
 
 /* residual = the tokens' rows of the embedding, a table of floats or bf16. */
@@ -132,6 +158,28 @@ void decoder_embed(const shape *m, const void *table, int64_t kind, const step *
     }
 }
 
+typedef struct {
+    const shape *m;
+    const float *norm;
+    const buffers *b;
+    int64_t first, count;
+    const product *scores;
+} head_job;
+
+static void run_head(const void *job, team *all, int64_t me) {
+    const head_job *j = job;
+    const buffers *b = j->b;
+    int64_t hidden = j->m->hidden;
+    float row[MAX_HIDDEN];
+    double since = 0;
+    timed(b, HEAD, me, &since);
+    FOR_CLAIMED(i, j->count, all, NORM)
+    normalized(b->last + (j->first + i) * hidden, j->norm, &b->final, i, j->m->eps, row);
+    wait_for(all, NORM, j->count);
+    multiply(j->scores, all, HEAD, me);
+    timed(b, HEAD, me, &since);
+}
+
 /* Scores of the vocabulary for rows [first, first + count) of `last`, and the argmax of each row.
  *
  * argmaxes [threads * count]: memory to work in. chosen [count]. logits [count, outputs], or NULL if
@@ -139,20 +187,10 @@ void decoder_embed(const shape *m, const void *table, int64_t kind, const step *
 void decoder_head(const shape *m, const float *norm, const weight *head, const buffers *b,
                   int64_t first, int64_t count, argmax *argmaxes, int64_t *chosen, float *logits,
                   int64_t threads) {
-    team all = {threads, {0}};
     product scores = {&b->final, head, count, END_ARGMAX, logits, head->outputs, argmaxes};
-    double since = omp_get_wtime();
+    head_job job = {m, norm, b, first, count, &scores};
     for (int64_t i = 0; i < threads * count; i++) argmaxes[i] = (argmax){-INFINITY, 0};
-#pragma omp parallel num_threads((int)threads)
-    {
-        float row[MAX_HIDDEN];
-        int64_t me = omp_get_thread_num();
-        FOR_SHARE(i, count, me)
-        normalized(b->last + (first + i) * m->hidden, norm, &b->final, i, m->eps, row);
-        together();
-        multiply(&scores, &all, HEAD, me);
-        done(b, HEAD, me, &since);
-    }
+    region(run_head, &job, threads);
     for (int64_t i = 0; i < count; i++) {
         argmax found = argmaxes[i];
         for (int64_t thread = 1; thread < threads; thread++) {

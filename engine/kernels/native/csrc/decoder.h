@@ -19,7 +19,7 @@ typedef struct {
     cache kv;
 } layer;
 
-/* The passes of a layer, in order, and the head. All threads meet after each. */
+/* The passes of a layer, in order, and the head. Each is a stage of a region. */
 enum { NORM, QKV, CACHE, ATTENTION, MERGE, OUTPUT, NORM_2, GATE_UP, HADAMARD, DOWN, HEAD, PASSES };
 
 /* Memory that a step is computed in, for as many tokens as a step may have. */
@@ -30,7 +30,7 @@ typedef struct {
     uint8_t *queries;
     rows hidden, attn_output, inner; /* inputs of qkv and gate_up; of output; of down */
     rows final;      /* input of the head, for as many tokens as one call of it takes */
-    double *seconds; /* [PASSES]: spent so far, as the first thread measures */
+    double *seconds; /* [PASSES]: spent so far, as the calling thread measures */
 } buffers;
 
 #endif

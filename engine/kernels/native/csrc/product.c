@@ -153,7 +153,7 @@ INLINE void remember(argmax *known, const float *y, int64_t first, int64_t count
 }
 
 /* Write row `t` of a microkernel's results, y [PANEL]. The last panel may have too many channels. */
-INLINE void finish(const product *p, int64_t t, int64_t panel, const float *y, int64_t me) {
+INLINE void put_row(const product *p, int64_t t, int64_t panel, const float *y, int64_t me) {
     int64_t first = panel * PANEL, count = least(p->w->outputs - first, PANEL);
     float *out = p->out ? p->out + t * p->stride : NULL;
     switch (p->end) {
@@ -183,11 +183,11 @@ void multiply(const product *p, team *all, int stage, int64_t me) {
     if (p->tokens == 0) return;
     /* Bands short enough for the cache, and as many as keep the threads evenly busy. */
     int64_t bands = ceiling(p->tokens, BAND);
-    while (panels * bands % all->threads && p->tokens / (bands + 1) >= 2 * ROWS) bands++;
+    while (panels * bands % team_threads(all) && p->tokens / (bands + 1) >= 2 * ROWS) bands++;
     int64_t band = ceiling(ceiling(p->tokens, bands), ROWS) * ROWS;
     bands = ceiling(p->tokens, band);
     float y[ROWS * PANEL];
-    for (int64_t unit; (unit = claim(all, stage)) < panels * bands;) {
+    for (int64_t unit; (unit = claim(all, stage, 1)) < panels * bands;) {
         int64_t panel = unit / bands, t = unit % bands * band;
         int64_t end = least(t + band, p->tokens);
         int whole = (panel + 1) * PANEL <= p->w->outputs;
@@ -198,7 +198,9 @@ void multiply(const product *p, team *all, int stage, int64_t me) {
             if (direct) out = (place){p->out + t * p->stride + panel * PANEL, p->stride, p->end == END_ADD};
             kernels[n - 1](p, t, panel, out);
             if (!direct)
-                for (int64_t i = 0; i < n; i++) finish(p, t + i, panel, y + i * PANEL, me);
+                for (int64_t i = 0; i < n; i++) put_row(p, t + i, panel, y + i * PANEL, me);
         }
+        finish(all, stage, 1, panels * bands);
     }
+    wait_for(all, stage, panels * bands);
 }

@@ -46,7 +46,7 @@ typedef struct {
     argmax *argmaxes; /* END_ARGMAX: [threads, tokens] */
 } product;
 
-/* Called by all threads of a region. `stage`: a counter of the team that nothing else uses. */
+/* A stage of a region: called by its threads, each of which returns when all of it is computed. */
 void multiply(const product *p, team *all, int stage, int64_t me);
 
 #endif

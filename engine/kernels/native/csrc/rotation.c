@@ -32,26 +32,40 @@ INLINE void hadamard_line(float *x, int64_t power, float scale) {
             }
 }
 
+typedef struct {
+    float *rows;
+    int64_t count, odd, power;
+    const float *by, *matrix;
+} rotation_job;
+
+static void rotate_row(const rotation_job *j, int64_t row) {
+    int64_t odd = j->odd, power = j->power, width = odd * power;
+    float scale = 1 / sqrtf(power), *x = j->rows + row * width;
+    for (int64_t d = 0; d < width; d += LANES)
+        put_f32(x + d, load_f32(x + d) * load_f32(j->by + d));
+    for (int64_t line = 0; line < odd; line++) hadamard_line(x + line * power, power, scale);
+    if (odd == 1) return;
+    for (int64_t d = 0; d < power; d += LANES) {
+        vf column[MAX_ODD];
+        for (int64_t k = 0; k < odd; k++) column[k] = load_f32(x + k * power + d);
+        for (int64_t i = 0; i < odd; i++) {
+            vf y = splat(0);
+            for (int64_t k = 0; k < odd; k++) y += j->matrix[i * odd + k] * column[k];
+            put_f32(x + i * power + d, y);
+        }
+    }
+}
+
+static void run_rotation(const void *job, team *all, int64_t me) {
+    const rotation_job *j = job;
+    (void)me;
+    FOR_CLAIMED(row, j->count, all, 0) rotate_row(j, row);
+}
+
 /* rows [count, odd * power], in place: each times `by` [odd * power], then rotated.
  * matrix [odd, odd]. power: a power of two, at least 16. */
 void rotate_rows(float *rows, int64_t count, int64_t odd, int64_t power, const float *by,
                  const float *matrix, int64_t threads) {
-    int64_t width = odd * power;
-    float scale = 1 / sqrtf(power);
-#pragma omp parallel for schedule(static) num_threads((int)threads)
-    for (int64_t r = 0; r < count; r++) {
-        float *x = rows + r * width;
-        for (int64_t d = 0; d < width; d += LANES) put_f32(x + d, load_f32(x + d) * load_f32(by + d));
-        for (int64_t line = 0; line < odd; line++) hadamard_line(x + line * power, power, scale);
-        if (odd == 1) continue;
-        for (int64_t d = 0; d < power; d += LANES) {
-            vf column[MAX_ODD];
-            for (int64_t j = 0; j < odd; j++) column[j] = load_f32(x + j * power + d);
-            for (int64_t i = 0; i < odd; i++) {
-                vf y = splat(0);
-                for (int64_t j = 0; j < odd; j++) y += matrix[i * odd + j] * column[j];
-                put_f32(x + i * power + d, y);
-            }
-        }
-    }
+    rotation_job job = {rows, count, odd, power, by, matrix};
+    region(run_rotation, &job, threads);
 }

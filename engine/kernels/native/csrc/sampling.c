@@ -215,16 +215,27 @@ int64_t sample_room(int64_t vocab) {
     return ceiling(sizeof(room) + weights + vocab * sizeof(candidate), 64) * 64;
 }
 
+typedef struct {
+    const float *logits;
+    int64_t rows, vocab;
+    const draw *draws;
+    uint8_t *space;
+    int64_t *tokens;
+} sample_job;
+
+static void run_sample(const void *job, team *all, int64_t me) {
+    const sample_job *j = job;
+    int64_t vocab = j->vocab;
+    room *r = (room *)(j->space + me * sample_room(vocab));
+    r->weights = (float *)(r + 1);
+    r->boundary = (candidate *)(r->weights + ceiling(vocab, RUN) * RUN);
+    FOR_CLAIMED(row, j->rows, all, 0)
+    j->tokens[row] = draw_row(j->logits + row * vocab, vocab, j->draws + row, r);
+}
+
 /* Draw a token from each row of logits [rows, vocab] to tokens [rows]. space: [threads, sample_room]. */
 void sample(const float *logits, int64_t rows, int64_t vocab, const draw *draws, uint8_t *space,
             int64_t *tokens, int64_t threads) {
-    team all = {threads, {0}};
-#pragma omp parallel num_threads((int)threads)
-    {
-        room *r = (room *)(space + omp_get_thread_num() * sample_room(vocab));
-        r->weights = (float *)(r + 1);
-        r->boundary = (candidate *)(r->weights + ceiling(vocab, RUN) * RUN);
-        for (int64_t row; (row = claim(&all, 0)) < rows;)
-            tokens[row] = draw_row(logits + row * vocab, vocab, draws + row, r);
-    }
+    sample_job job = {logits, rows, vocab, draws, space, tokens};
+    region(run_sample, &job, threads);
 }
