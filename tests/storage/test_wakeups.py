@@ -44,6 +44,6 @@ def test_lost_messages_are_meant_to_be_lost() -> None:
     conf = celery_app(StorageSettings(broker_url="redis://127.0.0.1/0")).conf
     assert conf.task_acks_late is False
     assert conf.task_ignore_result is True
-    assert conf.worker_prefetch_multiplier == 1
+    assert conf.worker_prefetch_multiplier == 0  # no limit
     assert conf.accept_content == ["json"]
     assert conf.broker_connection_max_retries is None

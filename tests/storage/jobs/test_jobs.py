@@ -153,7 +153,7 @@ def test_progress_sums_committed_and_running_chunks(
     running = Counts(1, 0, prompt_tokens=10, completion_tokens=2)
     chunks.renew_chunk(database, second.id, second.attempt, running, lease_seconds=45)
     progress = jobs.view(database, "acme", job.id).progress
-    assert progress == JobProgress(4, 1, 0, 50, 30, 10, planned_tokens=100)
+    assert progress == JobProgress(4, 1, 0, 50, 30, 10, planned_tokens=100, running=1)
     assert progress.done == 5
     chunks.release_chunk(database, second.id, second.attempt)
     assert jobs.progress(database, job.id).done == 4

@@ -4,8 +4,8 @@ The API runs in a process of its own with the default settings, the flood in ano
 asks for the list of batches all the while, each time on a new connection, first with nobody else
 there and then beside each flood.
 
-    python benchmarks/flood.py
-    python benchmarks/flood.py --pick "idle|heads" --seconds 10
+    python benchmarks/service/flood.py
+    python benchmarks/service/flood.py --pick "idle|heads" --seconds 10
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Many tiny jobs on an embedded worker, and tiny jobs beside large ones.
 
-    python benchmarks/small_jobs.py --jobs 500
-    python benchmarks/small_jobs.py --jobs 500 --against /path/to/an/earlier/checkout
-    python benchmarks/small_jobs.py --jobs 0 --large-mib 1024
+    python benchmarks/service/small_jobs.py --jobs 500
+    python benchmarks/service/small_jobs.py --jobs 500 --against /path/to/an/earlier/checkout
+    python benchmarks/service/small_jobs.py --jobs 0 --large-mib 1024
 
 Each tiny job has one line, answered with one token; they are created one after another, as fast as
 it goes, once the engine is loaded. The engine is the real one, in a process of its own. With
