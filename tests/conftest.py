@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-# A run that a script starts in the background inherits "ignore Ctrl-C", and so would every process
-# that a test starts and then interrupts.
+# A run that a script starts in the background, or under nohup, inherits "ignore Ctrl-C" or "ignore
+# that the terminal is gone", and so would every process that a test starts and then interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Threads of OpenMP that spin while they wait take the processors that other tests need; torch reads
 # this when it is loaded.
