@@ -35,10 +35,11 @@ def test_an_input_that_goes_in_the_middle_of_the_creation(
         return create_job(database, new)
 
     monkeypatch.setattr(jobs, "create_job", delete_first)
+    file_id = _upload(client)
     with pytest.raises(openai.BadRequestError) as refused:
-        _create(client, _upload(client))
+        _create(client, file_id)
     assert (refused.value.code, refused.value.param) == ("file_not_found", "input_file_id")
-    assert client.batches.list().data == []
+    assert file_id not in {batch.input_file_id for batch in client.batches.list()}
 
 
 def test_creation_and_deletion_at_once(client: OpenAI) -> None:

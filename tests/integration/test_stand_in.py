@@ -56,5 +56,5 @@ def test_every_line_gets_its_own_answer(tmp_path: Path) -> None:
     assert [row["custom_id"] for row in rows] == [str(number) for number in range(120)]
     for row, body in zip(rows, bodies, strict=True):
         choice = row["response"]["body"]["choices"][0]
-        assert choice["text"].strip() == tiny.answer(body), body
+        assert choice["text"] == tiny.answer(body), body
     assert "stand-in kernels" in said

@@ -16,6 +16,7 @@ from tidemill.run.summary import Reason, Summary
 
 SHOWN_PROBLEMS = 20
 SHOWN_REASONS = 5
+WIDEST = 1_000_000  # characters of a table: no terminal is wider
 REASONS = {
     "batch_cancelled": "not run, as the batch was cancelled",
     "batch_expired": "not run, as the completion window ended",
@@ -59,11 +60,10 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [[Text(terminal.printable(cell)) for cell in row] for row in rows]
     console = Console(highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
+    unbounded = console.options.update(max_width=WIDEST)
     needed = 0
     for header, column in zip(headers, zip(*cells, strict=True) if cells else headers, strict=True):
-        words = [
-            Measurement.get(console, console.options, cell).minimum for cell in (header, *column)
-        ]
+        words = [Measurement.get(console, unbounded, cell).minimum for cell in (header, *column)]
         table.add_column(header, min_width=max(words))
         needed += max(words) + 1
     for row in cells:

@@ -169,12 +169,14 @@ class ChunkRun:
         """Give every line that has no result yet this error: its model cannot be loaded."""
         problem = Problem(0, error.code, str(error), "model")
         self._failed |= dict.fromkeys(self._waiting_lines, (400, problem))
-        self.counts = replace(self.counts, err=self.counts.err + self._waiting_lines.total())
-        self._waiting_lines.clear()
+        self._wait_for_no_more()
 
     def give_up(self, reason: StopReason) -> None:
         """Wait for no more completions: lines without one get an error with the reason."""
         self.stopped = reason
+        self._wait_for_no_more()
+
+    def _wait_for_no_more(self) -> None:
         self.counts = replace(self.counts, err=self.counts.err + self._waiting_lines.total())
         self._waiting_lines.clear()
         self.pending = 0

@@ -56,7 +56,9 @@ def answer(body: dict[str, Any]) -> str | None:
     if place is None:
         return None
     count = body["max_tokens"]
-    return " ".join(WORDS[(place + step) % len(WORDS)] for step in range(1, count + 1))
+    words = " ".join(WORDS[(place + step) % len(WORDS)] for step in range(1, count + 1))
+    # A completion goes on from its prompt.
+    return f" {words}" if "prompt" in body else words
 
 
 def _tokenizer(vocabulary: tuple[str, ...]) -> Tokenizer:
