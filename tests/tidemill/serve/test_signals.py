@@ -14,7 +14,8 @@ with interruptible():
     for word in ("first", "second"):
         try:
             print(word, flush=True)
-            time.sleep(30)
+            for _ in range(300):  # a signal just ahead of a sleep does not end it
+                time.sleep(0.1)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
 """
