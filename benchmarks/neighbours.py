@@ -50,7 +50,7 @@ llm = LLM("smollm2")
 print("ready", flush=True)
 while True:
     llm.generate([[100 + i] * 32 for i in range(24)],
-                 SamplingParams(temperature=0, max_tokens=128, ignore_eos=True))
+                 SamplingParams(temperature=0, max_tokens=128, ignore_eos=True), progress=False)
 """
 # Each neighbour's programs: code, how many of it, and its niceness.
 NEIGHBOURS = {
@@ -99,7 +99,7 @@ def through_llm(model: str) -> Run:
     def run(count: int, tokens: int, seed: int) -> float:
         prompts = requests(llm.info.vocab_size, count, seed)
         began = perf_counter()
-        llm.generate(prompts, params(tokens))
+        llm.generate(prompts, params(tokens), progress=False)
         return count * tokens / (perf_counter() - began)
 
     return run
