@@ -14,12 +14,21 @@ from simulation.mutants.required import REQUIRED
 RUN = (sys.executable, "-m", "simulation.run")
 TESTS = Path(__file__).parents[1]
 SEEDS = 400  # at most; a mutant's run ends at its first catch
+# Seeds that showed a mutant when this was written. Where the product has changed since, another of
+# the seeds from there on shows it, only later.
+SHOWN_BY = {
+    "no-leased-guard": 54,
+    "part-key-without-attempt": 70,
+    "incremented-counters": 64,
+    "result-key-without-epoch": 22,
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [mutant.name for mutant in REQUIRED])
 def test_the_mutant_is_caught(name: str) -> None:
-    command = [*RUN, "--mutants", name, "--first", "--json", "--seeds", str(SEEDS)]
+    begin = ["--start", str(SHOWN_BY.get(name, 0)), "--seeds", str(SEEDS)]
+    command = [*RUN, "--mutants", name, "--first", "--json", *begin]
     done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     report = json.loads(done.stdout)[name]
