@@ -94,6 +94,7 @@ class Connection(ParsingConnection):
 
     # What asyncio calls
 
+    # asyncio promises less of a transport than a stream's, which uvicorn asks for.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
@@ -124,6 +125,7 @@ class Connection(ParsingConnection):
             if self._dropped_bytes > LINGER_BYTES:
                 self.transport.abort()
 
+    # asyncio lets it say whether the connection stays; uvicorn's own never says so.
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more, but may read on; true: the connection stays for that."""
         if self.position is not Position.BETWEEN and not self.refused:

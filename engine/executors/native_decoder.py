@@ -1,6 +1,6 @@
 """A decoder whose layers run in C on a CPU, made from the weights of a `Decoder`.
 
-A layer is one call that goes through ten passes, at the ends of which the threads meet. It makes no
+A layer is one call that goes through ten passes, whose work the threads claim. It makes no
 tensors, and its intermediate results stay in the processor's cache. `engine.models.decoder` is its
 reference.
 """

@@ -14,7 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from itertools import chain
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 from engine.errors import TokenizerError
 
@@ -80,6 +81,17 @@ class Content(str):
 
     def __radd__(self, other: str) -> str:
         return Content(str.__add__(other, self)) if isinstance(other, str) else NotImplemented
+
+    def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> str:
+        """See `str.replace`; what is looked for is looked for in the text as it was."""
+        text, old, left = shown(self), shown(old), index(count)
+        if not old:
+            return Content(str.replace(self, old, new, left))
+        made, at = [], 0
+        while left and (found := text.find(old, at)) >= 0:
+            made += [self[at:found], new]
+            at, left = found + len(old), left - 1
+        return joined([*made, self[at:]]) if made else self
 
 
 def hidden(text: str) -> Content:
@@ -220,17 +232,6 @@ def _case(name: str) -> Callable[..., Any]:
     return method
 
 
-def _replace(self: str, old: str, new: str, count: int = -1, /) -> str:
-    text, old = shown(self), shown(old)
-    if not old:
-        return Content(str.replace(self, old, new, count))
-    made, at = [], 0
-    while count and (found := text.find(old, at)) >= 0:
-        made += [self[at:found], new]
-        at, count = found + len(old), count - 1
-    return joined([*made, self[at:]]) if made else self
-
-
 def _without(name: str) -> Callable[..., Any]:
     def method(self: str, affix: str, /) -> str:
         text, size = shown(self), len(affix)
@@ -256,4 +257,3 @@ _METHODS: Mapping[Callable[[str], Callable[..., Any]], str] = {
 for _make, _names in _METHODS.items():
     for _name in _names.split():
         setattr(Content, _name, _make(_name))
-Content.replace = _replace  # type: ignore[method-assign,assignment]

@@ -54,7 +54,7 @@ def worker(
             "--concurrency",
             callback=at_least(1),
             metavar="<1 or more>",
-            help="Jobs that are planned or finalized at once, beside the engine's work.",
+            help="Short jobs that are planned or finalized at once; two long ones may be beside them.",
         ),
     ] = 2,
     drain_seconds: Annotated[

@@ -33,7 +33,7 @@ class WorkerHost:
     Args:
         stores: closed by the caller, after `stop`.
         models: those to serve; ``None`` is all, later ones included.
-        job_threads: how many jobs are planned or finalized at once, beside the engine's work.
+        job_threads: see `WorkerThreads`.
         reconcile: whether to run a reconciler, which serves all workers, too.
         make_engine: makes an engine that is not started yet; by default a process of its own.
     """

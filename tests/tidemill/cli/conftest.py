@@ -43,7 +43,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, terminal: bool = False) -> Ended:
-        streams = [Screen(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+        written = [io.BytesIO() for _ in range(2)]
+        streams = [Screen(each, encoding="utf-8", write_through=True) for each in written]
         with monkeypatch.context() as patch:
             for name, stream in zip(("stdout", "stderr"), streams, strict=True):
                 stream.terminal = terminal
@@ -52,7 +53,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
             patch.setattr(sys, "excepthook", sys.excepthook)
             with pytest.raises(SystemExit) as caught:
                 main()
-        out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+        out, err = (each.getvalue().decode() for each in written)
         return Ended(int(caught.value.code or 0), out, err)
 
     return run
