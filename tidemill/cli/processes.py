@@ -54,7 +54,7 @@ def worker(
             "--concurrency",
             callback=at_least(1),
             metavar="<1 or more>",
-            help="Short jobs that are planned or finalized at once; two long ones may be beside them.",
+            help="Short jobs planned or finalized at once; two long ones may be beside them.",
         ),
     ] = 2,
     drain_seconds: Annotated[
