@@ -3,20 +3,20 @@
 >>> from engine import LLM, SamplingParams
 >>> LLM("smollm2").generate("The capital of France is", SamplingParams(temperature=0))
 
-Names that need torch are imported when first used, so that a planner can count tokens without it.
+Names are imported when first used: a planner counts tokens without torch, and a command starts an
+engine's process before it has imported anything itself.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from engine.config import EngineConfig
-from engine.errors import EngineError, EngineMissing
-from engine.params import SamplingParams
-from engine.requests import Completion, Output, Request
-
 if TYPE_CHECKING:
+    from engine.config import EngineConfig
+    from engine.errors import EngineError
     from engine.llm import LLM
-    from engine.process import EngineProcess
+    from engine.params import SamplingParams
+    from engine.process.client import EngineProcess
+    from engine.requests import Completion, Output, Request
 
 __all__ = [
     "LLM",
@@ -29,15 +29,26 @@ __all__ = [
     "SamplingParams",
 ]
 
-_LAZY = {"LLM": "engine.llm", "EngineProcess": "engine.process"}
+_WHERE = {
+    "LLM": "engine.llm",
+    "Completion": "engine.requests",
+    "EngineConfig": "engine.config",
+    "EngineError": "engine.errors",
+    "EngineProcess": "engine.process.client",
+    "Output": "engine.requests",
+    "Request": "engine.requests",
+    "SamplingParams": "engine.params",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _WHERE:
         raise AttributeError(f"module 'engine' has no attribute {name!r}")
     try:
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(import_module(_WHERE[name]), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
+        from engine.errors import EngineMissing
+
         raise EngineMissing from error

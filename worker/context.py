@@ -25,9 +25,8 @@ from worker.models.engines import Engine, Engines, check_engine_settings
 from worker.models.loaded_texts import LoadedTextModels
 from worker.models.tokenizers import TextModel, load_text_model
 
-# In one process a renewal costs little, and it is what updates the progress shown.
-EMBEDDED_RENEW_SECONDS = 1.0
-EMBEDDED_RECONCILE_SECONDS = 1.0
+# A renewal is what updates the progress shown, and somebody may be looking on.
+EMBEDDED_RENEW_SECONDS = 2.0
 
 
 def owner_name() -> str:
@@ -124,9 +123,6 @@ class WorkerContext:
     @property
     def reconcile_seconds(self) -> float:
         """How often the reconciler runs, and threads without a wake-up look for work."""
-        chosen = "reconcile_seconds" in self.settings.worker.model_fields_set
-        if self.settings.storage.embedded and not chosen:
-            return EMBEDDED_RECONCILE_SECONDS
         return self.settings.worker.reconcile_seconds
 
     @contextmanager

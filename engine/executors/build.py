@@ -52,7 +52,8 @@ def build(
         InvalidConfig, CheckpointError, OutOfCache: see there.
     """
     choice = choice or choose(config, model)
-    torch.set_num_threads(loading_threads(model, choice.threads))
+    at_once = matrices_at_once(model, choice.threads)
+    torch.set_num_threads(choice.threads // at_once)
     read: list[str] = []
     decoder = load_decoder(config, model, source, choice, read)
     placement = place(config, model, replace(choice, reasons=(*choice.reasons, *read)))
@@ -62,19 +63,20 @@ def build(
     max_blocks = -(-placement.max_model_len // config.block_size)
     tables = BlockTables(placement.max_num_seqs, max_blocks, config.block_size)
     inputs = StepInputs(tables, max_tokens)
-    executor = _executor(config, placement, decoder, max_tokens)
+    executor = _executor(config, placement, decoder, max_tokens, at_once)
     torch.set_num_threads(choice.threads)
     give_back_memory()
     return Built(placement, executor, inputs, choice.backend.draw)
 
 
-def loading_threads(model: ModelConfig, threads: int) -> int:
-    """How many threads of torch's read and round the weights of a model.
+def matrices_at_once(model: ModelConfig, threads: int) -> int:
+    """How many matrices of a model are read, rounded and laid out at once, by a thread each.
 
-    They meet after each of thousands of operations, and spin while they wait. On matrices that take
-    a millisecond, beside a busy neighbour, that was two thirds of the processor time of loading.
+    Of large ones it is one, by all threads, so that little memory is taken. Threads that share one
+    meet after each of thousands of operations, and spin while they wait. On matrices that take a
+    millisecond, beside a busy neighbour, that was two thirds of the processor time of loading.
     """
-    return 1 if model.hidden_size * model.intermediate_size < SMALL_MATRIX else threads
+    return threads if model.hidden_size * model.intermediate_size < SMALL_MATRIX else 1
 
 
 def _executor(
@@ -82,6 +84,7 @@ def _executor(
     placement: Placement,
     decoder: Decoder,
     max_tokens: int,
+    at_once: int,
 ) -> Executor:
     """What runs a decoder: whole layers of the backend, if it has them, or kernel by kernel."""
     choice, model, size = placement.choice, decoder.config, config.block_size
@@ -92,6 +95,7 @@ def _executor(
             max_tokens=max_tokens,
             max_rows=placement.max_num_seqs,
             threads=choice.threads,
+            packed_at_once=at_once,
         )
         return NativeExecutor(native)
     decoder.pack()
@@ -107,17 +111,19 @@ def load_decoder(
     Raises:
         CheckpointError: see `engine.models.loading.load_model`.
     """
+    at_once = matrices_at_once(model, choice.threads)
+    backend = choice.backend
+    if at_once > 1 and isinstance(backend, NativeBackend):
+        backend = NativeBackend(1)
     prepare: Preparation | None = None
     if choice.quantization == "int8":
-        prepare = Int8Weights(
-            model, choice.backend, transform=not isinstance(choice.backend, DeviceBackend)
-        )
+        prepare = Int8Weights(model, backend, transform=not isinstance(backend, DeviceBackend))
     elif choice.quantization == "fp8":
         prepare = Float8Weights()
     elif choice.quantization == "int4":
         size = config.group_size or DEFAULT_GROUP
         group = None if size == WHOLE_CHANNEL else size
-        prepare = Int4Weights(group, choice.backend, symmetric=config.symmetric)
+        prepare = Int4Weights(group, backend, symmetric=config.symmetric)
     return load_model(
         source,
         model,
@@ -125,6 +131,7 @@ def load_decoder(
         device=choice.device,
         dtype=choice.dtype,
         prepare=prepare,
+        at_once=at_once,
         keep_groups=choice.quantization == "int4" and config.group_size is None,
         report=lambda report: read.append(str(report)),
     )

@@ -7,13 +7,16 @@ reference.
 
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL, byref
+from itertools import count
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Module
 
 from engine.errors import OutOfCache
 from engine.kernels.fused.weights import Float8Weight
@@ -36,10 +39,17 @@ class NativeDecoder:
         max_tokens: most tokens of a step.
         max_rows: most tokens of a step whose scores are wanted.
         threads: CPU threads.
+        packed_at_once: layers that are laid out at the same time, by a thread each.
     """
 
     def __init__(
-        self, decoder: Decoder, cache: NativeCache, max_tokens: int, max_rows: int, threads: int
+        self,
+        decoder: Decoder,
+        cache: NativeCache,
+        max_tokens: int,
+        max_rows: int,
+        threads: int,
+        packed_at_once: int = 1,
     ) -> None:
         native = library()
         assert native is not None, "ask whether the kernels are available first"
@@ -60,11 +70,10 @@ class NativeDecoder:
             eps=config.rms_norm_eps,
             scale=config.head_dim**-0.5,
         )
-        self._head = self._pack(decoder.head)
-        self._layers = [
-            self._layer(cast(Layer, layer), cache, index)
-            for index, layer in enumerate(decoder.layers)
-        ]
+        with ThreadPoolExecutor(packed_at_once) as pool:
+            head = pool.submit(self._pack, decoder.head)
+            self._layers = list(pool.map(self._layer, decoder.layers, count()))
+            self._head = head.result()
         self._seconds: NDArray[np.float64] = np.zeros(len(PASSES))
         self._buffers = self._make_buffers(max_tokens, max_rows, cache.dtype)
         self._segments = self._make_segments()
@@ -198,7 +207,8 @@ class NativeDecoder:
         self._held.append(packed)
         return packed
 
-    def _layer(self, layer: Layer, cache: NativeCache, index: int) -> LayerStruct:
+    def _layer(self, module: Module, index: int) -> LayerStruct:
+        layer = cast(Layer, module)
         attention, feed_forward = layer.attention, layer.feed_forward
         return LayerStruct(
             attention_norm=self._float(layer.attention_norm),
@@ -209,7 +219,7 @@ class NativeDecoder:
             output=self._pack(attention.output).struct,
             gate_up=self._pack(feed_forward.gate_up, gated=True).struct,
             down=self._pack(feed_forward.down).struct,
-            kv=cache.layer(index),
+            kv=self.cache.layer(index),
         )
 
     def _make_buffers(self, tokens: int, picked: int, cache_dtype: torch.dtype) -> Buffers:

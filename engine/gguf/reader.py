@@ -5,6 +5,7 @@ table) is read once when the file is opened; tensor bytes are only ever views of
 """
 
 import mmap
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -12,6 +13,7 @@ from pathlib import Path
 from struct import Struct, error
 from types import MappingProxyType
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -83,24 +85,18 @@ class GGUFFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        mapping = _map(self.path)
-        header = _Header(mapping)
+        mapping, version = _map(self.path)
         try:
-            self.version, tensor_count, metadata_count = header.preamble()
-            self.metadata: Mapping[str, Any] = header.metadata(metadata_count)
-            files = self.metadata.get("split.count", 0)
-            if files > 1:
-                raise CheckpointError(
-                    f"is one part of {files}; merge them with llama.cpp's gguf-split first"
-                )
-            alignment = int(self.metadata.get("general.alignment") or DEFAULT_ALIGNMENT)
-            self.tensors: Mapping[str, GGUFTensor] = header.tensors(tensor_count, alignment)
+            # A vocabulary takes long to read, and loading a model opens its file several times.
+            self._header = _headers.get(version) or _headers.setdefault(version, _read(mapping))
         except CheckpointError as problem:
             # What is damaged may hold names without end.
             raise CheckpointError(f"{self.path} {str(problem)[:MOST_CHARACTERS]}.") from problem
         except (error, OverflowError, TypeError, ValueError) as problem:
             # A read beyond the end, or a value of a type that its key cannot have.
             raise CheckpointError(f"{self.path} is truncated or damaged.") from problem
+        self.version, self.metadata = self._header.version, self._header.metadata
+        self.tensors = self._header.tensors
         self._bytes: npt.NDArray[np.uint8] | None = np.frombuffer(mapping, np.uint8)
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
@@ -129,10 +125,39 @@ class GGUFFile:
         self.close()
 
 
-def _map(path: Path) -> mmap.mmap:
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class _Contents:
+    """What a header says; see `GGUFFile`."""
+
+    version: int
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, GGUFTensor]
+
+
+_FileVersion = tuple[int, int, int, int]
+# Of the files that are open, by what changes with a file.
+_headers: WeakValueDictionary[_FileVersion, _Contents] = WeakValueDictionary()
+
+
+def _read(mapping: mmap.mmap) -> _Contents:
+    cursor = _Header(mapping)
+    version, tensor_count, metadata_count = cursor.preamble()
+    metadata = cursor.metadata(metadata_count)
+    files = metadata.get("split.count", 0)
+    if files > 1:
+        raise CheckpointError(
+            f"is one part of {files}; merge them with llama.cpp's gguf-split first"
+        )
+    alignment = int(metadata.get("general.alignment") or DEFAULT_ALIGNMENT)
+    return _Contents(version, metadata, cursor.tensors(tensor_count, alignment))
+
+
+def _map(path: Path) -> tuple[mmap.mmap, _FileVersion]:
     try:
         with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            found = os.fstat(file.fileno())
+            version = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), version
     except (FileNotFoundError, IsADirectoryError, ValueError) as problem:
         # ValueError: an empty file cannot be mapped.
         raise CheckpointError(f"{path} cannot be read as a GGUF file.") from problem

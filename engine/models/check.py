@@ -1,11 +1,13 @@
 """Whether files are a model that the engine can load, and why not: by headers alone. No torch."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from engine.catalog import ModelFiles, resolve
 from engine.config import ModelConfig
 from engine.errors import CheckpointError
+from engine.gguf import GGUFFile
 from engine.models.families import load_config
 from engine.models.headers import first_of, gguf_headers, safetensors_headers
 from engine.models.names import FREQUENCY_FACTORS, Target, gguf_targets, huggingface_targets
@@ -39,11 +41,12 @@ def check_model(model: str, *, control_tokens_in_messages: bool = False) -> Chec
             loaded (`engine.errors.MODEL_FAULTS`); the message says why.
     """
     files = resolve(model)
-    config = load_config(files)
-    headers = gguf_headers(files.gguf) if files.gguf else safetensors_headers(files.folder)
-    shapes = {name: header.shape for name, header in headers.items()}
-    fit(str(files.gguf or files.folder), shapes, config, gguf=files.gguf is not None)
-    tokenizer = load_tokenizer(files, control_tokens_in_messages=control_tokens_in_messages)
+    with GGUFFile(files.gguf) if files.gguf else nullcontext():  # its header is read once
+        config = load_config(files)
+        headers = gguf_headers(files.gguf) if files.gguf else safetensors_headers(files.folder)
+        shapes = {name: header.shape for name, header in headers.items()}
+        fit(str(files.gguf or files.folder), shapes, config, gguf=files.gguf is not None)
+        tokenizer = load_tokenizer(files, control_tokens_in_messages=control_tokens_in_messages)
     return CheckedModel(files, _with_ends(config, tokenizer), tokenizer)
 
 

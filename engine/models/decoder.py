@@ -32,7 +32,7 @@ class Linear(nn.Module):
     def __init__(self, inputs: int, outputs: int, backend: Backend, *, bias: bool) -> None:
         super().__init__()
         self._backend = backend
-        self.inputs = inputs
+        self.inputs, self.outputs = inputs, outputs
         self.weight: nn.Parameter | None = _parameter(outputs, inputs)
         self.bias = _parameter(outputs) if bias else None
         self._other: Tensor | QuantizedWeight | None = None

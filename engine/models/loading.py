@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from operator import attrgetter
 from typing import Protocol
@@ -45,6 +46,7 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     prepare: Preparation | None = None,
+    at_once: int = 1,
     keep_groups: bool = False,
     reader: StagedReader | None = None,
     report: Callable[[ReadReport], None] | None = None,
@@ -58,6 +60,7 @@ def load_model(
         device: where the weights go.
         dtype: what they are cast to, if they are not prepared otherwise.
         prepare: changes projections one by one, so that no second copy of the model is in memory.
+        at_once: projections that are read and prepared at the same time, by a thread each.
         keep_groups: keep projections that a GGUF file stores in groups of 4 or 8 bits as they are,
             and prepare only the others.
         reader: reads plain tensors straight to the device; by default one where that is a GPU.
@@ -78,7 +81,7 @@ def load_model(
         filling.vectors()
         if prepare is not None:
             filling.read()  # norms move into projections
-        filling.projections(prepare, keep_groups=keep_groups)
+        filling.projections(prepare, keep_groups=keep_groups, at_once=at_once)
         filling.read()
         factors = None
         if FREQUENCY_FACTORS in checkpoint.shapes:
@@ -134,19 +137,34 @@ class _Filling:
         for parameter in self._tensors.keys() - weights:
             self._copy(parameter)
 
-    def projections(self, prepare: Preparation | None, *, keep_groups: bool) -> None:
+    def projections(self, prepare: Preparation | None, *, keep_groups: bool, at_once: int) -> None:
         """The projections, as they are stored, prepared or plain."""
-        for path, linear in self._linears():
-            tied = path == "head" and self._decoder.config.tie_embeddings
-            parameter = "embedding" if tied else f"{path}.weight"
-            groups = self._groups(parameter) if keep_groups else None
-            if groups is not None:
-                linear.replace(groups)
-            elif prepare is not None:
-                whole = self._whole(parameter)
-                linear.replace(prepare.projection(self._decoder, path, whole))
-            elif not tied:
-                self._copy(parameter)
+
+        def fill(path: str, linear: Linear) -> None:
+            self._projection(path, linear, prepare, keep_groups=keep_groups)
+
+        if at_once == 1:
+            for path, linear in self._linears():
+                fill(path, linear)
+            return
+        # The largest first, which is the head: it would be what the others wait for.
+        linears = sorted(self._linears(), key=lambda each: -each[1].inputs * each[1].outputs)
+        with ThreadPoolExecutor(at_once) as pool:
+            for done in [pool.submit(fill, *each) for each in linears]:
+                done.result()
+
+    def _projection(
+        self, path: str, linear: Linear, prepare: Preparation | None, *, keep_groups: bool
+    ) -> None:
+        tied = path == "head" and self._decoder.config.tie_embeddings
+        parameter = "embedding" if tied else f"{path}.weight"
+        groups = self._groups(parameter) if keep_groups else None
+        if groups is not None:
+            linear.replace(groups)
+        elif prepare is not None:
+            linear.replace(prepare.projection(self._decoder, path, self._whole(parameter)))
+        elif not tied:
+            self._copy(parameter)
 
     def _linears(self) -> list[tuple[str, Linear]]:
         modules = self._decoder.named_modules()

@@ -1,5 +1,1 @@
 """An engine in a process of its own: a fault takes the engine, not who feeds it."""
-
-from engine.process.client import EngineProcess
-
-__all__ = ["EngineProcess"]

@@ -4,19 +4,18 @@ import os
 import socket
 import struct
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from signal import Signals
 from threading import Lock
 from time import monotonic
+from typing import IO
 
 from engine import errors
 from engine.config import EngineConfig
 from engine.errors import EngineDied, EngineError
 from engine.info import EngineInfo
+from engine.process.launch import Launched, launch
 from engine.process.messages import (
     Cancel,
     Close,
@@ -42,15 +41,25 @@ _ERRORS = {
 class EngineProcess:
     """An engine in a fresh Python process, resident until `close`.
 
-    It is started with ``subprocess``, not ``multiprocessing``, which would import the caller's
-    main module again. One thread may submit while another polls.
+    One thread may submit while another polls.
+
+    Args:
+        config: the engine's settings.
+        launched: a process to use, instead of one that is started by `spawn`.
 
     Attributes:
         hang_seconds: having requests and saying nothing for so long, it counts as died.
     """
 
-    def __init__(self, config: EngineConfig, *, hang_seconds: float = HANG_SECONDS) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        hang_seconds: float = HANG_SECONDS,
+        launched: Launched | None = None,
+    ) -> None:
         self._config = config
+        self._launched = launched
         self.hang_seconds = hang_seconds
         self._silent_seconds = 0.0
         self._submitted = 0  # by the submitting thread alone
@@ -59,7 +68,7 @@ class EngineProcess:
         self._connection: Connection[EngineConfig | ToEngine, FromEngine] | None = None
         self._sending = Lock()
         self._stats = EngineStats()
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
+        self._log: IO[bytes] | None = None
 
     def spawn(self) -> None:
         """Start the process, and wait for nothing: `start` does, while the model is loaded.
@@ -67,19 +76,8 @@ class EngineProcess:
         Raises:
             EngineDied: the process ended at once.
         """
-        ours, theirs = socket.socketpair()
-        fd = theirs.fileno()
-        self._process = subprocess.Popen(
-            # -P: the user's working folder must not stand in for the standard library.
-            [sys.executable, "-P", "-m", "engine.process.server", str(fd)],
-            pass_fds=(fd,),
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            env=_environment(),
-            start_new_session=True,
-        )
-        theirs.close()
+        launched = (self._launched or launch()).take()
+        self._process, self._log, ours = launched.process, launched.log, launched.socket
         # A process that is stopped reads nothing, and a pipe that is full would be waited for.
         limit = struct.pack("@ll", int(self.hang_seconds) + 1, 0)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -181,7 +179,6 @@ class EngineProcess:
     def close(self, timeout: float = 10.0) -> None:
         """End the process: asked first, killed after ``timeout`` seconds."""
         if self._process is None or self._connection is None:
-            self._log.close()
             return
         if self.alive:
             try:
@@ -192,7 +189,7 @@ class EngineProcess:
         self._process.wait()
         if not self._connection.closed:
             self._connection.close()
-        if not self._log.closed:
+        if self._log is not None:
             self._log.close()
 
     def _send(self, message: EngineConfig | ToEngine) -> None:
@@ -253,31 +250,8 @@ class EngineProcess:
             return None
 
     def _log_tail(self) -> str:
-        if self._log.closed:
+        if self._log is None or self._log.closed:
             return ""
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - LOG_TAIL_BYTES))
         return self._log.read().decode("utf-8", "replace")
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, with the folder that holds ``engine`` importable.
-
-    Where it is installed it is importable anyway, and its folder must not come before the standard
-    library.
-    """
-    variables = {**_openmp(), **os.environ}
-    root = Path(__file__).resolve().parents[2]
-    if root.name in ("site-packages", "dist-packages"):
-        return variables
-    paths = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return variables | {"PYTHONPATH": os.pathsep.join(paths)}
-
-
-def _openmp() -> dict[str, str]:
-    """How long PyTorch's threads spin for their next work, unless the user has said it.
-
-    By default it is for milliseconds, which they take from whatever else wants the processor. So
-    many turns last from one operation to the next. The kernels in C have threads of their own.
-    """
-    return {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "20000"}

@@ -1,6 +1,7 @@
 """The `tidemill` command."""
 
 import errno
+import gc
 import sys
 from typing import Annotated
 
@@ -12,6 +13,10 @@ from tidemill.cli.texts import only_utf8
 from tidemill.errors import Interrupted, TidemillError
 from tidemill.exits import HELP, ExitCode
 from tidemill.serve.signals import Heard, interruptible
+
+# Made since the last look for garbage, before the next. With Python's 700, importing the service's
+# packages brings about hundreds of looks, which find nothing.
+GARBAGE_OBJECTS = 50_000
 
 app = typer.Typer(
     name="tidemill",
@@ -67,6 +72,7 @@ def root(
 
 def main() -> None:
     """Run the command and exit; errors that are expected are one line, not a traceback."""
+    gc.set_threshold(GARBAGE_OBJECTS)
     terminal.prepare_streams()
     sys.excepthook = terminal.say_traceback
     with interruptible() as heard:

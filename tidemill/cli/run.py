@@ -54,26 +54,30 @@ def run(
 
         tidemill run monday.jsonl tuesday.jsonl -o results/
     """
-    from storage.datasets.request_lines import RequestOptions
-    from tidemill.cli.render import print_json, print_outcome
+    from engine.process.launch import launch
     from tidemill.errors import Interrupted, UsageError
-    from tidemill.run.checks import ModelNeeded, check_options
-    from tidemill.run.empty import is_empty, without_rows
     from tidemill.run.files import STDOUT
-    from tidemill.run.inputs import open_inputs
-    from tidemill.run.jobs import Outcome, run_whole
-    from tidemill.run.progress import reporter
-    from tidemill.run.session import Session, own_service
-    from tidemill.run.several import needs_model, plan_jobs, what_is_left, worst
 
     if as_json and output == STDOUT:
         raise UsageError("--json and '-o -' both want standard output; choose one.")
-    sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-    request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
-    check_options(request)
-    outcomes: list[Outcome] = []
-    session: Session | None = None
     with ExitStack() as stack:
+        # It imports torch, while this process imports all the rest and looks at the inputs.
+        launched = stack.enter_context(launch())
+        from storage.datasets.request_lines import RequestOptions
+        from tidemill.cli.render import print_json, print_outcome
+        from tidemill.run.checks import ModelNeeded, check_options
+        from tidemill.run.empty import is_empty, without_rows
+        from tidemill.run.inputs import open_inputs
+        from tidemill.run.jobs import Outcome, run_whole
+        from tidemill.run.progress import reporter
+        from tidemill.run.session import Session, own_service
+        from tidemill.run.several import needs_model, plan_jobs, what_is_left, worst
+
+        sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
+        request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
+        check_options(request)
+        outcomes: list[Outcome] = []
+        session: Session | None = None
         sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind))
         jobs = plan_jobs(inputs, sources, request, output=output, errors=errors, format=format)
         needed = ModelNeeded(model, max_tokens) if needs_model(sources) else None
@@ -86,7 +90,7 @@ def run(
                 else:
                     if session is None:
                         report.say("Starting")
-                        session = stack.enter_context(own_service(home, api_key, needed))
+                        session = stack.enter_context(own_service(home, api_key, needed, launched))
                     outcome = run_whole(session, job.source, job.order, job.target, report)
             outcomes.append(outcome)
             print_outcome(outcome, quiet=quiet)

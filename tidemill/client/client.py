@@ -12,7 +12,7 @@ tries again where that is safe.
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,7 @@ from tidemill.client.uploads import Upload, form
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_BATCHES = 100
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.05, 2.0
+POLL_GROWTH = 1.15  # each wait is about a seventh of the time waited so far
 
 
 class Client:
@@ -143,16 +144,21 @@ class Client:
             after = checked_id(page.data[-1].id)
             left = left if left is None else left - len(page.data)
 
-    def watch(self, batch_id: str) -> Iterator[Batch]:
-        """The batch again and again, until it has finished; the last one is the finished one."""
+    def watch(self, batch_id: str, pause: Callable[[float], None] = time.sleep) -> Iterator[Batch]:
+        """The batch again and again, until it has finished; the last one is the finished one.
+
+        Args:
+            batch_id: the batch.
+            pause: waits so many seconds between two looks, or less if there may be news.
+        """
         wait = FIRST_POLL_SECONDS
         while True:
             batch = self.batch(batch_id)
             yield batch
             if batch.finished:
                 return
-            time.sleep(wait)
-            wait = min(LONGEST_POLL_SECONDS, wait * 1.3)
+            pause(wait)
+            wait = min(LONGEST_POLL_SECONDS, wait * POLL_GROWTH)
 
     def cancel(self, batch_id: str) -> Batch:
         """Ask a batch to stop; what is done is kept."""

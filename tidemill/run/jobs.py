@@ -206,7 +206,7 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
     """
     client = session.client
     try:
-        for seen in client.watch(batch.id):
+        for seen in client.watch(batch.id, session.pause):
             reporter.update(seen)
             batch = seen
             if not batch.finished:
@@ -218,7 +218,7 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
     except KeyboardInterrupt:
         reporter.say("Cancelling; what is done is kept (Ctrl-C again leaves at once)")
     client.cancel(batch.id)
-    for seen in client.watch(batch.id):
+    for seen in client.watch(batch.id, session.pause):
         reporter.update(seen)
         batch = seen
     return Followed(batch, interrupted=True)

@@ -1,6 +1,7 @@
 """Which service a command talks to."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from tidemill.run.checks import ModelNeeded, check_files, check_listed, check_mo
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
+    from engine.process.launch import Launched
     from storage.settings import Settings
     from worker.models.engines import Engine
 
@@ -51,17 +53,22 @@ class Session:
         home: the folder that holds what the service keeps.
         own: whether the service ends with this command, and nobody else uses it.
         check: raises where a job of this model would wait in vain.
+        pause: waits so many seconds, or until a job may have gone on.
     """
 
     client: Client
     home: Path
     own: bool = False
     check: Callable[[str | None], None] = lambda model: None
+    pause: Callable[[float], None] = time.sleep
 
 
 @contextmanager
 def own_service(
-    home: Path | None, api_key: str | None, needed: ModelNeeded | None = None
+    home: Path | None,
+    api_key: str | None,
+    needed: ModelNeeded | None = None,
+    launched: "Launched | None" = None,
 ) -> Iterator[Session]:
     """A service that lives as long as this command.
 
@@ -69,6 +76,7 @@ def own_service(
 
     Args:
         needed: the model without which nothing is to be started.
+        launched: a process for the engine; where none is needed, it is ended.
 
     Raises:
         UsageError: the model cannot be used.
@@ -92,13 +100,15 @@ def own_service(
         )
     owner = read_owner(settings.storage.home)
     if owner is not None and owner.url:
+        if launched is not None:
+            launched.close()
         with Client(owner.url, api_key) as client:
             if needed is not None and needed.name is not None:
                 check_listed(needed.name, [model.id for model in client.models()])
             yield Session(client, settings.storage.home)
         return
     with ExitStack() as stack:
-        make_engine = stack.enter_context(_started_early(settings, needed))
+        make_engine = stack.enter_context(_started_early(settings, needed, launched))
         from tidemill.serve.service import Service
 
         key = api_key or next(iter(settings.api.keys_by_secret), None)
@@ -106,12 +116,18 @@ def own_service(
         service = Service(settings, announce=False, make_engine=make_engine)
         stack.enter_context(service)
         client = stack.enter_context(Client(service.url, key))
-        yield Session(client, settings.storage.home, own=True, check=service.check_engine)
+        yield Session(
+            client,
+            settings.storage.home,
+            own=True,
+            check=service.check_engine,
+            pause=service.pause,
+        )
 
 
 @contextmanager
 def _started_early(
-    settings: "Settings", needed: ModelNeeded | None
+    settings: "Settings", needed: ModelNeeded | None, launched: "Launched | None"
 ) -> Iterator["Callable[[EngineConfig], Engine]"]:
     """Begin to load the model that is needed; gives what makes the worker's engines.
 
@@ -122,7 +138,7 @@ def _started_early(
     from worker.models.devices import engine_devices
     from worker.models.early import EarlyEngine
 
-    with EarlyEngine(settings.engine) as early:
+    with EarlyEngine(settings.engine, launched) as early:
         alone = len(engine_devices(settings.engine.device)) == 1
         name = (needed and needed.name) or settings.worker.default_model
         # A model that comes with a package is found by its name, before the database is looked at.
@@ -133,6 +149,8 @@ def _started_early(
             source = check_model(settings, needed)
             if alone:
                 early.begin(source)
+        if launched is not None:
+            launched.close()  # unless it was begun
         yield early.make
 
 

@@ -1,6 +1,7 @@
 """The service in this process: all of it, or the API alone."""
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -66,6 +67,7 @@ class Service:
         self._make_engine = make_engine
         self.url = ""
         self._worker: EmbeddedWorker | None = None
+        self._jobs_seen = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -96,6 +98,13 @@ class Service:
         for name, error in failures.items():
             if model in (None, name):
                 raise StartFailed(f"The engine of {name} does not start: {error}")
+
+    def pause(self, seconds: float) -> None:
+        """Wait so many seconds, or until a job was planned or finalized here."""
+        if self._worker is None:
+            time.sleep(seconds)
+        else:
+            self._jobs_seen = self._worker.job_done.wait(self._jobs_seen, seconds)
 
     def _start(self) -> None:
         settings, stack = self.settings, self._stack

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from engine.config import EngineConfig
-from engine.process import EngineProcess
+from engine.process.client import EngineProcess
+from engine.process.launch import Launched
 from storage.settings import EngineSettings
 from worker.models.engines import Engine, engine_config, engine_process
 
@@ -20,8 +21,10 @@ class EarlyEngine:
     Use it as a context manager: at the end, an engine that nobody asked for is ended.
     """
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, launched: Launched | None = None) -> None:
+        """``launched`` is a process for it, if there is one already; else `begin` starts one."""
         self._settings = settings
+        self._launched = launched
         self._config: EngineConfig | None = None
         self._waiting: EngineProcess | None = None
         self._lock = threading.Lock()
@@ -37,7 +40,9 @@ class EarlyEngine:
             return
         self._config = engine_config(self._settings, source)
         hang_seconds = self._settings.engine_hang_seconds
-        self._waiting = EngineProcess(self._config, hang_seconds=hang_seconds)
+        self._waiting = EngineProcess(
+            self._config, hang_seconds=hang_seconds, launched=self._launched
+        )
         self._waiting.spawn()
 
     def make(self, config: EngineConfig) -> Engine:

@@ -122,7 +122,7 @@ def engine_process(config: EngineConfig, *, hang_seconds: float) -> Engine:
         EngineError: as `check_model`.
     """
     from engine.models.check import check_model
-    from engine.process import EngineProcess
+    from engine.process.client import EngineProcess
 
     check_model(config.model)
     return EngineProcess(config, hang_seconds=hang_seconds)

@@ -18,6 +18,7 @@ from worker.plan.scratch import sweep
 from worker.process.listener import Listener, add_tasks
 from worker.process.reconciler import Reconciler
 from worker.process.threads import JOB_THREADS, WorkerThreads
+from worker.process.wakeup import WakeupEvent
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +74,11 @@ class WorkerHost:
     def failures(self) -> dict[str, EngineError]:
         """Models whose engine does not start, and why; their jobs wait until it does."""
         return self._threads.failures
+
+    @property
+    def job_done(self) -> WakeupEvent:
+        """Notified each time that a job was planned or finalized here."""
+        return self._threads.job_done
 
     def start(self) -> None:
         """Begin to work.

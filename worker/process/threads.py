@@ -45,6 +45,9 @@ class WorkerThreads:
         job_threads: how many short jobs are planned or finalized at once; where there are any,
             two long ones are, too.
         before: called each time before jobs to plan or finalize are looked for.
+
+    Attributes:
+        job_done: notified each time that a job was planned or finalized here.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class WorkerThreads:
         self._models = models
         self._before = before
         self._wakeup = WakeupEvent()
+        self.job_done = WakeupEvent()
         self._queue = JobQueue(worker)
         self._ticked_at = 0.0
         self._threads = [
@@ -169,6 +173,8 @@ class WorkerThreads:
         work = plan_job if job.plan else finalize_job
         if work(self._worker, job.job_id, allowance):
             self._queue.ended(job.job_id)
+            self.job_done.notify()
         else:
             self._queue.given_back(job.job_id)
-            self._wakeup.notify()
+        # A wake-up over the broker follows, perhaps before anybody listens to the model's queue.
+        self._wakeup.notify()

@@ -7,18 +7,18 @@ import torch
 
 from engine.catalog import resolve
 from engine.config import EngineConfig
-from engine.executors.build import loading_threads
+from engine.executors.build import matrices_at_once
 from engine.executors.start import start_runner
 from engine.models.families import load_config
 
 
-@pytest.mark.parametrize(("hidden", "inner", "threads"), [(576, 1536, 1), (4096, 14336, 8)])
-def test_threads_that_load_do_not_wait_for_each_other_on_small_matrices(
-    hidden: int, inner: int, threads: int
+@pytest.mark.parametrize(("hidden", "inner", "at_once"), [(576, 1536, 8), (4096, 14336, 1)])
+def test_threads_that_load_have_a_small_matrix_each_and_share_large_ones(
+    hidden: int, inner: int, at_once: int
 ) -> None:
     smollm2 = load_config(resolve("smollm2"))
     model = replace(smollm2, hidden_size=hidden, intermediate_size=inner)
-    assert loading_threads(model, 8) == threads
+    assert matrices_at_once(model, 8) == at_once
 
 
 def test_steps_have_all_their_threads_again() -> None:

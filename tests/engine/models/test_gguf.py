@@ -56,6 +56,21 @@ def test_metadata_has_python_values(small: Path) -> None:
     assert metadata["a.ints"].tolist() == [1, -2, 3]
 
 
+def test_the_header_of_an_open_file_is_read_once_and_that_of_another_anew(
+    small: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(small.read_bytes())
+    with GGUFFile(path) as first, GGUFFile(path) as second:
+        assert second.metadata is first.metadata
+        assert second.tensors is first.tensors
+        path.unlink()
+        path.write_bytes(small.read_bytes().replace(b"llama", b"lemma"))
+        with GGUFFile(path) as other:
+            assert other.metadata["general.architecture"] == "lemma"
+        assert first.metadata["general.architecture"] == "llama"
+
+
 def test_tensors_are_row_major_and_read_as_written(small: Path) -> None:
     generator = np.random.default_rng(0)
     with GGUFFile(small) as file:

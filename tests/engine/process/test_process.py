@@ -11,6 +11,7 @@ import pytest
 
 from engine import Completion, EngineConfig, EngineProcess, Request, SamplingParams
 from engine.errors import EngineDied, InvalidConfig, ModelNotFound
+from engine.process.launch import launch
 
 CONFIG = EngineConfig(dtype="float32", device="cpu", kv_cache_bytes=200 * 2**20)
 PROMPT = tuple(range(1000, 1020))
@@ -44,6 +45,30 @@ def collect(engine: EngineProcess, count: int, timeout: float = 60) -> list[Comp
         assert time.monotonic() < deadline, f"{len(done)} of {count} after {timeout} s"
         done += engine.poll(0.5)
     return done
+
+
+def test_a_process_that_was_launched_before_is_used() -> None:
+    with launch() as launched:
+        process = EngineProcess(CONFIG, launched=launched)
+        process.spawn()
+        assert process.pid == launched.process.pid
+    assert process.start(timeout=120).model == "smollm2", "it was taken, and lives on"
+    process.close()
+    assert launched.process.poll() is not None
+
+
+def test_a_process_that_nobody_takes_is_ended() -> None:
+    with launch() as launched:
+        assert launched.process.poll() is None
+    assert launched.process.poll() == -signal.SIGKILL
+    assert launched.log.closed
+
+
+def test_a_process_whose_launcher_is_gone_ends_by_itself() -> None:
+    launched = launch()
+    launched.socket.close()
+    assert launched.process.wait(60) == 0
+    launched.close()
 
 
 def test_an_engine_that_never_started_is_closed_without_harm() -> None:

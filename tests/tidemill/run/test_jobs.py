@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -92,7 +93,7 @@ class Finished(Client):
     before: Callable[[], object] = staticmethod(lambda: None)
     meanwhile: Callable[[], object] = staticmethod(lambda: None)
 
-    def watch(self, batch_id: str) -> Iterator[Batch]:
+    def watch(self, batch_id: str, pause: Callable[[float], None] = time.sleep) -> Iterator[Batch]:
         yield structs.replace(self.batch(batch_id), status="completed", output_file_id="file-x")
         self.before()
 

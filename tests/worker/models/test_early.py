@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.process import EngineProcess
+from engine.process.client import EngineProcess
 from storage.errors import ConfigurationError
 from storage.settings import Settings
 from worker.models.early import EarlyEngine

@@ -60,6 +60,20 @@ def test_a_wakeup_is_quicker_than_the_next_look(make_bench: Any, line: Line, sta
     _until(lambda: bench.job(job_id).state == JobState.RUNNING)
 
 
+def test_what_is_planned_is_run_without_another_wakeup(
+    make_bench: Any, line: Line, start: Start
+) -> None:
+    bench = make_bench(reconcile_seconds=600)
+    threads = start(bench)
+    time.sleep(0.2)  # the first look finds nothing
+    seen = threads.job_done.wait(0, 0)
+    job_id = bench.create([line("a")])
+    threads.wake()  # of all that are due, this one alone is heard
+    _until(lambda: bench.job(job_id).state in TERMINAL_JOB_STATES)
+    assert bench.job(job_id).n_ok == 1
+    _until(lambda: threads.job_done.wait(seen, 0) == seen + 2)  # planned, finalized
+
+
 def test_leaving_lets_begun_chunks_end_and_begins_none(
     make_bench: Any, line: Line, start: Start
 ) -> None:

@@ -1,0 +1,108 @@
+"""A fresh Python process for an engine, before anybody knows its model.
+
+It imports torch meanwhile, which takes a second. Imports little itself, so that a command can call
+it before all else.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+
+@dataclass(slots=True)
+class Launched:
+    """A process that waits for its configuration. As a context manager, it is ended unless taken.
+
+    Attributes:
+        process: the process.
+        socket: what it is spoken to through.
+        log: what it prints.
+    """
+
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+    log: IO[bytes]
+    _taken: bool = field(default=False, init=False)
+
+    def take(self) -> Self:
+        """The process, whose end is the caller's business now."""
+        self._taken = True
+        return self
+
+    def close(self) -> None:
+        """End the process, unless somebody took it."""
+        if not self._taken:
+            self._taken = True
+            self.process.kill()
+            self.process.wait()
+            self.socket.close()
+            self.log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def launch() -> Launched:
+    """Start a process, and wait for nothing.
+
+    It is started with ``subprocess``, not ``multiprocessing``, which would import the caller's
+    main module again.
+    """
+    ours, theirs = socket.socketpair()
+    log = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
+    fd = theirs.fileno()
+    try:
+        process = subprocess.Popen(
+            # -P: the user's working folder must not stand in for the standard library.
+            [sys.executable, "-P", "-m", "engine.process.server", str(fd)],
+            pass_fds=(fd,),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(),
+            start_new_session=True,
+        )
+    except BaseException:
+        ours.close()
+        log.close()
+        raise
+    finally:
+        theirs.close()
+    return Launched(process, ours, log)
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with the folder that holds ``engine`` importable.
+
+    Where it is installed it is importable anyway, and its folder must not come before the standard
+    library.
+    """
+    variables = {**_openmp(), **os.environ}
+    root = Path(__file__).resolve().parents[2]
+    if root.name in ("site-packages", "dist-packages"):
+        return variables
+    paths = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return variables | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _openmp() -> dict[str, str]:
+    """How long PyTorch's threads spin for their next work, unless the user has said it.
+
+    By default it is for milliseconds, which they take from whatever else wants the processor. So
+    many turns last from one operation to the next. The kernels in C have threads of their own.
+    """
+    return {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "20000"}
