@@ -70,6 +70,7 @@ class NativeDecoder:
             eps=config.rms_norm_eps,
             scale=config.head_dim**-0.5,
         )
+        self._packing_threads = max(1, threads // packed_at_once)
         with ThreadPoolExecutor(packed_at_once) as pool:
             head = pool.submit(self._pack, decoder.head)
             self._layers = list(pool.map(self._layer, decoder.layers, count()))
@@ -203,7 +204,7 @@ class NativeDecoder:
             # have to be.
             weight = weight.to(self._embedding.dtype)
         assert not isinstance(weight, Float8Weight), "no CPU is offered these"
-        packed = pack(weight, linear.bias, gated=gated)
+        packed = pack(weight, linear.bias, gated=gated, threads=self._packing_threads)
         self._held.append(packed)
         return packed
 

@@ -40,13 +40,17 @@ class ServerThread:
             time.sleep(POLL_SECONDS)
         return self
 
+    def begin_stop(self) -> None:
+        """Have the server stop, and do not wait for it."""
+        self._server.should_exit = True
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.should_exit = True
+        self.begin_stop()
         self._thread.join(STOP_SECONDS)
 
 

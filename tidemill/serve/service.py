@@ -128,16 +128,18 @@ class Service:
         wakeups = Wakeups(celery_app(settings.storage))
         if settings.storage.embedded:
             self._worker = EmbeddedWorker(settings, stores, make_engine=self._make_engine)
-            stack.callback(self._worker.stop)
-            self._worker.start()
         metrics = RequestMetrics()
         collectors: list[Collector] = [metrics.registry, BacklogCollector(stores.database)]
         if self._worker is not None:
             collectors.append(self._worker.metrics)
         app = create_app(settings.api, stores=stores, wakeups=wakeups, metrics=metrics)
-        stack.enter_context(ServerThread(app, listener, settings.api))
+        server = stack.enter_context(ServerThread(app, listener, settings.api))
         process = settings.process
         stack.enter_context(serve_metrics(process.metrics_host, process.metrics_port, collectors))
+        if self._worker is not None:
+            stack.callback(self._worker.stop)
+            self._worker.start()
+        stack.callback(server.begin_stop)  # so that both stop at the same time
         if home is not None and self._announce:
             home.announce(self.url)
 

@@ -6,9 +6,9 @@ from torch import Tensor
 from engine.config import ModelConfig
 from engine.kernels.backend import Service
 from engine.kernels.draws import Draws, Tokens
-from engine.kernels.native import library, limits
+from engine.kernels.native import library, limits, rounding
 from engine.kernels.native.cache import block_bytes
-from engine.kernels.native.rotation import rotate_rows_, rotates
+from engine.kernels.native.rotation import hadamard_, rotate_rows_, rotates, transforms
 from engine.kernels.native.sampling import Drawing, draws_from
 from engine.kernels.reference.backend import ReferenceBackend
 
@@ -58,6 +58,20 @@ class NativeBackend(ReferenceBackend):
             return super().rotate_rows(x, by, matrix)
         rotate_rows_(x, by, matrix, self._threads)
         return x
+
+    def hadamard(self, x: Tensor, count: int, stride: int, scale: float) -> Tensor:
+        """See `Backend`."""
+        if not transforms(x, stride):
+            return super().hadamard(x, count, stride, scale)
+        transformed = x.clone()
+        hadamard_(transformed, count, scale, self._threads)
+        return transformed
+
+    def quantize_channels(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        if not rounding.rounds(weight):
+            return super().quantize_channels(weight)
+        return rounding.quantize_channels(weight, self._threads)
 
     def draw(self, logits: Tensor, draws: Draws) -> Tokens:
         """See `Backend`. Memory to work in is kept from call to call."""

@@ -2,7 +2,7 @@
 
 import ctypes
 import logging
-from ctypes import POINTER, c_int, c_int64, c_void_p
+from ctypes import POINTER, c_float, c_int, c_int64, c_void_p
 from functools import cache
 
 from engine.kernels.native import structs
@@ -41,6 +41,9 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
         (_SHAPE, c_void_p, _WEIGHT, _BUFFERS, c_int64, c_int64, *(c_void_p,) * 3, c_int64),
     ),
     "rotate_rows": (None, (c_void_p, *(c_int64,) * 3, c_void_p, c_void_p, c_int64)),
+    "hadamard_rows": (None, (c_void_p, *(c_int64,) * 3, c_float, c_int64)),
+    "quantize_channels": (None, (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int64)),
+    "pack_int8": (None, (c_void_p, *(c_int64,) * 3, c_void_p, c_void_p, c_int64)),
     "sample_room": (c_int64, (c_int64,)),
     "sample": (None, (c_void_p, c_int64, c_int64, *(c_void_p,) * 3, c_int64)),
     "linear": (None, (c_void_p, _ROWS, _WEIGHT, c_int64, c_int64, c_void_p, c_int64)),

@@ -1,4 +1,4 @@
-"""Rotations of rows in C; see rotation.c."""
+"""Rotations and transforms of rows in C; see rotation.c."""
 
 import torch
 from torch import Tensor
@@ -29,3 +29,16 @@ def rotate_rows_(x: Tensor, by: Tensor, matrix: Tensor, threads: int) -> None:
         matrix.data_ptr(),
         threads,
     )
+
+
+def transforms(x: Tensor, stride: int) -> bool:
+    """Whether `hadamard_` can do this."""
+    dense = x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous()
+    return dense and stride == LANES
+
+
+def hadamard_(x: Tensor, count: int, scale: float, threads: int) -> None:
+    """`engine.kernels.hadamard.hadamard`, in place and times ``scale``; ask `transforms` first."""
+    native = library()
+    assert native is not None, "ask whether the kernels are available first"
+    native.hadamard_rows(x.data_ptr(), x.shape[0], x.shape[1], count, scale, threads)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engine.kernels.grouped import GroupedWeight
 from engine.kernels.int8 import Int8Weight
+from engine.kernels.native.library import library
 from engine.kernels.native.structs import GROUPED, INT8, KINDS, Weight
 
 PANEL = 64  # output channels of a panel
@@ -25,7 +26,9 @@ class PackedWeight:
     tensors: tuple[Tensor, ...]
 
 
-def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) -> PackedWeight:
+def pack(
+    weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False, threads: int = 1
+) -> PackedWeight:
     """Lay out a weight.
 
     Args:
@@ -34,6 +37,7 @@ def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) 
         bias: [outputs].
         gated: the first half of the outputs are gates of the second (SwiGLU). The two are
             interleaved, as END_GATE of product.h takes them.
+        threads: CPU threads.
     """
     order = _interleave if gated else _as_is
     arrays: dict[str, Tensor]
@@ -45,13 +49,9 @@ def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) 
             "lows": _by_half(order(weight.lows)),
         }
     elif isinstance(weight, Int8Weight):
-        values = order(weight.values)
-        kind, shape = INT8, values.shape
-        arrays = {
-            "panels": _panels(values, 4),
-            "scales": _padded(order(weight.scales)),
-            "starts": _padded(values.sum(1, dtype=torch.int32) * -128),
-        }
+        kind, shape = INT8, weight.values.shape
+        panels, starts = _pack_int8(weight.values, gated=gated, threads=threads)
+        arrays = {"panels": panels, "scales": _padded(order(weight.scales)), "starts": starts}
     else:
         kind, shape = KINDS[weight.dtype], weight.shape
         arrays = {"panels": _panels(order(weight.detach()), 4 // weight.element_size())}
@@ -63,6 +63,27 @@ def pack(weight: AnyWeight, bias: Tensor | None = None, *, gated: bool = False) 
     for name, tensor in arrays.items():
         setattr(struct, name, tensor.data_ptr())
     return PackedWeight(struct, tuple(arrays.values()))
+
+
+def _pack_int8(values: Tensor, *, gated: bool, threads: int) -> tuple[Tensor, Tensor]:
+    """Panels, and `Weight.starts`."""
+    native = library()
+    assert native is not None, "ask whether the kernels are available first"
+    values = values.contiguous()
+    outputs, inputs = values.shape
+    padded = outputs + -outputs % PANEL
+    panels = torch.empty(padded // PANEL, inputs // 4, PANEL, 4, dtype=torch.int8)
+    starts = torch.empty(padded, dtype=torch.int32)
+    native.pack_int8(
+        values.data_ptr(),
+        outputs,
+        inputs,
+        gated,
+        panels.data_ptr(),
+        starts.data_ptr(),
+        threads,
+    )
+    return panels, starts
 
 
 def _as_is(rows: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
  * A row of width `odd` x `power` is a table of `odd` lines. The Hadamard matrix is applied along the
  * lines, the small matrix across them. */
 
+#include "rows.h"
 #include "team.h"
 
 #define MAX_ODD 512
@@ -68,4 +69,27 @@ void rotate_rows(float *rows, int64_t count, int64_t odd, int64_t power, const f
                  const float *matrix, int64_t threads) {
     rotation_job job = {rows, count, odd, power, by, matrix};
     region(run_rotation, &job, threads);
+}
+
+typedef struct {
+    float *rows;
+    int64_t count, width, run;
+    float scale;
+} transform;
+
+static void run_transform(const void *job, team *all, int64_t me) {
+    const transform *j = job;
+    (void)me;
+    FOR_CLAIMED(row, j->count, all, 0) {
+        float *x = j->rows + row * j->width;
+        hadamard(x, j->width, j->run);
+        for (int64_t d = 0; d < j->width; d += LANES) put_f32(x + d, load_f32(x + d) * j->scale);
+    }
+}
+
+/* rows [count, width], in place: `hadamard` of rows.h with `run` vectors, times `scale`. */
+void hadamard_rows(float *rows, int64_t count, int64_t width, int64_t run, float scale,
+                   int64_t threads) {
+    transform job = {rows, count, width, run, scale};
+    region(run_transform, &job, threads);
 }
