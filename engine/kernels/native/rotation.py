@@ -1,4 +1,4 @@
-"""Rotations and transforms of rows in C; see rotation.c."""
+"""Rotations and transforms of rows in C; see weights.c."""
 
 import torch
 from torch import Tensor
