@@ -74,7 +74,9 @@ def launch() -> Launched:
             stdout=log,
             stderr=log,
             env=_environment(),
-            start_new_session=True,
+            # A group, so that Ctrl-C is for who feeds it. Not a session: Linux shares the processor
+            # among sessions first, and no niceness counts between them (sched(7), autogroup).
+            process_group=0,
         )
     except BaseException:
         ours.close()

@@ -60,6 +60,9 @@ def test_a_process_that_was_launched_before_is_used() -> None:
 def test_a_process_that_nobody_takes_is_ended() -> None:
     with launch() as launched:
         assert launched.process.poll() is None
+        pid = launched.process.pid
+        assert os.getpgid(pid) == pid, "Ctrl-C is not for it"
+        assert os.getsid(pid) == os.getsid(0), "niceness counts among processes of one session"
     assert launched.process.poll() == -signal.SIGKILL
     assert launched.log.closed
 
