@@ -25,6 +25,7 @@ from engine.models.loading import ModelSource, Preparation, load_model
 from engine.quantize.weights import Float8Weights, Int4Weights, Int8Weights
 
 SMALL_MATRIX = 4 << 20  # numbers
+MOST_AT_ONCE = 8  # small matrices: each is some copies of 16 MB for a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def build(
         InvalidConfig, CheckpointError, OutOfCache: see there.
     """
     choice = choice or choose(config, model)
-    at_once = matrices_at_once(model, choice.threads)
+    at_once = matrices_at_once(model, choice)
     torch.set_num_threads(choice.threads // at_once)
     read: list[str] = []
     decoder = load_decoder(config, model, source, choice, read)
@@ -69,14 +70,18 @@ def build(
     return Built(placement, executor, inputs, choice.backend.draw)
 
 
-def matrices_at_once(model: ModelConfig, threads: int) -> int:
-    """How many matrices of a model are read, rounded and laid out at once, by a thread each.
+def matrices_at_once(model: ModelConfig, choice: Choice) -> int:
+    """How many matrices of a model are read, rounded and laid out at once on a CPU.
 
     Of large ones it is one, by all threads, so that little memory is taken. Threads that share one
     meet after each of thousands of operations, and spin while they wait. On matrices that take a
     millisecond, beside a busy neighbour, that was two thirds of the processor time of loading.
+    Devices copy and compute one after the other by themselves.
     """
-    return threads if model.hidden_size * model.intermediate_size < SMALL_MATRIX else 1
+    if isinstance(choice.backend, DeviceBackend) or choice.device.type != "cpu":
+        return 1
+    small = model.hidden_size * model.intermediate_size < SMALL_MATRIX
+    return min(choice.threads, MOST_AT_ONCE) if small else 1
 
 
 def _executor(
@@ -111,7 +116,7 @@ def load_decoder(
     Raises:
         CheckpointError: see `engine.models.loading.load_model`.
     """
-    at_once = matrices_at_once(model, choice.threads)
+    at_once = matrices_at_once(model, choice)
     backend = choice.backend
     if at_once > 1 and isinstance(backend, NativeBackend):
         backend = NativeBackend(1)

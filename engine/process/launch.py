@@ -62,8 +62,8 @@ def launch() -> Launched:
     It is started with ``subprocess``, not ``multiprocessing``, which would import the caller's
     main module again.
     """
-    ours, theirs = socket.socketpair()
     log = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
+    ours, theirs = socket.socketpair()
     fd = theirs.fileno()
     try:
         process = subprocess.Popen(

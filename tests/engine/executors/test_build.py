@@ -6,19 +6,31 @@ import pytest
 import torch
 
 from engine.catalog import resolve
-from engine.config import EngineConfig
+from engine.config import STAND_IN, EngineConfig
 from engine.executors.build import matrices_at_once
+from engine.executors.choose import choose
 from engine.executors.start import start_runner
 from engine.models.families import load_config
 
 
-@pytest.mark.parametrize(("hidden", "inner", "at_once"), [(576, 1536, 8), (4096, 14336, 1)])
+@pytest.mark.parametrize(
+    ("hidden", "inner", "threads", "at_once"),
+    [(576, 1536, 2, 2), (576, 1536, 64, 8), (4096, 14336, 64, 1)],
+)
 def test_threads_that_load_have_a_small_matrix_each_and_share_large_ones(
-    hidden: int, inner: int, at_once: int
+    hidden: int, inner: int, threads: int, at_once: int
 ) -> None:
     smollm2 = load_config(resolve("smollm2"))
     model = replace(smollm2, hidden_size=hidden, intermediate_size=inner)
-    assert matrices_at_once(model, 8) == at_once
+    choice = choose(EngineConfig(device="cpu", threads=threads), smollm2)
+    assert matrices_at_once(model, choice) == at_once
+
+
+def test_a_device_is_given_one_matrix_after_the_other() -> None:
+    smollm2 = load_config(resolve("smollm2"))
+    choice = choose(EngineConfig(device=STAND_IN, threads=8), smollm2)
+    assert matrices_at_once(smollm2, choice) == 1
+    assert matrices_at_once(smollm2, replace(choice, device=torch.device("cuda"))) == 1
 
 
 def test_steps_have_all_their_threads_again() -> None:
