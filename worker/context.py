@@ -25,7 +25,7 @@ from worker.models.engines import Engine, Engines, check_engine_settings
 from worker.models.loaded_texts import LoadedTextModels
 from worker.models.tokenizers import TextModel, load_text_model
 
-# A renewal is what updates the progress shown, and somebody may be looking on.
+# A renewal is what moves the progress that is shown; a client looks every two seconds at most.
 EMBEDDED_RENEW_SECONDS = 2.0
 
 
@@ -41,6 +41,7 @@ class WorkerContext:
     Attributes:
         leaving: set once, when no more work is to be begun; work that was begun goes on.
         stopping: set once, when work that was begun is to be given back.
+        committed: set when a chunk is committed, which may have been the last one of its job.
         draining: held by the one drain loop that may run.
     """
 
@@ -54,6 +55,7 @@ class WorkerContext:
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
     leaving: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
+    committed: threading.Event = field(default_factory=threading.Event)
     draining: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod

@@ -25,7 +25,7 @@ from engine.models.loading import ModelSource, Preparation, load_model
 from engine.quantize.weights import Float8Weights, Int4Weights, Int8Weights
 
 SMALL_MATRIX = 4 << 20  # numbers
-MOST_AT_ONCE = 8  # small matrices: each is some copies of 16 MB for a moment
+MOST_AT_ONCE = 8  # matrices of small models: each is copied a few times for a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,10 @@ def build(
 def matrices_at_once(model: ModelConfig, choice: Choice) -> int:
     """How many matrices of a model are read, rounded and laid out at once on a CPU.
 
-    Of large ones it is one, by all threads, so that little memory is taken. Threads that share one
-    meet after each of thousands of operations, and spin while they wait. On matrices that take a
-    millisecond, beside a busy neighbour, that was two thirds of the processor time of loading.
+    Of models with large ones it is one, by all threads, so that little memory is taken. Threads
+    that share one meet after each of thousands of operations, and spin while they wait. On matrices
+    that take a millisecond, beside a busy neighbour, that was two thirds of the processor time of
+    loading.
     Devices copy and compute one after the other by themselves.
     """
     if isinstance(choice.backend, DeviceBackend) or choice.device.type != "cpu":

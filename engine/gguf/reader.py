@@ -1,7 +1,7 @@
 """A memory-mapped GGUF file.
 
 The format: ggml's docs/gguf.md, versions 2 and 3, little-endian. The header (metadata and tensor
-table) is read once when the file is opened; tensor bytes are only ever views of the mapping.
+table) is read when the file is first opened; tensor bytes are only ever views of the mapping.
 """
 
 import mmap
@@ -134,8 +134,8 @@ class _Contents:
     tensors: Mapping[str, GGUFTensor]
 
 
-_FileVersion = tuple[int, int, int, int]
-# Of the files that are open, by what changes with a file.
+_FileVersion = tuple[int, ...]
+# Of the files that somebody has a `GGUFFile` of, by what changes with a file.
 _headers: WeakValueDictionary[_FileVersion, _Contents] = WeakValueDictionary()
 
 
@@ -156,7 +156,8 @@ def _map(path: Path) -> tuple[mmap.mmap, _FileVersion]:
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
-            version = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+            changes = found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            version = found.st_dev, found.st_ino, *changes
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), version
     except (FileNotFoundError, IsADirectoryError, ValueError) as problem:
         # ValueError: an empty file cannot be mapped.

@@ -150,8 +150,12 @@ class _Filling:
         # The largest first, which is the head: it would be what the others wait for.
         linears = sorted(self._linears(), key=lambda each: -each[1].inputs * each[1].outputs)
         with ThreadPoolExecutor(at_once) as pool:
-            for done in [pool.submit(fill, *each) for each in linears]:
-                done.result()
+            filled = [pool.submit(fill, *each) for each in linears]
+            try:
+                for each in filled:
+                    each.result()
+            finally:
+                pool.shutdown(cancel_futures=True)  # after an error, what is not begun
 
     def _projection(
         self, path: str, linear: Linear, prepare: Preparation | None, *, keep_groups: bool

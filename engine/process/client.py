@@ -76,13 +76,15 @@ class EngineProcess:
         Raises:
             EngineDied: the process ended at once.
         """
-        launched = (self._launched or launch()).take()
-        self._process, self._log, ours = launched.process, launched.log, launched.socket
-        # A process that is stopped reads nothing, and a pipe that is full would be waited for.
-        limit = struct.pack("@ll", int(self.hang_seconds) + 1, 0)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._connection = Connection(ours.detach())
+        with self._launched or launch() as launched:
+            ours = launched.socket
+            # A process that is stopped reads nothing, and a pipe that is full would be waited for.
+            limit = struct.pack("@ll", int(self.hang_seconds) + 1, 0)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            launched.take()
+            self._process, self._log = launched.process, launched.log
+            self._connection = Connection(ours.detach())
         self._send(self._config)
 
     def start(self, timeout: float = 300.0) -> EngineInfo:
@@ -250,8 +252,11 @@ class EngineProcess:
             return None
 
     def _log_tail(self) -> str:
-        if self._log is None or self._log.closed:
+        if self._log is None:
             return ""
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - LOG_TAIL_BYTES))
-        return self._log.read().decode("utf-8", "replace")
+        try:
+            self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(0, self._log.tell() - LOG_TAIL_BYTES))
+            return self._log.read().decode("utf-8", "replace")
+        except (OSError, ValueError):  # another thread closes it
+            return ""

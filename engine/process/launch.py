@@ -23,22 +23,23 @@ class Launched:
         process: the process.
         socket: what it is spoken to through.
         log: what it prints.
+        free: whether nobody took it or ended it yet.
     """
 
     process: subprocess.Popen[bytes]
     socket: socket.socket
     log: IO[bytes]
-    _taken: bool = field(default=False, init=False)
+    free: bool = field(default=True, init=False)
 
-    def take(self) -> Self:
-        """The process, whose end is the caller's business now."""
-        self._taken = True
-        return self
+    def take(self) -> None:
+        """From now on its end is the caller's business."""
+        assert self.free, "it was taken or ended before"
+        self.free = False
 
     def close(self) -> None:
         """End the process, unless somebody took it."""
-        if not self._taken:
-            self._taken = True
+        if self.free:
+            self.free = False
             self.process.kill()
             self.process.wait()
             self.socket.close()

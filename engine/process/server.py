@@ -60,7 +60,7 @@ def main(fd: int) -> None:
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
     try:
         core = _load(config)
-        gc.freeze()
+        gc.freeze()  # the little garbage among it, too: to look for it takes a tenth of a second
         gc.enable()
     except EngineError as error:
         connection.send(Failed(error.code, str(error)))

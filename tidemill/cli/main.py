@@ -14,8 +14,8 @@ from tidemill.errors import Interrupted, TidemillError
 from tidemill.exits import HELP, ExitCode
 from tidemill.serve.signals import Heard, interruptible
 
-# Made since the last look for garbage, before the next. With Python's 700, importing the service's
-# packages brings about hundreds of looks, which find nothing.
+# How many objects are made before Python looks for garbage again. With its own 700, importing the
+# service's packages brings about hundreds of looks, which find nothing.
 GARBAGE_OBJECTS = 50_000
 
 app = typer.Typer(

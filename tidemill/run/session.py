@@ -149,8 +149,6 @@ def _started_early(
             source = check_model(settings, needed)
             if alone:
                 early.begin(source)
-        if launched is not None:
-            launched.close()  # unless it was begun
         yield early.make
 
 

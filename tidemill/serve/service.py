@@ -128,6 +128,8 @@ class Service:
         wakeups = Wakeups(celery_app(settings.storage))
         if settings.storage.embedded:
             self._worker = EmbeddedWorker(settings, stores, make_engine=self._make_engine)
+            stack.callback(self._worker.stop)
+            self._worker.start()
         metrics = RequestMetrics()
         collectors: list[Collector] = [metrics.registry, BacklogCollector(stores.database)]
         if self._worker is not None:
@@ -136,10 +138,10 @@ class Service:
         server = stack.enter_context(ServerThread(app, listener, settings.api))
         process = settings.process
         stack.enter_context(serve_metrics(process.metrics_host, process.metrics_port, collectors))
+        # So that both stop at the same time.
+        stack.callback(server.begin_stop)
         if self._worker is not None:
-            stack.callback(self._worker.stop)
-            self._worker.start()
-        stack.callback(server.begin_stop)  # so that both stop at the same time
+            stack.callback(self._worker.begin_stop)
         if home is not None and self._announce:
             home.announce(self.url)
 

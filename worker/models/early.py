@@ -22,7 +22,7 @@ class EarlyEngine:
     """
 
     def __init__(self, settings: EngineSettings, launched: Launched | None = None) -> None:
-        """``launched`` is a process for it, if there is one already; else `begin` starts one."""
+        """``launched`` is a process for the first engine, whether or not that is begun here."""
         self._settings = settings
         self._launched = launched
         self._config: EngineConfig | None = None
@@ -52,7 +52,11 @@ class EarlyEngine:
             if waiting is not None and config == self._config:
                 self._waiting = None
                 return waiting
-        return engine_process(config, hang_seconds=self._settings.engine_hang_seconds)
+            launched, self._launched = self._launched, None
+        if launched is not None and not launched.free:
+            launched = None
+        seconds = self._settings.engine_hang_seconds
+        return engine_process(config, hang_seconds=seconds, launched=launched)
 
     def __enter__(self) -> Self:
         return self

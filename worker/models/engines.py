@@ -25,6 +25,7 @@ from worker.errors import ModelNotReady, Stopping
 from worker.models.faults import lasting, model_error
 
 if TYPE_CHECKING:
+    from engine.process.launch import Launched
     from worker.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
@@ -113,10 +114,13 @@ def check_engine_settings(settings: EngineSettings) -> None:
     engine_config(settings, source="")
 
 
-def engine_process(config: EngineConfig, *, hang_seconds: float) -> Engine:
+def engine_process(
+    config: EngineConfig, *, hang_seconds: float, launched: "Launched | None" = None
+) -> Engine:
     """A real engine in a process of its own, not started yet.
 
     The model's files are looked at first: for a model that cannot be loaded no other must go.
+    ``launched`` is a process for it, if there is one already.
 
     Raises:
         EngineError: as `check_model`.
@@ -125,7 +129,7 @@ def engine_process(config: EngineConfig, *, hang_seconds: float) -> Engine:
     from engine.process.client import EngineProcess
 
     check_model(config.model)
-    return EngineProcess(config, hang_seconds=hang_seconds)
+    return EngineProcess(config, hang_seconds=hang_seconds, launched=launched)
 
 
 class Engines:

@@ -99,6 +99,11 @@ class WorkerHost:
     def _prepare(self, worker: WorkerContext) -> None:
         """Called before the first look for work; nothing here."""
 
+    def begin_stop(self) -> None:
+        """Give all work back, and do not wait for it; `stop` is called later."""
+        self._worker.leaving.set()
+        self._worker.stopping.set()
+
     def stop(self, drain_seconds: float = 0.0) -> bool:
         """Begin no more work, go on for ``drain_seconds`` at most, and then give the rest back.
 

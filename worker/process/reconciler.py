@@ -19,6 +19,7 @@ from worker.run.poison import bury_poison
 log = structlog.get_logger(__name__)
 
 COLLECT_SECONDS = 600.0
+COMMITTED_SECONDS = 0.5  # how often it sees whether a chunk was committed
 
 
 def tick(worker: WorkerContext, sent: frozenset[Wakeup] = frozenset()) -> frozenset[Wakeup]:
@@ -56,8 +57,18 @@ class Reconciler:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
+    def _pause(self) -> bool:
+        """Wait until it is time, or a chunk of this worker was committed; false is the end."""
+        worker = self._worker
+        until = time.monotonic() + worker.reconcile_seconds
+        while not worker.stopping.wait(min(COMMITTED_SECONDS, worker.reconcile_seconds)):
+            if worker.committed.is_set() or time.monotonic() >= until:
+                worker.committed.clear()
+                return True
+        return False
+
     def _run(self) -> None:
-        while not self._worker.stopping.wait(self._worker.reconcile_seconds):
+        while self._pause():
             try:
                 self._sent = tick(self._worker, self._sent)
                 if time.monotonic() >= self._collect_at:

@@ -176,5 +176,5 @@ class WorkerThreads:
             self.job_done.notify()
         else:
             self._queue.given_back(job.job_id)
-        # A wake-up over the broker follows, perhaps before anybody listens to the model's queue.
+        # Not left to the broker: its wake-up may come before anybody listens to the model's queue.
         self._wakeup.notify()

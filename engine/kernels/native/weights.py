@@ -71,6 +71,8 @@ def _pack_int8(values: Tensor, *, gated: bool, threads: int) -> tuple[Tensor, Te
     assert native is not None, "ask whether the kernels are available first"
     values = values.contiguous()
     outputs, inputs = values.shape
+    if inputs % 4 or (gated and outputs % (2 * GATES)):
+        raise ValueError(f"A weight of {outputs} x {inputs} does not divide into panels.")
     padded = outputs + -outputs % PANEL
     panels = torch.empty(padded // PANEL, inputs // 4, PANEL, 4, dtype=torch.int8)
     starts = torch.empty(padded, dtype=torch.int32)

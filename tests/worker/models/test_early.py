@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.process.client import EngineProcess
+from engine.process.launch import launch
 from storage.errors import ConfigurationError
 from storage.settings import Settings
 from worker.models.early import EarlyEngine
@@ -57,3 +58,30 @@ def test_nothing_begun_is_nothing_to_end(early: EarlyEngine, tmp_path: Path) -> 
         EarlyEngine(Settings.load(home=tmp_path, quantization="int3", env_file=None).engine).begin(
             "smollm2"
         )
+
+
+def test_a_process_that_was_launched_is_the_first_engines_whichever_it_is(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path, env_file=None).engine
+    config = engine_config(settings, "smollm2")
+    with launch() as launched, EarlyEngine(settings, launched) as early:
+        first, second = early.make(config), early.make(config)
+        assert isinstance(first, EngineProcess)
+        assert isinstance(second, EngineProcess)
+        for process in (first, second):
+            process.spawn()
+        assert first.pid == launched.process.pid
+        assert second.pid != launched.process.pid
+    assert first.alive, "whoever asked for it ends it"
+    first.close(timeout=0)
+    second.close(timeout=0)
+
+
+def test_a_process_that_has_ended_is_not_used(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path, env_file=None).engine
+    with launch() as launched, EarlyEngine(settings, launched) as early:
+        launched.close()
+        process = early.make(engine_config(settings, "smollm2"))
+        assert isinstance(process, EngineProcess)
+        process.spawn()
+        assert process.alive
+        process.close(timeout=0)

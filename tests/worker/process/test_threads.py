@@ -10,6 +10,7 @@ import pytest
 from storage.database.states import TERMINAL_JOB_STATES, ChunkState, JobState
 from worker.process.reconciler import Reconciler
 from worker.process.threads import WorkerThreads
+from worker.run.drain import drain
 
 Line = Callable[..., dict[str, Any]]
 Start = Callable[..., WorkerThreads]
@@ -72,6 +73,20 @@ def test_what_is_planned_is_run_without_another_wakeup(
     _until(lambda: bench.job(job_id).state in TERMINAL_JOB_STATES)
     assert bench.job(job_id).n_ok == 1
     _until(lambda: threads.job_done.wait(seen, 0) == seen + 2)  # planned, finalized
+
+
+def test_a_job_ends_soon_after_its_last_chunk_though_others_run_on(
+    make_bench: Any, line: Line
+) -> None:
+    bench = make_bench(reconcile_seconds=600)
+    reconciler = Reconciler(bench.worker)
+    reconciler.start()
+    job_id = bench.create([line("a")])
+    bench.plan(job_id)
+    drain(bench.worker)  # nobody ticks after it: a drain loop goes on while there are chunks
+    _until(lambda: bench.job(job_id).state == JobState.FINALIZING)
+    bench.worker.stopping.set()
+    reconciler.join(5)
 
 
 def test_leaving_lets_begun_chunks_end_and_begins_none(
