@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -95,17 +95,57 @@ class Transport:
 
     @contextmanager
     def stream(self, path: str) -> Iterator[Iterator[bytes]]:
-        """A resource's content in pieces of any size; a connection that breaks off is not
-        mended."""
+        """A resource's content in pieces of any size.
+
+        Where the connection breaks off, as the service ends one whose reader stands still, the rest
+        is asked for.
+        """
+        with ExitStack() as stack:
+            yield self._pieces(stack, path, self._open(stack, path, 0))
+
+    def _open(self, stack: ExitStack, path: str, start: int) -> httpx.Response:
+        """A response whose content is yet to be read, from a byte on if the service can do that."""
+        headers = {"Range": f"bytes={start}-"} if start else None
         try:
-            with self._http.stream("GET", path) as response:
-                self._answered = True
-                if not response.is_success:
-                    response.read()
-                    raise _api_error(response)
-                yield response.iter_bytes(READ_BYTES)
+            response = stack.enter_context(self._http.stream("GET", path, headers=headers))
+            self._answered = True
+            if not response.is_success:
+                response.read()
+                raise _api_error(response)
         except httpx.RequestError as error:
             raise self._unreachable(error) from error
+        return response
+
+    def _pieces(self, stack: ExitStack, path: str, first: httpx.Response) -> Iterator[bytes]:
+        """The content of a response, and of further ones where it breaks off."""
+        response: httpx.Response | None = first
+        got = tries = 0
+        failure: ClientError
+        while True:
+            try:
+                response = response or self._open(stack, path, got)
+                at = got if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
+                for piece in response.iter_bytes(READ_BYTES):
+                    new = piece[max(0, got - at) :]
+                    at += len(piece)
+                    if new:
+                        got, tries = at, 0
+                        yield new
+                return
+            except httpx.RequestError as error:
+                failure = self._unreachable(error)
+            except ServiceUnreachable as error:
+                failure = error
+            except ApiError as error:
+                if not error.retryable:
+                    raise
+                failure = error
+            stack.close()
+            response = None
+            if tries == self.retries:
+                raise failure
+            time.sleep(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**tries))
+            tries += 1
 
     def _send(self, send: Callable[[], httpx.Response], *, safe: bool) -> httpx.Response:
         """Send a request, again after failures that pass.
