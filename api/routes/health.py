@@ -1,18 +1,14 @@
 """Whether the service is alive, and whether it is ready. No API key is needed."""
 
+import asyncio
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from api.context import Context, ContextDep
-from storage.errors import ObjectNotFound, StorageError
+from api.probes import Probes
 
 router = APIRouter(tags=["Health"])
-
-# No object has this key: any response, also "no such object", shows that the store is there.
-PROBE_KEY = "probe/ready"
-
 
 Reached = Literal["ok", "unreachable"]
 
@@ -38,29 +34,18 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready."}})
-def readyz(context: ContextDep, response: Response) -> Readiness:
+async def readyz(request: Request, response: Response) -> Readiness:
     """Ready: the database and the object store respond too; 503 says which one does not."""
-    database: Reached = "ok" if _database_responds(context) else "unreachable"
-    store: Reached = "ok" if _store_responds(context) else "unreachable"
-    ready = database == store == "ok"
+    probes: Probes = request.app.state.probes
+    found = await asyncio.gather(probes.database.responds(), probes.store.responds())
+    ready = all(found)
     response.status_code = 200 if ready else 503
-    return Readiness(status="ok" if ready else "unavailable", database=database, object_store=store)
+    return Readiness(
+        status="ok" if ready else "unavailable",
+        database=_reached(found[0]),
+        object_store=_reached(found[1]),
+    )
 
 
-def _database_responds(context: Context) -> bool:
-    try:
-        with context.database.read() as session:
-            context.database.now(session)
-    except StorageError:
-        return False
-    return True
-
-
-def _store_responds(context: Context) -> bool:
-    try:
-        context.store.head(PROBE_KEY)
-    except ObjectNotFound:
-        return True
-    except StorageError:
-        return False
-    return True
+def _reached(responds: bool) -> Reached:
+    return "ok" if responds else "unreachable"

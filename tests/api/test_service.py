@@ -1,7 +1,9 @@
 """Errors of every route, keys and tenants, health, models, and the description of it all."""
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,13 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.auth import check_bind, find_tenant, is_loopback
-from storage.errors import ConfigurationError, ObjectStoreUnavailable, OutOfSpace, StorageError
+from storage.errors import (
+    ConfigurationError,
+    ObjectNotFound,
+    ObjectStoreUnavailable,
+    OutOfSpace,
+    StorageError,
+)
 from storage.registry import models
 from storage.settings import Settings
 from storage.stores import Stores
@@ -148,6 +156,31 @@ def test_not_ready_says_which_part(tmp_path: Path) -> None:
         503,
         {"status": "unavailable", "database": "ok", "object_store": "unreachable"},
     )
+
+
+def test_probes_of_a_store_that_hangs_are_one_and_take_nobodys_thread(
+    http: httpx.Client, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.probes.PROBE_SECONDS", 0.2)
+    hangs, asked = threading.Event(), []
+
+    def head(store: Any, key: str) -> Any:
+        asked.append(key)
+        hangs.wait(10)
+        raise ObjectNotFound(key)
+
+    monkeypatch.setattr(type(service.store), "head", head)
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: http.get("/readyz"), range(50)))
+    assert {(answer.status_code, answer.json()["object_store"]) for answer in answers} == {
+        (503, "unreachable")
+    }
+    assert len(asked) == 1
+    assert http.get("/v1/batches").status_code == 200
+    hangs.set()
+    deadline = time.monotonic() + 10
+    while http.get("/readyz").status_code != 200:
+        assert time.monotonic() < deadline
 
 
 def test_models(client: OpenAI, service: Any) -> None:
