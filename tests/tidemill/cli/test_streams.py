@@ -152,3 +152,12 @@ def test_a_signal_while_the_input_is_read_ends_it_in_one_line(tmp_path: Path, nu
         _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (128 + number, "Interrupted.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("field", ["answer", "finish_reason", "error"])
+def test_submit_sends_rows_with_fields_of_any_name(
+    command: Command, api_url: str, tmp_path: Path, field: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "2+2?", "%s": "4"}\n' % field)
+    ended = command("submit", "in.jsonl", "--url", api_url, "--api-key", "secret")
+    assert (ended.code, ended.out[:6]) == (0, "batch_"), ended.err
