@@ -1,5 +1,6 @@
 """Where data goes and where it comes from: pipes, devices, full disks, folders, several inputs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -158,6 +159,7 @@ def test_a_signal_while_the_input_is_read_ends_it_in_one_line(tmp_path: Path, nu
 def test_submit_sends_rows_with_fields_of_any_name(
     command: Command, api_url: str, tmp_path: Path, field: str
 ) -> None:
-    (tmp_path / "in.jsonl").write_text('{"prompt": "2+2?", "%s": "4"}\n' % field)
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "2+2?", field: "4"}))
     ended = command("submit", "in.jsonl", "--url", api_url, "--api-key", "secret")
-    assert (ended.code, ended.out[:6]) == (0, "batch_"), ended.err
+    assert ended.code == 0, ended.err
+    assert any(line.startswith("batch_") for line in ended.out.splitlines())
