@@ -150,6 +150,7 @@ def fetch(
             written = write_results(client, batch, source, target)
         except TidemillError as error:
             joined = None if isinstance(error, InputError) else join
+            asked = None if input_format is InputFormat.AUTO else input_format.value
             again = _fetch_again(
                 batch.id,
                 {
@@ -158,6 +159,7 @@ def fetch(
                     "--format": target.format.value,
                     "--join": joined,
                     "--column": column if joined else None,
+                    "--input-format": asked if joined else None,
                     "--answer-column": answer_column if answer_column != "answer" else None,
                     "--url": url,
                     "--home": home,

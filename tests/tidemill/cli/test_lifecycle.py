@@ -5,6 +5,7 @@ The lines that run are refused by the planner one by one, so no engine is needed
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.slow
 
 CHAT = "/v1/chat/completions"
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Command = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,27 @@ def test_failed_lines_run_again(client: Client, tidemill: Run) -> None:
         with client.download(batch.error_file_id) as pieces:
             rows = [orjson.loads(row) for row in b"".join(pieces).splitlines()]
         assert [row["custom_id"] for row in rows] == ["row0", "row1", "row2"]
+
+
+@pytest.mark.parametrize("told", [(), ("--input-format", "text"), ("--column", "prompt")])
+def test_results_that_cannot_be_written_can_be_fetched_by_the_command_that_is_said(
+    client: Client, command: Command, tmp_path: Path, told: tuple[str, ...]
+) -> None:
+    batch = finished(client, create(client, line("line-1", temperature=9)).id)
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"prompt": "Why?"}')
+    words = ["fetch", batch.id, "--format", "parquet", "--join", str(path), *told]
+    words += ["--url", client.url]
+    done = command(*words, "--output", "/dev/full")
+    assert done.code == 1
+    said = shlex.split(done.err.split("To fetch them: tidemill ")[1])
+    assert [word for word in words if word not in said] == []
+    again = tmp_path / "out.parquet"
+    done = command(*(str(again) if word == "/dev/full" else word for word in said))
+    assert done.code == 3, done.err
+    (row,) = pq.read_table(again).to_pylist()
+    assert row["prompt"] == (path.read_text() if "text" in told else "Why?")
+    assert "temperature" in row["error"]
 
 
 def test_a_retry_on_other_terms(client: Client, tidemill: Run) -> None:
