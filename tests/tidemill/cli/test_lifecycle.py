@@ -21,9 +21,10 @@ from rich.console import Console
 from storage.settings import Settings
 from tidemill.client import Client, Upload
 from tidemill.client.shapes import Batch
-from tidemill.errors import ApiError
-from tidemill.run.jobs import RUN_MARK, cancel_left_over
+from tidemill.errors import ApiError, StartFailed
+from tidemill.run.jobs import RUN_MARK, cancel_left_over, follow
 from tidemill.run.progress import PlainReporter
+from tidemill.run.session import Session
 from tidemill.serve.service import Service
 
 pytestmark = pytest.mark.slow
@@ -158,6 +159,29 @@ def test_a_cancelled_batch_ends_at_once(client: Client) -> None:
     ended = finished(client, batch.id)
     assert time.monotonic() - started < 10
     assert (ended.status, ended.request_counts.failed) == ("cancelled", 5_000)
+
+
+def test_a_batch_that_ends_before_it_can_be_cancelled_has_its_results(client: Client) -> None:
+    def ending(error: BaseException) -> tuple[Batch, Callable[[object], None]]:
+        """A batch, and what raises the error as soon as the batch has ended."""
+        batch = create(client, *(line(f"row{number}", temperature=9) for number in range(500)))
+        client.pause(batch.id)
+
+        def end(_: object) -> None:
+            client.resume(batch.id)
+            assert finished(client, batch.id).status == "completed"
+            raise error
+
+        return batch, end
+
+    reporter = PlainReporter(Console(file=io.StringIO()))
+    batch, end = ending(KeyboardInterrupt())
+    followed = follow(Session(client, Path("/a"), pause=end), batch, reporter)
+    assert (followed.batch.status, followed.interrupted) == ("completed", True)
+    assert followed.batch.request_counts.failed == 500
+    batch, end = ending(StartFailed("no engine"))
+    with pytest.raises(StartFailed, match="no engine"):
+        follow(Session(client, Path("/a"), check=end), batch, reporter)
 
 
 def test_a_retry_of_a_run_is_no_left_over(client: Client) -> None:
