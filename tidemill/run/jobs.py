@@ -168,6 +168,9 @@ def how_to_fetch(session: Session, batch: Batch, source: Source | None, target: 
         fetch += ["--input-format", source.kind.value] if source.asked else []
     if target.columns.answer != "answer":
         fetch += ["--answer-column", target.columns.answer]
+    if target.output == STDOUT and target.errors is not None:
+        # Beside standard output, fetch leaves failed rows out unless it is told where they go.
+        fetch += ["--errors", str(target.errors)]
     return _commands(session, fetch) + ("" if target.output == STDOUT else " -o FILE")
 
 

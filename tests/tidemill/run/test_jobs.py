@@ -83,6 +83,9 @@ def test_how_to_fetch_is_a_command_for_this_very_job(client: Client, tmp_path: P
         "--answer-column reply --home /a -o FILE"
     )
     assert how_to_fetch(Session(client, Path("/a")), batch, source, target) == fetch
+    streamed = plan_target(path, source.kind, output=Path("-"))
+    said = how_to_fetch(Session(client, Path("/a")), batch, source, streamed)
+    assert said.endswith(f"--errors '{tmp_path / 'in put.errors.jsonl'}' --home /a")
     own = how_to_fetch(Session(client, Path("/a"), own=True), batch, source, target)
     assert own == f"tidemill up --home /a, and beside it {fetch}"
 
