@@ -111,7 +111,8 @@ def fetch(
     """Download a finished batch's results.
 
     They go to standard output, where no file is named. Failed lines go to the errors file beside
-    the output; beside standard output they are fetched only if --errors names a file.
+    the output; beside standard output they are fetched only if --errors names a file. Parquet has
+    them in its column error.
 
     Examples:
 

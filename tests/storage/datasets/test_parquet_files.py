@@ -27,9 +27,8 @@ NAMES = ResultColumns.named("answer")
 def test_a_schema_of_the_old_columns_is_not_kept(tmp_path: Path, schema_of_another: str) -> None:
     old = {"type": "struct", "fields": [{"name": "prompt", "type": "string"}]}
     kept = {b"org.apache.spark.version": b"3.5.1", b"mine": b"\x00\xff"}
-    table = pa.table({"prompt": ["a"]}).replace_schema_metadata(
-        {schema_of_another: str(old), **kept}
-    )
+    metadata = {schema_of_another.encode(): str(old).encode(), **kept}
+    table = pa.table({"prompt": ["a"]}).replace_schema_metadata(metadata)
     pq.write_table(table, tmp_path / "in")
     assert schema_of_another.encode() in pq.read_metadata(tmp_path / "in").metadata
     output = io.BytesIO()

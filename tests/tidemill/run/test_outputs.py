@@ -134,7 +134,7 @@ def test_parquet_without_a_join_keeps_failed_rows_with_their_error(
     target = plan_target(tmp_path / "in.jsonl", Kind.REQUESTS, output=out, errors=copy)
     write_results(client, finished(client, answers, errors), None, target)
     names = ("custom_id", "answer", "finish_reason", "error")
-    rows = [("x", "A", "stop", None)] if answers else []
+    rows: list[tuple[str | None, ...]] = [("x", "A", "stop", None)] if answers else []
     rows += [("y", None, None, "bad"), (None, None, None, "bad")] if errors else []
     if rows:
         assert pq.read_table(out).to_pylist() == [dict(zip(names, x, strict=True)) for x in rows]
