@@ -3,6 +3,7 @@
 import heapq
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from operator import itemgetter
 
 import msgspec
@@ -103,9 +104,10 @@ def join_rows(
     results.end(number)
 
 
-def unjoined(outputs: Pieces) -> Iterator[Record]:
-    """Every result of an output file beside its ``custom_id`` alone, in the file's order."""
-    return (Record({"custom_id": result.custom_id}, result) for result in read_results(outputs))
+def unjoined(*files: Pieces) -> Iterator[Record]:
+    """Every result of the files beside its ``custom_id`` alone, in the files' order."""
+    results = chain.from_iterable(map(read_results, files))
+    return (Record({"custom_id": result.custom_id}, result) for result in results)
 
 
 _NO_RESULT = Result(

@@ -28,14 +28,15 @@ class RequestOptions:
         sampling: parameters by their names in the API, e.g. ``{"max_tokens": 64}``.
         endpoint: ``/v1/chat/completions``, or ``/v1/completions`` to send prompts as they are,
             without the model's chat template.
-        answer_column: the output's name for the answer.
+        answer_column: the output's name for the answer, which no row may use itself; ``None`` where
+            no output is to have the rows' own fields.
     """
 
     model: str | None = None
     system: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     endpoint: str = CHAT_COMPLETIONS
-    answer_column: str = "answer"
+    answer_column: str | None = None
 
     @property
     def given(self) -> bool:
@@ -54,12 +55,14 @@ def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
     Raises:
         InputNotUnderstood: the source cannot be read, or a row has a field that the output needs.
     """
-    columns = ResultColumns.named(options.answer_column)
+    name = options.answer_column
+    columns = None if name is None else ResultColumns.named(name)
     written = 0
     for row in read_rows(source):
         yield b"\n" * (row.number - written - 1)
         written = row.number
-        check_names(source.name, row.number, row.fields, columns)
+        if columns is not None:
+            check_names(source.name, row.number, row.fields, columns)
         yield (row.raw if row.raw is not None else _request(source, row, options)) + b"\n"
 
 

@@ -111,7 +111,8 @@ def fetch(
     """Download a finished batch's results.
 
     They go to standard output, where no file is named. Failed lines go to the errors file beside
-    the output; beside standard output they are fetched only if --errors names a file.
+    the output; beside standard output they are fetched only if --errors names a file. Parquet has
+    them in its column error.
 
     Examples:
 
@@ -150,6 +151,7 @@ def fetch(
             written = write_results(client, batch, source, target)
         except TidemillError as error:
             joined = None if isinstance(error, InputError) else join
+            asked = None if input_format is InputFormat.AUTO else input_format.value
             again = _fetch_again(
                 batch.id,
                 {
@@ -158,6 +160,7 @@ def fetch(
                     "--format": target.format.value,
                     "--join": joined,
                     "--column": column if joined else None,
+                    "--input-format": asked if joined else None,
                     "--answer-column": answer_column if answer_column != "answer" else None,
                     "--url": url,
                     "--home": home,

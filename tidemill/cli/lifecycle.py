@@ -8,7 +8,7 @@ import typer
 
 from tidemill import terminal
 from tidemill.cli import options
-from tidemill.cli.ranges import between
+from tidemill.cli.ranges import between, completion_window
 
 if TYPE_CHECKING:
     from tidemill.client.client import Client
@@ -74,7 +74,12 @@ def retry(
     batch_id: options.BatchId,
     window: Annotated[
         str | None,
-        typer.Option("--window", help="The time it may take, as 24h or 7d. By default as before."),
+        typer.Option(
+            "--window",
+            callback=completion_window,
+            metavar="<1h to 365d>",
+            help="The time it may take, as 24h or 7d. By default as before.",
+        ),
     ] = None,
     priority: Annotated[
         int | None,

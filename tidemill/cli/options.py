@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tidemill.cli.ranges import above_zero_to, at_least, between
+from tidemill.cli.ranges import above_zero_to, at_least, between, completion_window
 from tidemill.errors import UsageError
 from tidemill.run.formats import Endpoint, Format, InputFormat
 
@@ -99,7 +99,15 @@ InputFormatOption = Annotated[
         "line, jsonl a row a line, requests are sent as they are.",
     ),
 ]
-Window = Annotated[str, typer.Option("--window", help="The time the batch may take, as 24h or 7d.")]
+Window = Annotated[
+    str,
+    typer.Option(
+        "--window",
+        callback=completion_window,
+        metavar="<1h to 365d>",
+        help="The time the batch may take, as 24h or 7d.",
+    ),
+]
 ResultColumn = Annotated[
     str, typer.Option("--answer-column", help="What to call the answer in the output.")
 ]

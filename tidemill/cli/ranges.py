@@ -1,4 +1,4 @@
-"""Numbers with limits, as the command line takes them: the limits are said in plain words."""
+"""Values with limits, as the command line takes them: the limits are said in plain words."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,6 +27,24 @@ def above_zero_to(high: float) -> Callable[[float | None], float | None]:
         raise typer.BadParameter(f"{value} is not above 0 and at most {high:g}.")
 
     return check
+
+
+def completion_window(value: str | None) -> str | None:
+    """A check of the time that a batch may take, which may be left out: the service's own."""
+    if value is None:
+        return None
+    # Every command imports this file, and few of them need these.
+    from pydantic_core import PydanticCustomError
+
+    from api.schemas.batch_create import parse_window
+
+    try:
+        parse_window(value)
+    except PydanticCustomError as error:
+        raise typer.BadParameter(
+            f"{value!r} is not a number of hours or days such as 24h or 7d, at most 365d."
+        ) from error
+    return value
 
 
 def _check(

@@ -85,7 +85,7 @@ def print_outcome(outcome: Outcome, *, quiet: bool) -> None:
 def print_summary(summary: Summary, *, interrupted: bool = False) -> None:
     """The end of a job, on stderr."""
     lines = []
-    if interrupted:
+    if interrupted and summary.status == "cancelled":
         lines.append("Cancelled. What was done until then is kept.")
     elif summary.status != "completed":
         lines.append(f"The batch is {summary.status}.")

@@ -74,12 +74,20 @@ def run(
         from tidemill.run.several import needs_model, plan_jobs, what_is_left, worst
 
         sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-        request = RequestOptions(model, system, sampling, endpoint.path, answer_column)
+        request = RequestOptions(model, system, sampling, endpoint.path)
         check_options(request)
         outcomes: list[Outcome] = []
         session: Session | None = None
         sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind))
-        jobs = plan_jobs(inputs, sources, request, output=output, errors=errors, format=format)
+        jobs = plan_jobs(
+            inputs,
+            sources,
+            request,
+            output=output,
+            errors=errors,
+            format=format,
+            answer_column=answer_column,
+        )
         needed = ModelNeeded(model, max_tokens) if needs_model(sources) else None
         for job in jobs:
             with reporter(terminal.console(), quiet=quiet) as report:

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,6 +14,7 @@ from tidemill.client.shapes import Batch
 from tidemill.client.uploads import Upload
 from tidemill.errors import (
     ApiError,
+    ClientError,
     InputError,
     Interrupted,
     ResultsNotWritten,
@@ -33,6 +35,7 @@ MAX_METADATA = 512
 RUN_MARK = {"tidemill_run": "1"}
 BATCHES_LOOKED_AT = 500
 LONGEST_WINDOW = "365d"  # the service allows no more
+NOT_CANCELLABLE = "batch_not_cancellable"  # the code for a batch that has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ def run_whole(
     """A whole job: submit, follow, fetch; bad lines are skipped.
 
     Raises:
-        ResultsNotWritten: they are kept; the message says how to get at them.
+        ResultsNotWritten: they are kept, or the service went away before the job had ended; the
+            message says how to get at them.
         Interrupted: before the job had begun, or while its results were written.
         TidemillError: the job could not be run.
     """
@@ -97,7 +101,13 @@ def run_whole(
         )
     except KeyboardInterrupt:
         raise Interrupted("Interrupted before the job had begun; nothing was run.") from None
-    followed = follow(session, batch, reporter)
+    try:
+        followed = follow(session, batch, reporter)
+    except ClientError as error:
+        how = how_to_fetch(session, batch, source, target)
+        raise ResultsNotWritten(
+            f"{error}\n{batch.id} may go on. To fetch its results, once it has ended: {how}"
+        ) from error
     try:
         written = write_results(session.client, followed.batch, source, target)
         summary = summarize(session.client, followed.batch, written, started)
@@ -158,6 +168,9 @@ def how_to_fetch(session: Session, batch: Batch, source: Source | None, target: 
         fetch += ["--input-format", source.kind.value] if source.asked else []
     if target.columns.answer != "answer":
         fetch += ["--answer-column", target.columns.answer]
+    if target.output == STDOUT and target.errors is not None:
+        # Beside standard output, fetch leaves failed rows out unless it is told where they go.
+        fetch += ["--errors", str(target.errors)]
     return _commands(session, fetch) + ("" if target.output == STDOUT else " -o FILE")
 
 
@@ -202,6 +215,7 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
     """Show a batch until it has finished. Ctrl-C cancels it; a second one leaves at once.
 
     Raises:
+        ClientError: the service went away, or refused.
         StartFailed: the engine does not start; the batch is cancelled then, not left waiting.
     """
     client = session.client
@@ -213,11 +227,18 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
                 session.check(batch.model)
         return Followed(batch)
     except StartFailed:
-        client.cancel(batch.id)
+        # Why it does not start is what counts, whatever becomes of the batch.
+        with suppress(ClientError):
+            client.cancel(batch.id)
         raise
     except KeyboardInterrupt:
         reporter.say("Cancelling; what is done is kept (Ctrl-C again leaves at once)")
-    client.cancel(batch.id)
+    try:
+        client.cancel(batch.id)
+    except ApiError as error:
+        if error.code != NOT_CANCELLABLE:
+            raise
+        # It has ended in between, and is as good as any other that has.
     for seen in client.watch(batch.id, session.pause):
         reporter.update(seen)
         batch = seen

@@ -2,7 +2,8 @@
 
 Formats: ``openai`` copies the batch's own lines; ``plain`` writes JSON lines of the input's fields
 with the answer beside them; ``parquet`` the same as columns. A joined output is in the input's
-order. Failed rows go to the errors file, and in Parquet stay in place with their error.
+order. Failed rows go to the errors file, and in Parquet stay in place with their error; where no
+input is joined, Parquet has them after the answered ones.
 """
 
 from collections.abc import Iterable, Iterator
@@ -129,8 +130,8 @@ def _write_parquet(
     from storage.datasets.writers.parquet import write_joined, write_records
 
     if source is None:
-        records, types = unjoined(files.outputs), {"custom_id": FieldType.TEXT}
-        write_records(records, types, columns, output.stream)
+        records = unjoined(files.outputs, files.errors)
+        write_records(records, {"custom_id": FieldType.TEXT}, columns, output.stream)
     elif source.kind is Kind.PARQUET:
         write_joined(source, files.in_order(), columns, output.stream)
     else:

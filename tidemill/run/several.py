@@ -1,7 +1,7 @@
 """Several inputs in one command: a job each, with results of its own."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storage.datasets.request_lines import RequestOptions
@@ -34,6 +34,7 @@ def plan_jobs(
     output: Path | None,
     errors: Path | None,
     format: Format | None,
+    answer_column: str,
 ) -> list[Job]:
     """A job for each input; everything about them that can be wrong is found now.
 
@@ -52,9 +53,12 @@ def plan_jobs(
             output=output,
             errors=errors,
             format=format,
-            answer_column=request.answer_column,
+            answer_column=answer_column,
         )
-        jobs.append(Job(path, source, Order.of(source, request), target))
+        # The batch's own lines have none of the rows' fields, which may have any name then.
+        named = None if target.format is Format.OPENAI else answer_column
+        order = Order.of(source, replace(request, answer_column=named))
+        jobs.append(Job(path, source, order, target))
     parquet = [job for job in jobs if job.target.format is Format.PARQUET]
     if len(jobs) > 1 and parquet and parquet[0].target.output == STDOUT:
         raise UsageError("Several Parquet files cannot follow each other on standard output.")

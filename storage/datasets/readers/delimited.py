@@ -48,7 +48,7 @@ def read_delimited_rows(stream: BinaryIO, source: Source) -> Iterator[Row]:
 
 
 def read_header(stream: BinaryIO, source: Source) -> list[str]:
-    """The columns' names; one without a name, such as an index, is called by its place.
+    """The columns' names.
 
     Raises:
         InputNotUnderstood: there is no header, or two columns have one name.
@@ -71,6 +71,12 @@ def fields_of(line: str, delimiter: str) -> list[str]:
         return []
 
 
+def column_names(header: list[str]) -> list[str]:
+    """The names in a header's fields; one without a name, such as an index, is called by its
+    place."""
+    return [clean_text(name).strip() or f"column_{n}" for n, name in enumerate(header, 1)]
+
+
 def prompt_column(source: Source, names: list[str]) -> str:
     """The column that holds the prompts; `InputNotUnderstood` where there is none."""
     wanted = (source.column,) if source.column else PROMPT_FIELDS
@@ -89,7 +95,7 @@ def _names(source: Source, records: Iterator[_Record]) -> list[str]:
     if header is None or header.problem:
         reason = header.problem if header else "There is no line in it."
         raise InputNotUnderstood(f"{source.name} has no header that can be read. {reason}")
-    names = [clean_text(name).strip() or f"column_{n}" for n, name in enumerate(header.values, 1)]
+    names = column_names(header.values)
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputNotUnderstood(f"{source.name} has two columns of the name {twice[0]!r}.")
     return names

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from storage.datasets.readers.delimited import (
     NOT_UTF8,
+    column_names,
     delimiter_of,
     fields_of,
     prompt_column,
@@ -145,7 +146,7 @@ def _table_by_name(name: str) -> Kind | None:
 def _has_header(sample: Sample, column: str | None) -> bool:
     """Whether the first line names the prompts' column, beside others if nobody asked for it."""
     line = sample.first_text
-    names = fields_of(line, delimiter_of(Kind.CSV, line))
+    names = column_names(fields_of(line, delimiter_of(Kind.CSV, line)))
     if column:
         return column in names
     return len(names) > 1 and any(name in names for name in PROMPT_FIELDS)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from storage.datasets.readers.arrow_types import is_list, is_text, stored_type
 from storage.datasets.readers.arrow_values import json_values
 from storage.datasets.readers.parquet_batches import checked_schema, read_batches, schema_of
-from storage.datasets.values.rows import NO_MESSAGES, PROMPT_FIELDS, Row, text_prompt
+from storage.datasets.values.rows import NO_MESSAGES, PROMPT_FIELDS, PROMPTS, Row, text_prompt
 from storage.datasets.values.sources import EXPECTED, Limits, Source
 from storage.errors import InputNotUnderstood
 
@@ -75,6 +75,9 @@ def read_parquet_fields(source: Source) -> Iterator[dict[str, Any]]:
 def _row(number: int, value: Any, column: str, names: Mapping[str, None]) -> Row:
     if value is _NOT_UTF8:
         problem = f"The text in {column!r} is not UTF-8."
+        return Row(number, None, names, problem=problem)
+    if value == []:
+        problem = f"The column {column!r} is an empty list; {PROMPTS}."
         return Row(number, None, names, problem=problem)
     if not isinstance(value, str):
         return Row(number, value, names)

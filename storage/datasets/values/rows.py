@@ -11,6 +11,7 @@ import msgspec
 from storage.datasets.values.sources import Kind
 from storage.streams.json_faults import json_kind
 
+PROMPTS = "a prompt is a string or a list of messages"
 NO_MESSAGES = "The text in 'messages' is JSON, but no list of messages that can be read."
 MAX_DIGITS = 18
 _OBJECTS = re.compile(r"\s*\[\s*\{")
@@ -87,7 +88,7 @@ def why_no_prompt(fields: Mapping[str, Any], column: str | None) -> str:
         kind = "a list of other things than messages" if value else "an empty list"
     else:
         kind = json_kind(value)
-    return f"The field {name!r} is {kind}; a prompt is a string or a list of messages."
+    return f"The field {name!r} is {kind}; {PROMPTS}."
 
 
 def _listed(names: Iterable[str]) -> str:

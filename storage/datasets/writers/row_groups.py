@@ -14,6 +14,11 @@ from storage.datasets.readers.arrow_types import is_list, own_bytes, plain_schem
 GROUP_ROWS = 65_536
 GROUP_BYTES = 64 * 1024**2
 _WIDE_BITS = 32
+# Schemas that other programs keep in a file's metadata. Spark and Avro's reader take them before
+# the file's own, so that columns which they lack are not seen, or refused.
+_FOREIGN_SCHEMAS = frozenset(
+    {b"org.apache.spark.sql.parquet.row.metadata", b"parquet.avro.schema", b"avro.schema"}
+)
 
 
 class RowGroups:
@@ -66,13 +71,16 @@ class RowGroups:
 @contextmanager
 def row_groups(destination: BinaryIO, schema: pa.Schema) -> Iterator[RowGroups]:
     """Row groups of columns of `plain_schema`, which readers find with the types of ``schema``."""
+    metadata = schema.metadata or {}
+    kept = {key: value for key, value in metadata.items() if key not in _FOREIGN_SCHEMAS}
+    schema = schema.with_metadata(kept)
     with pq.ParquetWriter(destination, plain_schema(schema), store_schema=False) as writer:
         groups = RowGroups(writer)
         yield groups
         groups.write()
         # Where Arrow itself keeps a schema, which here is not that of the columns it was given.
         arrow_schema = b64encode(schema.serialize().to_pybytes())
-        writer.add_key_value_metadata({**(schema.metadata or {}), b"ARROW:schema": arrow_schema})
+        writer.add_key_value_metadata({**kept, b"ARROW:schema": arrow_schema})
 
 
 class _Categories:

@@ -63,6 +63,7 @@ def test_a_request_has_a_custom_id_and_an_object_as_its_body(
         b"42",
         b"id,question",
         b"Write a prompt, please",
+        b" prompt ",
     ],
 )
 def test_text_may_begin_with_anything(tmp_path: Path, name: str, first: bytes) -> None:
@@ -171,6 +172,12 @@ def test_a_refusal_says_what_is_wrong(
         ("in.tab", b"id\tprompt\n1\tHi\n", {}, "TSV: by its name, column prompt"),
         ("in", b"\xef\xbb\xbfid,prompt\n1,Hi\n", {}, "CSV: by its header, column prompt"),
         ("in", b"id\tmessages\n1\tHi\n", {}, "TSV: by its header, column messages"),
+        ("in", b"id, prompt\n1,Hi\n", {}, "CSV: by its header, column prompt"),
+        ("in", b" prompt ;id\r\nHi;1\r\n", {}, "CSV: by its header, column prompt"),
+        ("in", b'id," prompt "\n1,Hi\n', {}, "CSV: by its header, column prompt"),
+        ("in", b"id \t q \n1\tHi\n", {"column": "q"}, "TSV: by its header, column q"),
+        ("in", b"id, q\n1,Hi\n", {"column": "q"}, "CSV: by its header, column q"),
+        ("in", b"id,\n1,Hi\n", {"column": "column_2"}, "CSV: by its header, column column_2"),
         (
             "in.txt",
             b"question\nHi\n",

@@ -80,8 +80,9 @@ def test_a_field_that_the_output_needs_is_refused_unless_renamed(tmp_path: Path)
     (tmp_path / "in").write_bytes(b'{"prompt": "a"}\n{"prompt": "b", "answer": "c"}\n')
     source = open_source(tmp_path / "in")
     with pytest.raises(InputNotUnderstood, match="line 2 has a field 'answer' already"):
-        list(request_lines(source, RequestOptions()))
+        list(request_lines(source, RequestOptions(answer_column="answer")))
     assert len(list(request_lines(source, RequestOptions(answer_column="reply")))) == 4
+    assert len(list(request_lines(source, RequestOptions()))) == 4
 
 
 @pytest.mark.parametrize("depth", [300, 900, 980, 990, 997, 1000, 5000])

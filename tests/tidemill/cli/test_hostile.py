@@ -233,6 +233,27 @@ def test_what_is_typed_wrongly(command: Command) -> None:
         assert obeyed(ended.err) == set()
 
 
+@pytest.mark.parametrize(
+    ("window", "good"),
+    [
+        *((window, True) for window in ("1h", "24h", "7d", "365d", "8760h")),
+        *((window, False) for window in ("", "24", "h", "0h", "01h", "-1d", "1.5h", "1w", "24 h")),
+        *((window, False) for window in ("24H", "366d", "8761h", "99999d", "7d\n", "\u0661h")),
+    ],
+)
+def test_a_window_that_the_service_would_refuse_is_refused_before_the_call(
+    command: Command, hostile: type[Service], window: str, *, good: bool
+) -> None:
+    for words in (("submit", NAME), ("retry", "batch_1")):
+        hostile.seen.clear()
+        ended = command(*words, "--window", window)
+        assert (ended.code, bool(hostile.seen)) == ((0, True) if good else (2, False)), ended.err
+        if not good:
+            assert "--window" in ended.err
+            assert "at most 365d" in ended.err
+            assert len(ended.err.splitlines()) == 1
+
+
 def test_an_id_that_cannot_be_one_is_refused_before_the_call(
     command: Command, hostile: type[Service]
 ) -> None:

@@ -5,6 +5,7 @@ The lines that run are refused by the planner one by one, so no engine is needed
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,21 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from storage.settings import Settings
 from tidemill.client import Client, Upload
 from tidemill.client.shapes import Batch
-from tidemill.errors import ApiError
-from tidemill.run.jobs import RUN_MARK, cancel_left_over
+from tidemill.errors import ApiError, StartFailed
+from tidemill.run.jobs import RUN_MARK, cancel_left_over, follow
 from tidemill.run.progress import PlainReporter
+from tidemill.run.session import Session
 from tidemill.serve.service import Service
 
 pytestmark = pytest.mark.slow
 
 CHAT = "/v1/chat/completions"
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Command = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +108,27 @@ def test_failed_lines_run_again(client: Client, tidemill: Run) -> None:
         assert [row["custom_id"] for row in rows] == ["row0", "row1", "row2"]
 
 
+@pytest.mark.parametrize("told", [(), ("--input-format", "text"), ("--column", "prompt")])
+def test_results_that_cannot_be_written_can_be_fetched_by_the_command_that_is_said(
+    client: Client, command: Command, tmp_path: Path, told: tuple[str, ...]
+) -> None:
+    batch = finished(client, create(client, line("line-1", temperature=9)).id)
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"prompt": "Why?"}')
+    words = ["fetch", batch.id, "--format", "parquet", "--join", str(path), *told]
+    words += ["--url", client.url]
+    done = command(*words, "--output", "/dev/full")
+    assert done.code == 1
+    said = shlex.split(done.err.split("To fetch them: tidemill ")[1])
+    assert [word for word in words if word not in said] == []
+    again = tmp_path / "out.parquet"
+    done = command(*(str(again) if word == "/dev/full" else word for word in said))
+    assert done.code == 3, done.err
+    (row,) = pq.read_table(again).to_pylist()
+    assert row["prompt"] == (path.read_text() if "text" in told else "Why?")
+    assert "temperature" in row["error"]
+
+
 def test_a_retry_on_other_terms(client: Client, tidemill: Run) -> None:
     first = refused(client, 1)
     done = tidemill("retry", first.id, "--window", "7d", "--priority", "5", "--json")
@@ -134,6 +159,29 @@ def test_a_cancelled_batch_ends_at_once(client: Client) -> None:
     ended = finished(client, batch.id)
     assert time.monotonic() - started < 10
     assert (ended.status, ended.request_counts.failed) == ("cancelled", 5_000)
+
+
+def test_a_batch_that_ends_before_it_can_be_cancelled_has_its_results(client: Client) -> None:
+    def ending(error: BaseException) -> tuple[Batch, Callable[[object], None]]:
+        """A batch, and what raises the error as soon as the batch has ended."""
+        batch = create(client, *(line(f"row{number}", temperature=9) for number in range(500)))
+        client.pause(batch.id)
+
+        def end(_: object) -> None:
+            client.resume(batch.id)
+            assert finished(client, batch.id).status == "completed"
+            raise error
+
+        return batch, end
+
+    reporter = PlainReporter(Console(file=io.StringIO()))
+    batch, end = ending(KeyboardInterrupt())
+    followed = follow(Session(client, Path("/a"), pause=end), batch, reporter)
+    assert (followed.batch.status, followed.interrupted) == ("completed", True)
+    assert followed.batch.request_counts.failed == 500
+    batch, end = ending(StartFailed("no engine"))
+    with pytest.raises(StartFailed, match="no engine"):
+        follow(Session(client, Path("/a"), check=end), batch, reporter)
 
 
 def test_a_retry_of_a_run_is_no_left_over(client: Client) -> None:

@@ -1,5 +1,6 @@
 """Where data goes and where it comes from: pipes, devices, full disks, folders, several inputs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -152,3 +153,13 @@ def test_a_signal_while_the_input_is_read_ends_it_in_one_line(tmp_path: Path, nu
         _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (128 + number, "Interrupted.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("field", ["answer", "finish_reason", "error"])
+def test_submit_sends_rows_with_fields_of_any_name(
+    command: Command, api_url: str, tmp_path: Path, field: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "2+2?", field: "4"}))
+    ended = command("submit", "in.jsonl", "--url", api_url, "--api-key", "secret")
+    assert ended.code == 0, ended.err
+    assert any(line.startswith("batch_") for line in ended.out.splitlines())

@@ -19,10 +19,13 @@ from storage.datasets.values.sources import Kind
 from tidemill.client import Client, Upload
 from tidemill.client.shapes import Batch, BatchExtension
 from tidemill.errors import (
+    ApiError,
+    ClientError,
     InputChanged,
     InputError,
     Interrupted,
     ResultsNotWritten,
+    ServiceUnreachable,
     TidemillError,
 )
 from tidemill.exits import ExitCode
@@ -80,6 +83,9 @@ def test_how_to_fetch_is_a_command_for_this_very_job(client: Client, tmp_path: P
         "--answer-column reply --home /a -o FILE"
     )
     assert how_to_fetch(Session(client, Path("/a")), batch, source, target) == fetch
+    streamed = plan_target(path, source.kind, output=Path("-"))
+    said = how_to_fetch(Session(client, Path("/a")), batch, source, streamed)
+    assert said.endswith(f"--errors '{tmp_path / 'in put.errors.jsonl'}' --home /a")
     own = how_to_fetch(Session(client, Path("/a"), own=True), batch, source, target)
     assert own == f"tidemill up --home /a, and beside it {fetch}"
 
@@ -153,6 +159,27 @@ def test_a_run_that_cannot_write_its_results_says_how_to_fetch_them(
     interrupted = what == "interrupt"
     assert error.exit_code == (ExitCode.INTERRUPTED if interrupted else ExitCode.FAILURE)
     assert not (tmp_path / "out" / "x.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ServiceUnreachable("Nobody answers."), ApiError("Try later.", status=503), ClientError("?")],
+)
+def test_a_run_whose_service_goes_away_says_how_to_fetch_its_results(
+    api_url: str, tmp_path: Path, error: ClientError
+) -> None:
+    def go_away() -> None:
+        raise error
+
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "in.txt"
+    path.write_text("Why?\n")
+    client = Finished(api_url, "secret")
+    client.before = go_away
+    said = str(failing(path, client))
+    assert said.startswith(f"{error}\nbatch_")
+    assert "once it has ended: tidemill fetch batch_" in said
+    assert f"--join {path}" in said
 
 
 def test_a_batch_knows_its_input_again_and_no_other(client: Client, tmp_path: Path) -> None:

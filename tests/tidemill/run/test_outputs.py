@@ -125,6 +125,22 @@ def test_without_the_input_the_answer_stands_beside_its_custom_id(
     ]
 
 
+@pytest.mark.parametrize("answers", [b"", answered("x", "A"), answered("x", "A").rstrip()])
+@pytest.mark.parametrize("errors", [b"", failed("y", 2) + failed(None, 4)])
+def test_parquet_without_a_join_keeps_failed_rows_with_their_error(
+    client: Client, tmp_path: Path, answers: bytes, errors: bytes
+) -> None:
+    out, copy = tmp_path / "out.parquet", tmp_path / "errors.jsonl"
+    target = plan_target(tmp_path / "in.jsonl", Kind.REQUESTS, output=out, errors=copy)
+    write_results(client, finished(client, answers, errors), None, target)
+    names = ("custom_id", "answer", "finish_reason", "error")
+    rows: list[tuple[str | None, ...]] = [("x", "A", "stop", None)] if answers else []
+    rows += [("y", None, None, "bad"), (None, None, None, "bad")] if errors else []
+    if rows:
+        assert pq.read_table(out).to_pylist() == [dict(zip(names, x, strict=True)) for x in rows]
+    assert (copy.read_bytes() if copy.exists() else b"") == errors
+
+
 def test_no_empty_files_and_no_old_ones(client: Client, tmp_path: Path) -> None:
     (tmp_path / "in.errors.jsonl").write_text("of an earlier run")
     target = plan_target(tmp_path / "in.jsonl", Kind.REQUESTS)

@@ -1,14 +1,20 @@
 """What is said of a job that was interrupted, and of several jobs at once."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from storage.datasets.readers.kinds import open_source
 from storage.datasets.readers.results import read_results
+from storage.datasets.request_lines import RequestOptions
 from tidemill.cli.render import reason_line
 from tidemill.client.shapes import Batch, Counts
+from tidemill.errors import InputError
 from tidemill.exits import ExitCode
+from tidemill.run.formats import Format
 from tidemill.run.jobs import Outcome
-from tidemill.run.several import what_is_left, worst
+from tidemill.run.several import plan_jobs, what_is_left, worst
 from tidemill.run.summary import Reason, Summary, group_reasons
 
 
@@ -88,3 +94,28 @@ def test_reasons_without_end_are_gathered_by_their_code() -> None:
     reasons: list[Reason] = group_reasons(read_results(lines))
     assert sum(reason.count for reason in reasons) == 3_000
     assert len(reasons) == 1_001
+
+
+@pytest.mark.parametrize("field", ["answer", "finish_reason", "error"])
+@pytest.mark.parametrize("format", [None, *Format])
+def test_a_field_of_a_row_is_in_the_way_only_of_an_output_that_holds_it(
+    tmp_path: Path, field: str, format: Format | None
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"prompt": "2+2?", "%s": "4"}\n' % field.encode())
+    for named in ("answer", "reply"):
+        (job,) = plan_jobs(
+            [path],
+            [open_source(path)],
+            RequestOptions(),
+            output=None,
+            errors=None,
+            format=format,
+            answer_column=named,
+        )
+        assert job.target.columns.answer == named
+        if named == "reply" or format is Format.OPENAI:
+            assert b"2+2?" in b"".join(job.order.upload.chunks())
+        else:
+            with pytest.raises(InputError, match=f"has a field '{field}' already"):
+                list(job.order.upload.chunks())

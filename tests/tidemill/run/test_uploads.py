@@ -54,6 +54,6 @@ def test_rows_are_uploaded_as_requests_line_for_line(tmp_path: Path) -> None:
 
 def test_a_row_that_cannot_be_sent_is_an_error_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b'{"prompt": "a", "answer": "b"}\n')
-    upload = upload_of(open_source(tmp_path / "in"), RequestOptions())
+    upload = upload_of(open_source(tmp_path / "in"), RequestOptions(answer_column="answer"))
     with pytest.raises(InputError, match="line 1 has a field 'answer' already"):
         list(upload.chunks())
