@@ -135,7 +135,11 @@ class Service:
         app = create_app(settings.api, stores=stores, wakeups=wakeups, metrics=metrics)
         server = stack.enter_context(ServerThread(app, listener, settings.api))
         process = settings.process
-        stack.enter_context(serve_metrics(process.metrics_host, process.metrics_port, collectors))
+        hosts = settings.api.extra_hosts
+        served = serve_metrics(
+            process.metrics_host, process.metrics_port, collectors, allowed_hosts=hosts
+        )
+        stack.enter_context(served)
         if self._worker is not None:
             stack.callback(self._worker.stop)
             self._worker.start()
