@@ -57,7 +57,7 @@ def serve_metrics(
             scrapes = serve_scrapes(make_wsgi_app(registry), address, port, allowed_hosts)
             bound = stack.enter_context(scrapes)
         except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+            reason = error.strerror if isinstance(error, OSError) else "no name has such parts"
             raise CannotListen(
                 f"Metrics cannot listen on {address}:{port}: {reason}. Choose another "
                 "TIDEMILL_METRICS_HOST or TIDEMILL_METRICS_PORT, or leave them out."
