@@ -47,7 +47,10 @@ class StorageSettings(BaseModel):
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except (RuntimeError, OSError) as error:  # nobody's home, or a working folder that is gone
+            raise ValueError(f"'{value}' is no folder that can be found") from error
 
     @property
     def embedded(self) -> bool:
