@@ -125,11 +125,11 @@ def _install_wheel() -> None:
 
 
 def _check_repository(name: str) -> None:
+    from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(name)
+        hf_hub_url(name, "config.json")  # it checks the id, and asks nobody
     except HFValidationError as error:
         builtin = ", ".join(sorted(BUILTIN))
         raise PullFailed(
