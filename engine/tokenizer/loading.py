@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 
 from engine.catalog import ModelFiles
-from engine.errors import TokenizerError
+from engine.errors import EngineError, FilesUnreadable, TokenizerError
 from engine.gguf import GGUFFile
 from engine.tokenizer.chat import DEFAULT
 from engine.tokenizer.from_gguf import chat_templates, end_tokens, rebuild, special_tokens
@@ -33,10 +33,31 @@ def load_tokenizer(files: ModelFiles, *, control_tokens_in_messages: bool = Fals
     Raises:
         TokenizerError: a file is missing or damaged, or its kind of tokenizer is not known.
         CheckpointError: the GGUF file cannot be read.
+        FilesUnreadable: the system does not let a file be read.
     """
-    if files.gguf is None:
-        return _from_folder(files.folder, control_tokens_in_messages)
-    with GGUFFile(files.gguf) as gguf:
+    try:
+        if files.gguf is None:
+            return _from_folder(files.folder, control_tokens_in_messages)
+        return _from_gguf(files.gguf, control_tokens_in_messages)
+    except (EngineError, MemoryError):
+        raise
+    except OSError as problem:
+        raise FilesUnreadable.of(problem.filename or files.folder, problem) from problem
+    except BaseException as problem:  # whatever a value that nobody expects leads to
+        if not (isinstance(problem, Exception) or _is_panic(problem)):
+            raise
+        raise TokenizerError(
+            f"The tokenizer of {files.gguf or files.folder} cannot be used: {problem}"
+        ) from problem
+
+
+def _is_panic(problem: BaseException) -> bool:
+    """Whether the library gave up. Its class has no name to import, and is no `Exception`."""
+    return type(problem).__name__ == "PanicException"
+
+
+def _from_gguf(path: Path, control_tokens_in_messages: bool) -> Tokenizer:
+    with GGUFFile(path) as gguf:
         metadata = gguf.metadata
         return Tokenizer(
             rebuild(metadata),
@@ -49,13 +70,14 @@ def load_tokenizer(files: ModelFiles, *, control_tokens_in_messages: bool = Fals
 
 def _from_folder(folder: Path, control_tokens_in_messages: bool) -> Tokenizer:
     path = folder / "tokenizer.json"
-    if not path.is_file():
+    text = _read_text(path)
+    if text is None:
         raise TokenizerError(
             f"{folder} has no tokenizer.json. Older checkpoints hold only a SentencePiece or "
             "vocabulary file; loading and saving their tokenizer with transformers writes one."
         )
     try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
+        backend = tokenizers.Tokenizer.from_str(text)
     except Exception as problem:  # the library raises nothing more precise
         raise TokenizerError(f"{path} cannot be read: {problem}") from problem
     config = _read_object(folder / "tokenizer_config.json")
@@ -133,8 +155,8 @@ def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     files = {DEFAULT: folder / "chat_template.jinja"} | {
         path.stem: path for path in sorted(folder.glob("additional_chat_templates/*.jinja"))
     }
-    found = {name: _read_text(path) for name, path in files.items() if path.is_file()}
-    if found:
+    texts = {name: _read_text(path) for name, path in files.items()}
+    if found := {name: text for name, text in texts.items() if text is not None}:
         return found
     stored = config.get("chat_template")
     if isinstance(stored, str):
@@ -150,10 +172,11 @@ def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON file's object; empty where there is no file."""
-    if not path.is_file():
+    text = _read_text(path)
+    if text is None:
         return {}
     try:
-        value = json.loads(_read_text(path))
+        value = json.loads(text)
     except (ValueError, RecursionError) as problem:
         raise TokenizerError(f"{path} is not valid JSON.") from problem
     if not isinstance(value, dict):
@@ -161,8 +184,13 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path) -> str | None:
+    """A file's text, ``None`` where there is no file. What may pass is not a missing one."""
     try:
         return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise TokenizerError(f"{path} cannot be read.") from problem
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    except UnicodeDecodeError as problem:
+        raise TokenizerError(f"{path} cannot be read: it is not UTF-8.") from problem
+    except OSError as problem:
+        raise FilesUnreadable.of(path, problem) from problem

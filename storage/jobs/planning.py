@@ -146,7 +146,7 @@ def fail_job(database: Database, job_id: str, epoch: int, refusal: Refusal) -> J
     """End a job at validation.
 
     Raises:
-        StateConflict: the epoch is over.
+        StateConflict: the epoch is over, or the job is asked to stop.
     """
 
     def change(session: Session) -> Job:
@@ -156,6 +156,7 @@ def fail_job(database: Database, job_id: str, epoch: int, refusal: Refusal) -> J
             JobState.VALIDATING,
             JobState.FAILED,
             col(Job.plan_epoch) == epoch,
+            col(Job.cancel).is_(None),
             failed_at=now_sql(),
             errors=list(refusal.errors),
             n_invalid=refusal.n_invalid,

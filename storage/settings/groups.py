@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -47,7 +48,24 @@ class StorageSettings(BaseModel):
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except (RuntimeError, OSError) as error:  # nobody's home, or a working folder that is gone
+            raise ValueError(f"'{value}' is no folder that can be found") from error
+
+    @field_validator("database_url", "broker_url", "s3_endpoint_url")
+    @classmethod
+    def _has_host(cls, value: str | None) -> str | None:
+        try:
+            hosts = urlsplit(value or "").hostname or ""
+        except ValueError:  # not a URL as the web has them; who uses it tells
+            return value
+        try:
+            for host in hosts.split(","):
+                host.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"'{hosts}' is no host that can be looked up") from error
+        return value
 
     @property
     def embedded(self) -> bool:

@@ -51,6 +51,35 @@ def test_a_relative_home_is_made_absolute() -> None:
     assert Settings.load(home=Path("~/data")).storage.home == Path.home() / "data"
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", "x" * 64, f"b.{'x' * 64}"])
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [("broker_url", "redis"), ("database_url", "postgresql"), ("s3_endpoint_url", "http")],
+)
+def test_a_host_that_nobody_can_look_up_is_refused(name: str, scheme: str, host: str) -> None:
+    values: dict[str, Any] = {name: f"{scheme}://user:secret@{host}:1/x"}
+    with pytest.raises(ValidationError) as caught:
+        Settings.load(**values)
+    (problem,) = caught.value.errors()
+    assert problem["loc"] == (name,)
+    assert (host in problem["msg"], "secret" in problem["msg"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@host:5432/name",
+        f"postgresql://{'a' * 40},{'b' * 40}/name",
+        "postgresql:///name?host=/run",
+        "postgresql://u:[p@host/name",
+        "sqlite:////folder/a..b",
+        "postgresql://[::1]/name",
+    ],
+)
+def test_hosts_that_can_be_looked_up(url: str) -> None:
+    assert Settings.load(database_url=url).storage.database_url == url
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_postgresql_is_spoken_to_by_psycopg(scheme: str) -> None:
     settings = Settings.load(database_url=f"{scheme}://user@host/name")

@@ -1,6 +1,7 @@
 """What commands print: data on stdout, everything said to a person on stderr."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +37,22 @@ REASONS = {
 def print_json(value: Any) -> None:
     """Data for a program: one JSON document on stdout."""
     terminal.put_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+@contextmanager
+def shown_at_the_end(as_json: bool, *, several: bool) -> Iterator[list[Any]]:
+    """A list of what was done, which is printed as JSON though what comes after it fails.
+
+    Args:
+        as_json: whether it is printed at all.
+        several: whether as a list; else it is the one thing in it.
+    """
+    done: list[Any] = []
+    try:
+        yield done
+    finally:
+        if as_json and done:
+            print_json(done if several else done[0])
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -197,4 +214,7 @@ def _status(batch: Batch) -> str:
 def _time(seconds: int | None) -> str:
     if seconds is None:
         return ""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # no date of a calendar's
+        return str(seconds)

@@ -64,7 +64,7 @@ def run(
         # It imports torch, while this process imports all the rest and looks at the inputs.
         launched = stack.enter_context(launch())
         from storage.datasets.request_lines import RequestOptions
-        from tidemill.cli.render import print_json, print_outcome
+        from tidemill.cli.render import print_outcome, shown_at_the_end
         from tidemill.run.checks import ModelNeeded, check_options
         from tidemill.run.empty import is_empty, without_rows
         from tidemill.run.inputs import open_inputs
@@ -88,6 +88,7 @@ def run(
             format=format,
             answer_column=answer_column,
         )
+        summaries = stack.enter_context(shown_at_the_end(as_json, several=len(jobs) > 1))
         needed = ModelNeeded(model, max_tokens) if needs_model(sources) else None
         for job in jobs:
             with reporter(terminal.console(), quiet=quiet) as report:
@@ -101,13 +102,11 @@ def run(
                         session = stack.enter_context(own_service(home, api_key, needed, launched))
                     outcome = run_whole(session, job.source, job.order, job.target, report)
             outcomes.append(outcome)
+            summaries.append(outcome.summary)
             print_outcome(outcome, quiet=quiet)
             if outcome.interrupted:
                 break
         not_begun = [str(job.path) for job in jobs[len(outcomes) :]]
-    if as_json:
-        summaries = [outcome.summary for outcome in outcomes]
-        print_json(summaries if len(jobs) > 1 else summaries[0])
     if outcomes[-1].interrupted:
         raise Interrupted(what_is_left(outcomes[-1], not_begun))
     batches = [outcome.batch for outcome in outcomes]
@@ -148,7 +147,7 @@ def submit(
         tidemill watch $id && tidemill fetch $id -o answers.jsonl
     """
     from storage.datasets.request_lines import RequestOptions
-    from tidemill.cli.render import print_json
+    from tidemill.cli.render import shown_at_the_end
     from tidemill.errors import InputError
     from tidemill.run.checks import check_options
     from tidemill.run.empty import is_empty
@@ -161,10 +160,10 @@ def submit(
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path)
     check_options(request)
-    batches = []
     with (
         open_inputs(inputs, column, home, input_format.kind) as sources,
         connect(url, api_key, home) as client,
+        shown_at_the_end(as_json, several=len(inputs) > 1) as batches,
     ):
         for source in filter(is_empty, sources):
             raise InputError(f"{source.name} has no rows; there is nothing to submit.")
@@ -177,5 +176,3 @@ def submit(
                 # At once: what is sent is sent, whatever becomes of the next one.
                 terminal.put(batches[-1].id)
                 terminal.flush()
-    if as_json:
-        print_json(batches if len(inputs) > 1 else batches[0])

@@ -36,7 +36,8 @@ def checked_url(url: str) -> "httpx.URL":
 
     try:
         parsed = httpx.URL(url.rstrip("/").removesuffix("/v1"))
-    except (httpx.InvalidURL, ValueError) as error:
+        parsed.raw_host.decode("ascii").encode("idna")  # as it is looked up
+    except (httpx.InvalidURL, ValueError) as error:  # UnicodeError is one
         raise _no_address(url) from error
     wrong = parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host
     port = 80 if parsed.port is None else parsed.port

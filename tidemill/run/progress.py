@@ -87,7 +87,7 @@ class LiveReporter:
             description=printable(phase_of(batch)),
             total=progress.lines_total,
             completed=progress.lines_done,
-            detail=_news_of(batch),
+            detail=printable(_news_of(batch)),
         )
 
 

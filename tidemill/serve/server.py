@@ -78,8 +78,9 @@ def listen(host: str, port: int) -> socket.socket:
             name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise CannotListen(f"{host} is not an address: {error.strerror}.") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no name has such parts"
+        raise CannotListen(f"{host} is not an address: {reason}.") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

@@ -137,7 +137,11 @@ class Service:
         app = create_app(settings.api, stores=stores, wakeups=wakeups, metrics=metrics)
         server = stack.enter_context(ServerThread(app, listener, settings.api))
         process = settings.process
-        stack.enter_context(serve_metrics(process.metrics_host, process.metrics_port, collectors))
+        hosts = settings.api.extra_hosts
+        served = serve_metrics(
+            process.metrics_host, process.metrics_port, collectors, allowed_hosts=hosts
+        )
+        stack.enter_context(served)
         # So that both stop at the same time.
         stack.callback(server.begin_stop)
         if self._worker is not None:

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from engine.catalog import resolve
-from engine.errors import TokenizerError
+from engine.errors import FilesUnreadable, TokenizerError
 from engine.tokenizer import load_tokenizer
 
 
@@ -117,4 +117,78 @@ def test_folders_that_cannot_be_read(folder: Path) -> None:
         load_tokenizer(resolve(str(folder)))
     (folder / "tokenizer.json").unlink()
     with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
+        load_tokenizer(resolve(str(folder)))
+    (folder / "tokenizer.json").mkdir()
+    with pytest.raises(TokenizerError, match=r"has no tokenizer\.json"):
+        load_tokenizer(resolve(str(folder)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "additional_chat_templates/rag.jinja",
+    ],
+)
+def test_a_file_that_cannot_be_read_for_the_moment(folder: Path, name: str) -> None:
+    """No fault of the model's: what the system refuses may pass."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.name)  # it leads to itself
+    with pytest.raises(FilesUnreadable, match=f"{name} cannot be read: Too many levels"):
+        load_tokenizer(resolve(str(folder)))
+    path.unlink()
+    path.write_bytes(b"\xff")
+    with pytest.raises(TokenizerError, match=f"{name} cannot be read: it is not UTF-8"):
+        load_tokenizer(resolve(str(folder)))
+
+
+LISTED = {"content": "<x>", "special": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"700": LISTED | {"special": "true"}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"700": LISTED | {"lstrip": 1}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"700": {"content": "\ud800"}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"7" * 5000: LISTED}}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["\ud800"]}),
+        ("tokenizer_config.json", {"chat_template": 3}),
+        ("tokenizer_config.json", {"eos_token": "\ud800"}),
+        ("special_tokens_map.json", {"unk_token": {"content": "a\udfff"}}),
+        ("special_tokens_map.json", {"additional_special_tokens": {"a": "\ud800"}}),
+    ],
+)
+def test_values_of_a_wrong_kind_are_the_files_fault(
+    folder: Path, name: str, values: dict[str, Any]
+) -> None:
+    (folder / name).write_text(json.dumps(values))
+    with pytest.raises(TokenizerError, match=str(folder)):
+        load_tokenizer(resolve(str(folder)))
+
+
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<x>", "type_id": 0}}],
+    "pair": [],
+    "special_tokens": {},
+}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"post_processor": TEMPLATE},
+    ],
+)
+def test_what_the_library_panics_at_is_the_files_fault(folder: Path, part: dict[str, Any]) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | part))
+    with pytest.raises(TokenizerError, match=f"The tokenizer of {folder} cannot be used"):
         load_tokenizer(resolve(str(folder)))

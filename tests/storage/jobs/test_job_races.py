@@ -49,6 +49,10 @@ def commit_plan(job: Job, plan: Plan) -> Change:
     return partial(planning.commit_plan, job_id=job.id, epoch=job.plan_epoch, plan=plan)
 
 
+def refuse(job: Job, refusal: Refusal) -> Change:
+    return partial(planning.fail_job, job_id=job.id, epoch=job.plan_epoch, refusal=refusal)
+
+
 def test_a_job_is_planned_by_one(database: Database, new_job: Create, race: Race) -> None:
     new_job()
     one, two = race(claim_plan, claim_plan)
@@ -89,6 +93,24 @@ def test_a_stop_beats_a_plan(
     assert (every_chunk(database, job), state(database, job)) == ([], "finalizing")
 
 
+def test_a_stop_beats_a_refusal(database: Database, new_job: Create, race: Race) -> None:
+    new_job()
+    job = must_claim_plan(database)
+    refusal = Refusal([{"code": "empty_batch"}])
+    won_and_lost(race(stop(job), refuse(job, refusal)))
+    tick(database)
+    assert state(database, job) == "finalizing"
+    found = jobs.load(database, job.id)
+    assert (found.cancel, found.errors, found.failed_at) == (StopReason.CANCELLED, None, None)
+
+
+def test_a_refusal_beats_a_stop(database: Database, new_job: Create, race: Race) -> None:
+    new_job()
+    job = must_claim_plan(database)
+    won_and_lost(race(refuse(job, Refusal([])), stop(job)))
+    assert (state(database, job), jobs.load(database, job.id).cancel) == ("failed", None)
+
+
 def test_a_plan_beats_a_stop(
     database: Database, new_job: Create, make_plan: Callable[..., Plan], race: Race
 ) -> None:
@@ -114,8 +136,7 @@ def test_a_refusal_of_a_lost_epoch(database: Database, new_job: Create, race: Ra
     new_job()
     slow = must_claim_plan(database)
     expire_leases(database)
-    refuse = partial(planning.fail_job, job_id=slow.id, epoch=slow.plan_epoch, refusal=Refusal([]))
-    won_and_lost(race(claim_plan, refuse))
+    won_and_lost(race(claim_plan, refuse(slow, Refusal([]))))
     assert state(database, slow) == JobState.VALIDATING
 
 

@@ -102,8 +102,10 @@ class Protocol(Walk):
 
     @rule(job=plans)
     def refuse(self, job: Job) -> None:
+        before = jobs.load(self.database, job.id)
         refusal = planning.Refusal([{"code": "empty_batch"}])
-        attempt(lambda: planning.fail_job(self.database, job.id, job.plan_epoch, refusal))
+        if attempt(lambda: planning.fail_job(self.database, job.id, job.plan_epoch, refusal)):
+            assert before.cancel is None
 
     @rule(job=plans)
     def give_plan_back(self, job: Job) -> None:

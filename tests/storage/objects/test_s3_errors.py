@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import SecretStr
 
-from storage.errors import ObjectStoreUnavailable, OutOfSpace, StorageError
+from storage.errors import ConfigurationError, ObjectStoreUnavailable, OutOfSpace, StorageError
 from storage.objects.s3 import S3Store
 from storage.settings import StorageSettings
 
@@ -20,6 +20,12 @@ def test_a_server_that_is_not_there() -> None:
     store = store_at(f"http://127.0.0.1:{port}")
     with pytest.raises(ObjectStoreUnavailable):
         store.head("a")
+
+
+@pytest.mark.parametrize("url", ["http://a b", "nowhere", "http://", "http://-a-"])
+def test_an_endpoint_that_is_none_is_said_by_its_setting(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="TIDEMILL_S3_ENDPOINT_URL"):
+        store_at(url)
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,20 @@ def test_a_table_of_any_name_is_submitted_with_its_window(
     assert batch["metadata"]["input"] == "caf\ufffd.csv"
 
 
+def test_a_batch_that_was_made_is_told_though_the_next_input_fails(
+    tidemill: Run, tmp_path: Path, api_url: str
+) -> None:
+    reach = {"TIDEMILL_URL": api_url, "TIDEMILL_API_KEY": "secret"}
+    (tmp_path / "in.txt").write_text("Why?\n")
+    request = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {}}
+    (tmp_path / "refused.jsonl").write_bytes(orjson.dumps(request))
+    done = tidemill("submit", "in.txt", "refused.jsonl", "--json", **reach)
+    assert (done.returncode, "/v1/embeddings" in done.stderr) == (1, True), done.stderr
+    (batch,) = orjson.loads(done.stdout)
+    status = orjson.loads(tidemill("status", batch["id"], "--json", **reach).stdout)
+    assert status["metadata"]["input"] == "in.txt"
+
+
 def test_an_unknown_batch_is_the_services_error(tidemill: Run, api_url: str) -> None:
     done = tidemill("status", "batch_none", "--url", api_url, "--api-key", "secret")
     assert done.returncode == 1

@@ -1,5 +1,6 @@
 """What a service, a file or a name says is never obeyed by a terminal, and forges no row."""
 
+import io
 import json
 import os
 import threading
@@ -9,21 +10,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
+from rich.console import Console
 
 from storage.database.connection import Database
 from storage.home import Home
 from storage.registry import models
 from tidemill.cli.main import app
+from tidemill.client.shapes import Batch
+from tidemill.run.progress import LiveReporter, PlainReporter, Reporter
 
 Command = Callable[..., Any]
 
 # Clears the screen, turns writing round, ends the line, forges a cell and a style.
 HOSTILE = "\x1b[2J\x9b31m\u202eevil\nbatch_forged\tcompleted\x7f\u2028[red]"
+OBEYED = ("\x1b[2j", "\x9b", "\u202e", "\nbatch_forged", "\t", "\x7f", "\u2028")
 NAME = "in\x1b[2J\u202e\nforged.txt"
 SERVERS = {"up", "api", "worker", "reconciler"}  # they print their address and a log
 COMMANDS = (
     "status batch_1",
+    "status batch_waiting",
     "watch batch_1",
     "watch batch_bad",
     "fetch batch_1 -o out --errors errors",
@@ -96,12 +103,12 @@ def hostile_file() -> dict[str, Any]:
 
 
 def hostile_batch(batch_id: str) -> dict[str, Any]:
-    """A batch that has failed (``batch_bad``), or else completed with failed lines."""
-    failed = batch_id == "batch_bad"
+    """A batch that has failed (``batch_bad``), waits (``batch_waiting``), or is completed."""
+    failed, waits = (batch_id == name for name in ("batch_bad", "batch_waiting"))
     problem = {"code": HOSTILE, "message": HOSTILE, "line": 1}
     return {
         "id": HOSTILE if batch_id == "x" else batch_id,
-        "status": "failed" if failed else "completed",
+        "status": "failed" if failed else "validating" if waits else "completed",
         "endpoint": HOSTILE,
         "model": HOSTILE,
         "input_file_id": HOSTILE,
@@ -110,7 +117,11 @@ def hostile_batch(batch_id: str) -> dict[str, Any]:
         "errors": {"data": [problem]},
         "request_counts": {"total": 2, "failed": 2},
         "metadata": {HOSTILE: HOSTILE},
-        "tidemill": {"report_file_id": HOSTILE, "retry_of": HOSTILE},
+        "tidemill": {
+            "report_file_id": HOSTILE,
+            "retry_of": HOSTILE,
+            "waiting_for": {"code": HOSTILE, "message": HOSTILE} if waits else None,
+        },
     }
 
 
@@ -166,6 +177,23 @@ def test_what_a_service_says_is_spelled_out(
         assert "evil" in piped.out + piped.err
     assert (refused.code, "evil" in refused.err) == (1, True)
     assert len(refused.err.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("kind", [LiveReporter, PlainReporter])
+def test_progress_is_spelled_out(
+    monkeypatch: pytest.MonkeyPatch, kind: Callable[[Console], Reporter]
+) -> None:
+    """A status of the service's own, and what a batch waits for."""
+    monkeypatch.setenv("TERM", "xterm")
+    waiting = hostile_batch("batch_waiting")
+    for batch in (waiting, hostile_batch("x") | {"status": HOSTILE, "tidemill": None}):
+        shown = io.StringIO()
+        console = Console(file=shown, force_terminal=True, color_system=None, width=200)
+        with kind(console) as reporter:
+            reporter.update(msgspec.convert(batch, Batch))
+        assert "evil" in shown.getvalue().lower()
+        # The bar moves the cursor itself, and draws no more lines than its own.
+        assert not any(part in shown.getvalue().lower() for part in OBEYED)
 
 
 def test_results_on_a_terminal_are_the_same_values(

@@ -50,6 +50,7 @@ def test_an_id_goes_through(call: str) -> None:
         *("nonsense", "", "localhost:8000", "ftp://host", "http://", "http://host:99999"),
         *("http://[::1", "http://host/?a=b", "http://host/#x", "http://ho st", "file:///etc"),
         *("http://host:0", "http://host:x", "//host", "http://\x1b[2J"),
+        *("http://a..b", "http://.a", "http://a..", f"http://{'x' * 64}:1", f"http://a.{'x' * 64}"),
     ],
 )
 def test_an_address_that_is_none_is_named(url: str) -> None:
@@ -66,6 +67,9 @@ def test_an_address_that_is_none_is_named(url: str) -> None:
         ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000"),
         ("https://host/tide/v1", "https://host/tide"),
         ("http://[::1]:8000/", "http://[::1]:8000"),
+        ("http://host.:8000", "http://host.:8000"),
+        (f"http://{'x' * 63}", f"http://{'x' * 63}"),
+        ("http://bücher.example", "http://xn--bcher-kva.example"),
         ("http://user:secret@host:81", "http://host:81"),
     ],
 )

@@ -1,20 +1,23 @@
 """Models of a home folder: what is added can be loaded, and what cannot any more is told."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from engine.catalog import resolve
+from engine.catalog import files_state, resolve
 from engine.errors import CheckpointError, ModelNotFound
 from storage.settings import Settings
 from tidemill.cli.main import app
 from tidemill.cli.render import describe
 from tidemill.client.shapes import Batch, BatchExtension, Wait
+from tidemill.errors import PullFailed, UsageError
 from tidemill.run.progress import phase_of
-from tidemill.serve.model_store import add_model, list_models
+from tidemill.serve.model_store import add_model, list_models, pull_model
 
 
 @pytest.fixture
@@ -37,6 +40,50 @@ def test_only_what_can_be_loaded_is_added(settings: Settings, copy: Path, tmp_pa
     with pytest.raises(CheckpointError, match="is truncated"):
         add_model(settings, "cut", copy)
     assert [model.name for model in list_models(settings)] == ["mine", "smollm2"]
+
+
+NOBODY = "~no-such-user/model"
+
+
+def test_the_home_of_nobody(settings: Settings) -> None:
+    with pytest.raises(UsageError, match=re.escape(NOBODY)):
+        add_model(settings, "mine", Path(NOBODY))
+    with pytest.raises(ModelNotFound, match=re.escape(NOBODY)):
+        resolve(NOBODY)
+    assert files_state(NOBODY) == ()
+    with pytest.raises(ValidationError, match=re.escape(NOBODY)):
+        Settings.load(home=Path(NOBODY))
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", "x" * 5000])
+def test_no_files_are_at_what_cannot_be_a_path(path: str) -> None:
+    assert files_state(path) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "as_name", "bad"),
+    [
+        ("smollm2", "a b", "a b"),
+        ("smollm2", "", ""),
+        ("smollm2", "../up", "../up"),
+        ("smollm2", "x" * 129, "x" * 129),
+        ("owner/model", "a\n", "a\n"),
+        ("owner/_model", None, "_model"),
+    ],
+)
+def test_a_name_that_cannot_be_one_is_refused_before_any_download(
+    settings: Settings, name: str, as_name: str | None, bad: str
+) -> None:
+    with pytest.raises(UsageError, match="cannot be a name") as caught:
+        pull_model(settings, name, as_name)
+    assert repr(bad) in str(caught.value)
+    assert not settings.storage.home.exists()
+
+
+@pytest.mark.parametrize("name", ["smollm--2", "a/b/c", "a b/c", "-x/y"])
+def test_what_is_no_repository_is_said(settings: Settings, name: str) -> None:
+    with pytest.raises(PullFailed, match="neither a built-in model"):
+        pull_model(settings, name, None)
 
 
 def test_the_list_says_what_is_wrong_with_a_model(settings: Settings, copy: Path) -> None:

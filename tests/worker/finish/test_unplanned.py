@@ -16,6 +16,7 @@ from storage.registry import files
 from worker.endpoints.result_lines import result_id
 from worker.finish.finalizer import finalize_job
 from worker.finish.unplanned import unplanned_records
+from worker.plan.retry import retry_source
 
 Line = Callable[..., dict[str, Any]]
 REASONS = ("cancelled", "expired")
@@ -70,6 +71,23 @@ def test_a_planner_at_work_is_interrupted(
     assert bench.chunks(job_id) == []
     job = bench.finish(job_id)
     assert (job.state, job.n_lines, len(bench.read(job.err_key))) == (reason, 50, 50)
+
+
+def test_a_refusal_that_comes_after_the_stop_counts_for_nothing(
+    bench: Any, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planner does not know of the stop yet when it finds out that the input is bad."""
+    job_id = bench.create([line("a"), line("a"), b"{"])
+
+    def stop_then_plan(*given: Any) -> Any:
+        _stop(bench, job_id, "cancelled")
+        return retry_source(*given)
+
+    monkeypatch.setattr("worker.plan.job.retry_source", stop_then_plan)
+    assert bench.plan(job_id).state == JobState.VALIDATING
+    job = bench.finish(job_id)
+    assert (job.state, job.n_lines, job.errors) == (JobState.CANCELLED, 3, None)
+    assert [row["error"]["code"] for row in bench.read(job.err_key)] == ["batch_cancelled"] * 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""What is shown of what a service answers, and of what was done before something failed."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tidemill.cli.render import batch_row, describe, shown_at_the_end
+from tidemill.client.shapes import Batch
+
+NO_DATES = (10**12, -(10**12), 2**63, -(2**63), 10**30)
+
+
+@pytest.mark.parametrize("seconds", NO_DATES)
+def test_a_time_that_is_no_date_is_shown_as_it_is(seconds: int) -> None:
+    batch = Batch("batch_1", "validating", "/v1/completions", "file", seconds, expires_at=seconds)
+    fields = dict(describe(batch))
+    assert (fields["created"], fields["expires"]) == (str(seconds), str(seconds))
+    assert batch_row(batch)[-1] == str(seconds)
+
+
+def test_a_time_is_shown_as_a_date() -> None:
+    batch = Batch("batch_1", "validating", "/v1/completions", "file", 1_700_000_000)
+    assert dict(describe(batch))["created"].startswith("2023-11-1")
+
+
+@pytest.mark.parametrize(("several", "shown"), [(True, [{"a": 1}]), (False, {"a": 1})])
+def test_what_was_done_is_shown_whatever_ends_it(
+    capsys: pytest.CaptureFixture[str], several: bool, shown: Any
+) -> None:
+    for as_json in (True, False):
+        with suppress(KeyboardInterrupt), shown_at_the_end(as_json, several=several) as done:
+            done.append({"a": 1})
+            raise KeyboardInterrupt
+        out = capsys.readouterr().out
+        assert (json.loads(out) if as_json else out) == (shown if as_json else "")
