@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from storage.datasets.values.json_text import with_leaves
 from storage.datasets.values.rows import Row, prompt_of, why_no_prompt
 
 TOO_DEEP = "The line is nested too deeply."
@@ -84,20 +85,24 @@ def is_clean(text: str) -> bool:
 
 
 def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean_text(str(value))
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    if isinstance(value, dict):
-        return {clean_text(name): _clean(item) for name, item in value.items()}
-    return value
+    return with_leaves(value, _clean_leaf, clean_text)
+
+
+def _clean_leaf(value: Any) -> Any:
+    return clean_text(str(value)) if isinstance(value, str) else value
 
 
 def _is_sendable(value: Any) -> bool:
-    if isinstance(value, str):
-        return is_clean(value) and not isinstance(value, _Digits)
-    if isinstance(value, list):
-        return all(map(_is_sendable, value))
-    if isinstance(value, dict):
-        return all(map(_is_sendable, (*value, *value.values())))
-    return not isinstance(value, float) or math.isfinite(value)
+    todo = [value]
+    while todo:
+        held = todo.pop()
+        if isinstance(held, dict):
+            todo += [*held, *held.values()]
+        elif isinstance(held, list):
+            todo += held
+        elif isinstance(held, str):
+            if isinstance(held, _Digits) or not is_clean(held):
+                return False
+        elif isinstance(held, float) and not math.isfinite(held):
+            return False
+    return True

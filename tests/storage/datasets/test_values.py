@@ -124,6 +124,33 @@ def test_floats_that_json_lacks_are_text() -> None:
     assert math.isnan(second["e"])
 
 
+def nested(inner: str, depth: int) -> str:
+    return '[{"a":' * (depth // 2) + inner + "}]" * (depth // 2)
+
+
+# Where the interpreter's own limit lies, the reader gives up first, and that costs its row alone.
+@pytest.mark.parametrize("depth", [2, 600, 800, *range(900, 1_000, 4), 5_000])
+@pytest.mark.parametrize(("value", "kept"), [("null", "null"), ("NaN", '"NaN"'), ("1", "1")])
+def test_what_can_be_read_is_written_however_deeply_it_is_nested(
+    tmp_path: Path, value: str, kept: str, depth: int
+) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        f'{{"prompt":"a","x":{nested(value, depth)}}}\n{{"prompt":"b"}}\n'
+    )
+    source = open_source(tmp_path / "in.jsonl")
+    results = [answered("line-1", "A"), answered("line-2", "B")]
+    names, lines, table = ResultColumns.named("answer"), io.BytesIO(), io.BytesIO()
+    write_json_lines(join_rows(source, results, []), names, lines, lines)
+    write_records(join_rows(source, results, []), field_types(source), names, table)
+    first, second = lines.getvalue().decode().splitlines()
+    if depth <= 800:
+        assert f'"x":{nested(kept, depth)},' in first
+        assert pq.read_table(table)["x"].to_pylist() == [nested(kept, depth), None]
+    assert '"answer":"A"' in first
+    assert second == '{"prompt":"b","answer":"B","finish_reason":"stop"}'
+    assert pq.read_table(table)["answer"].to_pylist() == ["A", "B"]
+
+
 MESSAGES = [{"role": "user", "content": "Hi"}]
 AS_TEXT = orjson.dumps(MESSAGES).decode()
 TEXTS: list[tuple[str, Any]] = [
