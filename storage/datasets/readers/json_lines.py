@@ -2,7 +2,7 @@
 
 Only what is sent must be JSON as the service reads it. So a line is read as leniently as Python
 reads it, and NaN, half of a surrogate pair or a byte that is not UTF-8 costs its row only where it
-is part of the prompt.
+is part of the prompt. Numbers with a fraction or an exponent stay the digits that the line has.
 """
 
 import json
@@ -52,7 +52,8 @@ def json_value(line: bytes) -> Any:
 def _read(line: bytes) -> tuple[Any, bool]:
     """A line's value, and whether it is JSON in every respect."""
     try:
-        return msgspec.json.decode(line), True
+        msgspec.json.decode(line)  # refuses numbers out of range
+        return _VERBATIM.decode(line), True
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _LENIENT.decode(line.decode(errors="surrogateescape")), False
 
@@ -65,11 +66,11 @@ def _integer(digits: str) -> int | _Digits:
     return int(digits) if len(digits) <= _MOST_DIGITS else _Digits(digits)
 
 
-def _float(digits: str) -> float | _Digits:
-    value = float(digits)
-    return value if math.isfinite(value) else _Digits(digits)
+def _float(digits: str) -> msgspec.Raw | _Digits:
+    return msgspec.Raw(digits) if math.isfinite(float(digits)) else _Digits(digits)
 
 
+_VERBATIM = msgspec.json.Decoder(float_hook=msgspec.Raw)
 _LENIENT = json.JSONDecoder(strict=False, parse_int=_integer, parse_float=_float)
 
 

@@ -2,9 +2,14 @@
 
 import math
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
+
+# Floats of normal size hold all decimals of 15 digits; one byte more is the point.
+_SHORT = 16
+_NORMAL = 1e-300
 
 
 def json_bytes(value: Any) -> bytes:
@@ -21,6 +26,20 @@ def json_float(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def exact_float(number: msgspec.Raw) -> float | None:
+    """The float that a number of JSON is, or ``None`` where the closest one has other digits."""
+    digits = bytes(number)
+    value = float(digits)
+    if len(digits) <= _SHORT and _NORMAL < abs(value) < 1 / _NORMAL:
+        return value
+    shortest = repr(value)
+    try:
+        same = shortest == digits.decode() or Decimal(shortest) == Decimal(digits.decode())
+    except InvalidOperation:  # an exponent beyond a decimal's
+        return None
+    return value if same else None
 
 
 def with_leaves(value: Any, leaf: Callable[[Any], Any], name: Callable[[str], str] = str) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
+import msgspec
 import pyarrow as pa
 
 from storage.datasets.joining import OrderedResults
@@ -89,4 +90,6 @@ def _as(value: Any, kind: FieldType) -> Any:
     if kind is FieldType.TEXT:
         text = json_float(value) if isinstance(value, float) else value
         return text if isinstance(text, str) else json_bytes(value).decode()
-    return float(value) if kind is FieldType.FLOAT64 else value
+    if kind is FieldType.FLOAT64:
+        return float(bytes(value) if isinstance(value, msgspec.Raw) else value)
+    return value
