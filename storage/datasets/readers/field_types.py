@@ -1,5 +1,6 @@
 """The types of a source's fields, for formats that fix them beforehand."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -35,10 +36,10 @@ def field_types(source: Source) -> dict[str, FieldType]:
     if source.kind.delimited:
         with open_unpacked(source.path, source.name, source.limits) as stream:
             return dict.fromkeys(read_header(stream, source), FieldType.TEXT)
-    seen: dict[str, _Seen] = {}
+    seen: defaultdict[str, _Seen] = defaultdict(_Seen)
     for _, fields, _ in read_fields(source):
         for name, value in fields.items():
-            seen.setdefault(name, _Seen()).add(value)
+            seen[name].add(value)
     return {name: values.type for name, values in seen.items()}
 
 

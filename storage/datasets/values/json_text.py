@@ -7,10 +7,6 @@ from typing import Any
 
 import msgspec
 
-# Floats of normal size hold all decimals of 15 digits; one byte more is the point.
-_SHORT = 16
-_NORMAL = 1e-300
-
 
 def json_bytes(value: Any) -> bytes:
     """A value of Python's JSON as JSON: floats as `json_float` has them, wherever they stand."""
@@ -32,11 +28,11 @@ def exact_float(number: msgspec.Raw) -> float | None:
     """The float that a number of JSON is, or ``None`` where the closest one has other digits."""
     digits = bytes(number)
     value = float(digits)
-    if len(digits) <= _SHORT and _NORMAL < abs(value) < 1 / _NORMAL:
+    shortest = msgspec.json.encode(value)  # faster than Python's repr
+    if shortest == digits:
         return value
-    shortest = repr(value)
     try:
-        same = shortest == digits.decode() or Decimal(shortest) == Decimal(digits.decode())
+        same = Decimal(shortest.decode()) == Decimal(digits.decode())
     except InvalidOperation:  # an exponent beyond a decimal's
         return None
     return value if same else None
