@@ -30,7 +30,6 @@ from api.middleware import (
     request_id_of,
     wants_head,
 )
-from api.probes import Probes
 from api.routes import batches, docs, files, health, lifecycle, models
 from api.sites import CheckSite
 from storage.errors import StorageError
@@ -62,7 +61,7 @@ def create_app(
     """
     app = DescribedApp()
     app.state.context = Context(settings, stores, wakeups)
-    app.state.probes = Probes(stores)
+    app.state.probes = health.Probes(stores)
     for router in (files.router, batches.router, lifecycle.router, models.router):
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)

@@ -7,6 +7,8 @@ of surrogate pairs, numbers without bounds) is found by a look at every token.
 import json
 import re
 
+import msgspec
+
 MAX_DEPTH = 1_024
 _TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"|NaN|-?Infinity|-?\d[\d.eE+-]*+', re.DOTALL)
 _ESCAPES = re.compile(
@@ -23,13 +25,15 @@ _KINDS = {
     bool: "a boolean",
     int: "a number",
     float: "a number",
+    msgspec.Raw: "a number",
     type(None): "null",
 }
 _ONE_DOCUMENT = "jq -c makes lines of a document that goes over several"
 
 
 def json_kind(value: object) -> str:
-    """What JSON calls a value: ``an array``, ``a string``, ``null``."""
+    """What JSON calls a value: ``an array``, ``a string``, ``null``. ``msgspec.Raw`` is a number
+    that was kept as its digits."""
     return _KINDS.get(type(value), "no value of JSON")
 
 

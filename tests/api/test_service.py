@@ -161,7 +161,7 @@ def test_not_ready_says_which_part(tmp_path: Path) -> None:
 def test_probes_of_a_store_that_hangs_are_one_and_take_nobodys_thread(
     http: httpx.Client, service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.probes.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("api.routes.health.PROBE_SECONDS", 0.2)
     hangs, asked = threading.Event(), []
 
     def head(store: Any, key: str) -> Any:

@@ -9,6 +9,7 @@ import csv
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from storage.datasets.readers.json_lines import clean_text, is_clean
@@ -56,19 +57,29 @@ def read_header(stream: BinaryIO, source: Source) -> list[str]:
     return _names(source, _records(stream, source.delimiter, source.limits.max_line_bytes))
 
 
-def delimiter_of(kind: Kind, line: str) -> str:
-    """A tab for TSV; for CSV what cuts the header into most fields, a comma before others."""
+def delimiter_of(kind: Kind, head: bytes, source: Source) -> str:
+    """A tab for TSV; for CSV what cuts the header best, a comma before others.
+
+    Best are names among which is that of the prompts, then those without stray quotes, then many.
+
+    Args:
+        head: the file's first lines.
+    """
     if kind is Kind.TSV:
         return "\t"
-    return max(",;\t", key=lambda delimiter: len(fields_of(line, delimiter)))
+
+    def fit(delimiter: str) -> tuple[bool, bool, int]:
+        names = [name.strip() for name in header_fields(head, delimiter, source)]
+        found = any(name in names for name in _wanted(source))
+        return found, not any('"' in name for name in names), len(names)
+
+    return max(",;\t", key=fit)
 
 
-def fields_of(line: str, delimiter: str) -> list[str]:
-    """The fields of one line; none where it is no whole record."""
-    try:
-        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
-    except csv.Error:
-        return []
+def header_fields(head: bytes, delimiter: str, source: Source) -> list[str]:
+    """The fields of a file's first record, of however many lines; none if it cannot be read."""
+    record = next(_records(BytesIO(head), delimiter, source.limits.max_line_bytes), None)
+    return record.values if record else []
 
 
 def column_names(header: list[str]) -> list[str]:
@@ -79,15 +90,20 @@ def column_names(header: list[str]) -> list[str]:
 
 def prompt_column(source: Source, names: list[str]) -> str:
     """The column that holds the prompts; `InputNotUnderstood` where there is none."""
-    wanted = (source.column,) if source.column else PROMPT_FIELDS
-    found = next((name for name in wanted if name in names), None)
+    found = next((name for name in _wanted(source) if name in names), None)
     if found is None:
         lacks = f"no column {source.column!r}" if source.column else NO_PROMPT_COLUMN
+        shown = ", ".join(" ".join(name.split()) for name in names)
         raise InputNotUnderstood(
-            f"{source.name} has {lacks}; it has {', '.join(names)}. Name the prompts' column with "
+            f"{source.name} has {lacks}; it has {shown}. Name the prompts' column with "
             "--column, or read every line as a prompt with --input-format text."
         )
     return found
+
+
+def _wanted(source: Source) -> tuple[str, ...]:
+    """The names that the prompts' column may have."""
+    return (source.column,) if source.column else PROMPT_FIELDS
 
 
 def _names(source: Source, records: Iterator[_Record]) -> list[str]:
@@ -176,7 +192,7 @@ def _records(stream: BinaryIO, delimiter: str, limit: int) -> Iterator[_Record]:
             reader = _reader(feed, delimiter)
             continue
         (line, *more) = feed.taken
-        if more or not is_blank_bytes(line or b""):
+        if more or not is_blank_bytes(without_mark(line or b"")):
             yield _Record(first, values)
 
 

@@ -1,12 +1,16 @@
 """The types of a source's fields, for formats that fix them beforehand."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
+import msgspec
+
 from storage.datasets.readers.delimited import read_header
 from storage.datasets.readers.rows import read_fields
 from storage.datasets.readers.unpacked import open_unpacked
+from storage.datasets.values.json_text import exact_float
 from storage.datasets.values.sources import Source
 
 _INT64 = range(-(2**63), 2**63)
@@ -26,16 +30,16 @@ class FieldType(Enum):
 def field_types(source: Source) -> dict[str, FieldType]:
     """The fields of all rows, and for each a type that holds all of its values unchanged.
 
-    Integers and floats together are floats only where floats hold all of the integers. All columns
-    of a CSV file are text.
+    Numbers are floats only where floats hold all of them, digit by digit. All columns of a CSV file
+    are text.
     """
     if source.kind.delimited:
         with open_unpacked(source.path, source.name, source.limits) as stream:
             return dict.fromkeys(read_header(stream, source), FieldType.TEXT)
-    seen: dict[str, _Seen] = {}
+    seen: defaultdict[str, _Seen] = defaultdict(_Seen)
     for _, fields, _ in read_fields(source):
         for name, value in fields.items():
-            seen.setdefault(name, _Seen()).add(value)
+            seen[name].add(value)
     return {name: values.type for name, values in seen.items()}
 
 
@@ -44,7 +48,7 @@ class _Seen:
     """The values of one field so far.
 
     Attributes:
-        kinds: bool, int, float, and str for all else.
+        kinds: bool, int, float, and str for all else; what comes after a str counts no more.
         least, most: of the integers.
         exact: whether floats hold all of the integers.
     """
@@ -56,9 +60,13 @@ class _Seen:
 
     def add(self, value: Any) -> None:
         """Take the next value into account."""
-        if value is None:
+        if value is None or str in self.kinds:
             return
-        kind = type(value) if type(value) in (bool, int, float) else str
+        kind = type(value)
+        if kind is msgspec.Raw:
+            kind = str if exact_float(value) is None else float
+        elif kind not in (bool, int, float):
+            kind = str
         self.kinds.add(kind)
         if kind is int:
             self.least, self.most = min(self.least, value), max(self.most, value)

@@ -2,7 +2,7 @@
 
 Only what is sent must be JSON as the service reads it. So a line is read as leniently as Python
 reads it, and NaN, half of a surrogate pair or a byte that is not UTF-8 costs its row only where it
-is part of the prompt.
+is part of the prompt. Numbers with a fraction or an exponent stay the digits that the line has.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from storage.datasets.values.json_text import with_leaves
 from storage.datasets.values.rows import Row, prompt_of, why_no_prompt
 
 TOO_DEEP = "The line is nested too deeply."
@@ -51,7 +52,8 @@ def json_value(line: bytes) -> Any:
 def _read(line: bytes) -> tuple[Any, bool]:
     """A line's value, and whether it is JSON in every respect."""
     try:
-        return msgspec.json.decode(line), True
+        msgspec.json.decode(line)  # refuses numbers out of range
+        return _VERBATIM.decode(line), True
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _LENIENT.decode(line.decode(errors="surrogateescape")), False
 
@@ -64,11 +66,11 @@ def _integer(digits: str) -> int | _Digits:
     return int(digits) if len(digits) <= _MOST_DIGITS else _Digits(digits)
 
 
-def _float(digits: str) -> float | _Digits:
-    value = float(digits)
-    return value if math.isfinite(value) else _Digits(digits)
+def _float(digits: str) -> msgspec.Raw | _Digits:
+    return msgspec.Raw(digits) if math.isfinite(float(digits)) else _Digits(digits)
 
 
+_VERBATIM = msgspec.json.Decoder(float_hook=msgspec.Raw)
 _LENIENT = json.JSONDecoder(strict=False, parse_int=_integer, parse_float=_float)
 
 
@@ -84,20 +86,24 @@ def is_clean(text: str) -> bool:
 
 
 def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean_text(str(value))
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    if isinstance(value, dict):
-        return {clean_text(name): _clean(item) for name, item in value.items()}
-    return value
+    return with_leaves(value, _clean_leaf, clean_text)
+
+
+def _clean_leaf(value: Any) -> Any:
+    return clean_text(str(value)) if isinstance(value, str) else value
 
 
 def _is_sendable(value: Any) -> bool:
-    if isinstance(value, str):
-        return is_clean(value) and not isinstance(value, _Digits)
-    if isinstance(value, list):
-        return all(map(_is_sendable, value))
-    if isinstance(value, dict):
-        return all(map(_is_sendable, (*value, *value.values())))
-    return not isinstance(value, float) or math.isfinite(value)
+    todo = [value]
+    while todo:
+        held = todo.pop()
+        if isinstance(held, dict):
+            todo += [*held, *held.values()]
+        elif isinstance(held, list):
+            todo += held
+        elif isinstance(held, str):
+            if isinstance(held, _Digits) or not is_clean(held):
+                return False
+        elif isinstance(held, float) and not math.isfinite(held):
+            return False
+    return True

@@ -9,7 +9,7 @@ from storage.datasets.readers.delimited import (
     NOT_UTF8,
     column_names,
     delimiter_of,
-    fields_of,
+    header_fields,
     prompt_column,
     read_delimited_rows,
     read_header,
@@ -62,14 +62,15 @@ def open_source(
     if kind is Kind.TEXT:
         return _text(source, sample)
     if kind is not None and kind.delimited:
-        return _delimited(source, sample, kind)
+        return _delimited(source, head, kind)
     if kind is None and (table := _table_by_name(name)) and not sample.begins_with_json:
-        return _delimited(source, sample, table, "by its name")
+        return _delimited(source, head, table, "by its name")
     if kind is not None or means_json(sample):
         return _json(source, sample)
-    if _has_header(sample, column):
-        tabs = delimiter_of(Kind.CSV, sample.first_text) == "\t"
-        return _delimited(source, sample, Kind.TSV if tabs else Kind.CSV, "by its header")
+    delimiter = delimiter_of(Kind.CSV, head, source)
+    if _is_header(column_names(header_fields(head, delimiter, source)), column):
+        tabs = delimiter == "\t"
+        return _delimited(source, head, Kind.TSV if tabs else Kind.CSV, "by its header")
     return _text(source, sample)
 
 
@@ -143,18 +144,16 @@ def _table_by_name(name: str) -> Kind | None:
     return {".csv": Kind.CSV, ".tsv": Kind.TSV, ".tab": Kind.TSV}.get(suffix)
 
 
-def _has_header(sample: Sample, column: str | None) -> bool:
-    """Whether the first line names the prompts' column, beside others if nobody asked for it."""
-    line = sample.first_text
-    names = column_names(fields_of(line, delimiter_of(Kind.CSV, line)))
+def _is_header(names: list[str], column: str | None) -> bool:
+    """Whether one of the names is that of the prompts' column, beside others if nobody asked for
+    it."""
     if column:
         return column in names
     return len(names) > 1 and any(name in names for name in PROMPT_FIELDS)
 
 
-def _delimited(source: Source, sample: Sample, kind: Kind, told: str = "") -> Source:
-    delimiter = delimiter_of(kind, sample.first_text)
-    source = replace(source, kind=kind, delimiter=delimiter)
+def _delimited(source: Source, head: bytes, kind: Kind, told: str = "") -> Source:
+    source = replace(source, kind=kind, delimiter=delimiter_of(kind, head, source))
     with open_unpacked(source.path, source.name, source.limits) as stream:
         column = prompt_column(source, read_header(stream, source))
     _check_table(source)

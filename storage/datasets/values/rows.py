@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeGuard
 
@@ -22,14 +21,14 @@ SHOWN_NAMES, SHOWN_CHARACTERS = 8, 40
 Prompt = str | list[dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One row of a plain input.
 
     Attributes:
         number: from 1; for lines the line's own number, blank lines counted.
         prompt: a string or chat messages; ``None`` where the row has none.
-        fields: what the row holds, the prompt included; of a Parquet row the names, no values.
+        fields: what the row holds, the prompt included; of a Parquet row the names, no values. A
+            number of JSON that is no integer is the `msgspec.Raw` of its digits.
         raw: the line itself where it is not JSON as the service reads it, or no object; the service
             then says what is wrong.
         problem: why the row has no prompt, where the service could not know.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
+import msgspec
 import pyarrow as pa
 
 from storage.datasets.joining import OrderedResults
@@ -60,13 +61,14 @@ def write_records(
     """
     all_types = {**types, **dict.fromkeys(columns.all, FieldType.TEXT)}
     schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in all_types.items()])
+    texts = [name for name, kind in all_types.items() if kind is FieldType.TEXT]
     rows: list[dict[str, Any]] = []
     characters = 0
     with row_groups(destination, schema) as groups:
         for record in records:
             values = {**record.fields, **dict(zip(columns.all, _texts(record.result), strict=True))}
             rows.append({name: _as(values.get(name), kind) for name, kind in all_types.items()})
-            characters += sum(len(value) for value in rows[-1].values() if isinstance(value, str))
+            characters += sum(len(rows[-1][name] or "") for name in texts)
             if len(rows) >= FEW_ROWS or characters >= _MOST_CHARACTERS:
                 groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
                 rows, characters = [], 0
@@ -86,7 +88,9 @@ def _as(value: Any, kind: FieldType) -> Any:
     """A value as its column's type holds it."""
     if value is None or isinstance(value, str):
         return value
+    if kind is FieldType.FLOAT64:
+        return float(bytes(value) if isinstance(value, msgspec.Raw) else value)
     if kind is FieldType.TEXT:
         text = json_float(value) if isinstance(value, float) else value
         return text if isinstance(text, str) else json_bytes(value).decode()
-    return float(value) if kind is FieldType.FLOAT64 else value
+    return value

@@ -15,6 +15,7 @@ from storage.datasets.readers.kinds import open_source
 from storage.datasets.readers.rows import has_rows, read_rows
 from storage.datasets.values.rows import Row
 from storage.datasets.values.sources import Kind, Limits
+from storage.errors import InputNotUnderstood
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 CELLS = st.lists(st.tuples(CELL, CELL), max_size=6)
@@ -88,6 +89,45 @@ def test_a_value_that_is_not_sent_costs_no_row(tmp_path: Path) -> None:
 def test_names_of_columns_are_trimmed_and_an_index_has_that_of_its_place(tmp_path: Path) -> None:
     (row,) = rows(tmp_path, b", prompt\n0,Why?\n")
     assert row.fields == {"column_1": "0", "prompt": "Why?"}
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ('"id";"the\nreview";prompt', ["id", "the\nreview", "prompt"]),
+        ('"the\r\n\r\nreview, in full";prompt', ["the\r\n\r\nreview, in full", "prompt"]),
+        ('"a\nb",prompt,"c;d;e;f"', ["a\nb", "prompt", "c;d;e;f"]),
+        ('"a\nb"\tprompt\t"c,d,e;f"', ["a\nb", "prompt", "c,d,e;f"]),
+        ('id;prompt;"a, b, c, d"', ["id", "prompt", "a, b, c, d"]),
+        ("id;prompt;a, b, c, d", ["id", "prompt", "a, b, c, d"]),
+        ('id;prompt;"a,prompt,b,c,d"', ["id", "prompt", "a,prompt,b,c,d"]),
+        ('id;prompt;"say ""a, b, c"""', ["id", "prompt", 'say "a, b, c"']),
+        ('"id,no";messages', ["id,no", "messages"]),
+        ("prompt,a;b;c", ["prompt", "a;b;c"]),
+        ("\n \nid;prompt", ["id", "prompt"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["in.csv", "in"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_whole_header_tells_the_delimiter(
+    tmp_path: Path, header: str, names: list[str], name: str, end: str
+) -> None:
+    (tmp_path / name).write_bytes(f"\ufeff{header}{end}".encode())
+    assert list(field_types(open_source(tmp_path / name))) == names
+
+
+@pytest.mark.parametrize("column", ["the\nreview", "a, b, c, d", "id"])
+def test_the_column_asked_for_tells_the_delimiter(tmp_path: Path, column: str) -> None:
+    (tmp_path / "in.csv").write_text('id;"the\nreview";"a, b, c, d"\nx;y;z\n')
+    (row,) = read_rows(open_source(tmp_path / "in.csv", column=column))
+    assert row.prompt == row.fields[column]
+    assert list(row.fields.values()) == ["x", "y", "z"]
+
+
+def test_names_of_several_lines_are_shown_in_one(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('id;"the\nreview"\n')
+    with pytest.raises(InputNotUnderstood, match=r"it has id, the review\. Name the"):
+        open_source(tmp_path / "in.csv")
 
 
 def test_messages_are_read_from_their_json(tmp_path: Path) -> None:

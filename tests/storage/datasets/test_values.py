@@ -19,14 +19,17 @@ from storage.datasets.joining import join_rows
 from storage.datasets.readers.field_types import FieldType, field_types
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.readers.rows import read_rows
+from storage.datasets.request_lines import RequestOptions, request_lines
 from storage.datasets.values.results import Record, Result, ResultColumns
 from storage.datasets.values.times import date_text, duration_text, time_text, timestamp_text
 from storage.datasets.writers.json_lines import write_json_lines
 from storage.datasets.writers.parquet import write_records
+from storage.errors import InputNotUnderstood
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EPOCH = datetime(1970, 1, 1)
 BIG = 123456789012345678901234567890
+DECIMAL = "-123456789012345678.12"
 
 
 @given(st.datetimes(), st.sampled_from([None, UTC, BERLIN]))
@@ -80,6 +83,15 @@ MIXED: list[tuple[str, pa.DataType, list[Any]]] = [
     ('"x" 1', pa.string(), ["x", "1"]),
     (f'{{"id":{BIG}}} [{2**53 + 1},1.5]', pa.string(), [f'{{"id":{BIG}}}', f"[{2**53 + 1},1.5]"]),
     ("0.1 -0.0", pa.float64(), [0.1, -0.0]),
+    ("1.50 -2E+3", pa.float64(), [1.5, -2000.0]),
+    ("0.8444218515250481 1", pa.float64(), [0.8444218515250481, 1.0]),
+    ("1e22 0e-999", pa.float64(), [1e22, 0.0]),
+    ("5e-324 1.7976931348623157e308", pa.float64(), [5e-324, 1.7976931348623157e308]),
+    (f"{DECIMAL} 1.50", pa.string(), [DECIMAL, "1.50"]),
+    ("1e-400 1", pa.string(), ["1e-400", "1"]),
+    ("0.84442185152504812 null", pa.string(), ["0.84442185152504812", None]),
+    (f"1e-{BIG} 1.5", pa.string(), [f"1e-{BIG}", "1.5"]),
+    (f"[{DECIMAL},NaN] 1e-400", pa.string(), [f'[{DECIMAL},"NaN"]', "1e-400"]),
 ]
 
 
@@ -97,6 +109,40 @@ def test_a_field_becomes_a_column_that_holds_all_of_its_values(
     assert written["x"].type == kind
     assert written["x"].to_pylist() == column
     assert written["answer"].to_pylist() == ["A", "B"]
+
+
+@pytest.mark.parametrize("number", [DECIMAL, "1e-400", "1.50", "2E+3", "-0.0", "0.1", f"{BIG}.0"])
+@pytest.mark.parametrize("beside", ["1", "null", "NaN"])
+def test_numbers_keep_their_digits_in_json_lines(tmp_path: Path, number: str, beside: str) -> None:
+    message = f'{{"role":"user","content":"a","x":{number}}}'
+    line = f'{{"messages":[{message}],"x":[{{"y":{number}}}],"z":{number}}}'
+    (tmp_path / "in").write_text(f'{line}\n{{"prompt":"a","x":[{number},{beside}]}}\n')
+    source = open_source(tmp_path / "in")
+    output, names = io.BytesIO(), ResultColumns.named("answer")
+    records = join_rows(source, [answered("line-1", "A"), answered("line-2", "B")], [])
+    write_json_lines(records, names, output, output)
+    first, second = output.getvalue().decode().splitlines()
+    kept = '"NaN"' if beside == "NaN" else beside
+    assert first == line[:-1] + ',"answer":"A","finish_reason":"stop"}'
+    assert second.startswith(f'{{"prompt":"a","x":[{number},{kept}],')
+    assert message in b"".join(request_lines(source, RequestOptions())).decode()
+
+
+@pytest.mark.parametrize("number", ["7", "7.5", DECIMAL])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{}", "line 1 is a number, not an object"),
+        ('{{"prompt": {}}}', "The field 'prompt' is a number;"),
+        ('{{"prompt": {}, "x": NaN}}', "The field 'prompt' is a number;"),
+    ],
+)
+def test_a_number_is_called_one_however_many_digits_it_has(
+    tmp_path: Path, number: str, line: str, message: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(line.format(number) + "\n")
+    with pytest.raises(InputNotUnderstood, match=message):
+        open_source(tmp_path / "in.jsonl")
 
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -122,6 +168,33 @@ def test_floats_that_json_lacks_are_text() -> None:
         1.5,
     )
     assert math.isnan(second["e"])
+
+
+def nested(inner: str, depth: int) -> str:
+    return '[{"a":' * (depth // 2) + inner + "}]" * (depth // 2)
+
+
+# Where the interpreter's own limit lies, the reader gives up first, and that costs its row alone.
+@pytest.mark.parametrize("depth", [2, 600, 800, *range(900, 1_000, 4), 5_000])
+@pytest.mark.parametrize(("value", "kept"), [("null", "null"), ("NaN", '"NaN"'), ("1", "1")])
+def test_what_can_be_read_is_written_however_deeply_it_is_nested(
+    tmp_path: Path, value: str, kept: str, depth: int
+) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        f'{{"prompt":"a","x":{nested(value, depth)}}}\n{{"prompt":"b"}}\n'
+    )
+    source = open_source(tmp_path / "in.jsonl")
+    results = [answered("line-1", "A"), answered("line-2", "B")]
+    names, lines, table = ResultColumns.named("answer"), io.BytesIO(), io.BytesIO()
+    write_json_lines(join_rows(source, results, []), names, lines, lines)
+    write_records(join_rows(source, results, []), field_types(source), names, table)
+    first, second = lines.getvalue().decode().splitlines()
+    if depth <= 800:
+        assert f'"x":{nested(kept, depth)},' in first
+        assert pq.read_table(table)["x"].to_pylist() == [nested(kept, depth), None]
+    assert '"answer":"A"' in first
+    assert second == '{"prompt":"b","answer":"B","finish_reason":"stop"}'
+    assert pq.read_table(table)["answer"].to_pylist() == ["A", "B"]
 
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
