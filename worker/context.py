@@ -122,11 +122,6 @@ class WorkerContext:
             return EMBEDDED_RENEW_SECONDS
         return self.settings.worker.renew_seconds
 
-    @property
-    def reconcile_seconds(self) -> float:
-        """How often the reconciler runs, and threads without a wake-up look for work."""
-        return self.settings.worker.reconcile_seconds
-
     @contextmanager
     def kept_lease(self, name: str, renew: Callable[[], Renewal], since: float) -> Iterator[Lease]:
         """A lease that is renewed while the context lasts; ``since`` is as in `Lease`."""

@@ -5,6 +5,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from multiprocessing.connection import Connection
 from signal import Signals
 from threading import Lock
@@ -76,7 +77,7 @@ class EngineProcess:
         Raises:
             EngineDied: the process ended at once.
         """
-        with self._launched or launch() as launched:
+        with closing(self._launched or launch()) as launched:
             ours = launched.socket
             # A process that is stopped reads nothing, and a pipe that is full would be waited for.
             limit = struct.pack("@ll", int(self.hang_seconds) + 1, 0)

@@ -9,15 +9,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 
 @dataclass(slots=True)
 class Launched:
-    """A process that waits for its configuration. As a context manager, it is ended unless taken.
+    """A process that waits for its configuration, until it is taken or closed.
 
     Attributes:
         process: the process.
@@ -45,17 +45,6 @@ class Launched:
             self.socket.close()
             self.log.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def launch() -> Launched:
     """Start a process, and wait for nothing.
@@ -63,14 +52,13 @@ def launch() -> Launched:
     It is started with ``subprocess``, not ``multiprocessing``, which would import the caller's
     main module again.
     """
-    log = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
-    ours, theirs = socket.socketpair()
-    fd = theirs.fileno()
-    try:
+    with ExitStack() as stack:
+        log = stack.enter_context(tempfile.TemporaryFile())
+        ours, theirs = map(stack.enter_context, socket.socketpair())
         process = subprocess.Popen(
             # -P: the user's working folder must not stand in for the standard library.
-            [sys.executable, "-P", "-m", "engine.process.server", str(fd)],
-            pass_fds=(fd,),
+            [sys.executable, "-P", "-m", "engine.process.server", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -79,12 +67,8 @@ def launch() -> Launched:
             # among sessions first, and no niceness counts between them (sched(7), autogroup).
             process_group=0,
         )
-    except BaseException:
-        ours.close()
-        log.close()
-        raise
-    finally:
-        theirs.close()
+        stack.pop_all()  # the log and our end live as long as the process
+    theirs.close()
     return Launched(process, ours, log)
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
@@ -76,7 +77,7 @@ def _import_core() -> None:
     # Nothing that imports make is garbage, and looking for it took a tenth of their time.
     gc.disable()
     with suppress(ModuleNotFoundError):
-        import engine.core  # noqa: F401
+        import_module("engine.core")
 
 
 def _load(config: EngineConfig) -> "EngineCore":

@@ -1,6 +1,6 @@
 """``tidemill run`` and ``tidemill submit``: a file becomes a job."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Annotated
 
 import typer
@@ -62,7 +62,7 @@ def run(
         raise UsageError("--json and '-o -' both want standard output; choose one.")
     with ExitStack() as stack:
         # It imports torch, while this process imports all the rest and looks at the inputs.
-        launched = stack.enter_context(launch())
+        launched = stack.enter_context(closing(launch()))
         from storage.datasets.request_lines import RequestOptions
         from tidemill.cli.render import print_outcome, shown_at_the_end
         from tidemill.run.checks import ModelNeeded, check_options

@@ -60,8 +60,9 @@ class Reconciler:
     def _pause(self) -> bool:
         """Wait until it is time, or a chunk of this worker was committed; false is the end."""
         worker = self._worker
-        until = time.monotonic() + worker.reconcile_seconds
-        while not worker.stopping.wait(min(COMMITTED_SECONDS, worker.reconcile_seconds)):
+        seconds = worker.settings.worker.reconcile_seconds
+        until = time.monotonic() + seconds
+        while not worker.stopping.wait(min(COMMITTED_SECONDS, seconds)):
             if worker.committed.is_set() or time.monotonic() >= until:
                 worker.committed.clear()
                 return True

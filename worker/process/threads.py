@@ -132,7 +132,7 @@ class WorkerThreads:
         while not self._worker.ending:
             began = time.monotonic()
             self._safely(work)
-            seen = self._wakeup.wait(seen, self._worker.reconcile_seconds)
+            seen = self._wakeup.wait(seen, self._worker.settings.worker.reconcile_seconds)
             self._rest(began + pause)
 
     def _rest(self, until: float) -> None:

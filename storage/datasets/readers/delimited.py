@@ -69,7 +69,7 @@ def delimiter_of(kind: Kind, head: bytes, source: Source) -> str:
         return "\t"
 
     def fit(delimiter: str) -> tuple[bool, bool, int]:
-        names = [name.strip() for name in header_fields(head, delimiter, source)]
+        names = column_names(header_fields(head, delimiter, source))
         found = any(name in names for name in _wanted(source))
         return found, not any('"' in name for name in names), len(names)
 

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def collect(engine: EngineProcess, count: int, timeout: float = 60) -> list[Comp
 
 
 def test_a_process_that_was_launched_before_is_used() -> None:
-    with launch() as launched:
+    with closing(launch()) as launched:
         process = EngineProcess(CONFIG, launched=launched)
         process.spawn()
         assert process.pid == launched.process.pid
@@ -58,7 +59,7 @@ def test_a_process_that_was_launched_before_is_used() -> None:
 
 
 def test_a_process_that_nobody_takes_is_ended() -> None:
-    with launch() as launched:
+    with closing(launch()) as launched:
         assert launched.process.poll() is None
         pid = launched.process.pid
         assert os.getpgid(pid) == pid, "Ctrl-C is not for it"

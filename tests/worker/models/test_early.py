@@ -1,5 +1,6 @@
 """An engine that is begun before anybody asks for it: handed out once, and never left behind."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_nothing_begun_is_nothing_to_end(early: EarlyEngine, tmp_path: Path) -> 
 def test_a_process_that_was_launched_is_the_first_engines_whichever_it_is(tmp_path: Path) -> None:
     settings = Settings.load(home=tmp_path, env_file=None).engine
     config = engine_config(settings, "smollm2")
-    with launch() as launched, EarlyEngine(settings, launched) as early:
+    with closing(launch()) as launched, EarlyEngine(settings, launched) as early:
         first, second = early.make(config), early.make(config)
         assert isinstance(first, EngineProcess)
         assert isinstance(second, EngineProcess)
@@ -78,7 +79,7 @@ def test_a_process_that_was_launched_is_the_first_engines_whichever_it_is(tmp_pa
 
 def test_a_process_that_has_ended_is_not_used(tmp_path: Path) -> None:
     settings = Settings.load(home=tmp_path, env_file=None).engine
-    with launch() as launched, EarlyEngine(settings, launched) as early:
+    with closing(launch()) as launched, EarlyEngine(settings, launched) as early:
         launched.close()
         process = early.make(engine_config(settings, "smollm2"))
         assert isinstance(process, EngineProcess)
