@@ -236,3 +236,23 @@ class ResultNotUnderstood(DatasetError):
     """The service's result file holds a line that is no result."""
 
     code = "result_not_understood"
+
+
+class TemplateError(DatasetError):
+    """The template is not one that makes requests of rows.
+
+    Attributes:
+        param: where it is wrong, such as ``tidemill.template.messages[0].content``.
+    """
+
+    code = "invalid_template"
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class RowFault(DatasetError):
+    """The template cannot make a request of this row."""
+
+    code = "unreadable_row"
