@@ -21,6 +21,14 @@ class ConfigurationError(StorageError):
     code = "configuration_error"
 
 
+class BucketNotFound(ConfigurationError):
+    """There is no such bucket."""
+
+
+class AccessDenied(ConfigurationError):
+    """The credentials may not do this."""
+
+
 class HomeInUse(StorageError):
     """Another process is using this data folder."""
 
@@ -200,6 +208,22 @@ class InputNotUnderstood(DatasetError):
     """The input file is not one that Tidemill understands."""
 
     code = "input_not_understood"
+
+
+class InputUriError(DatasetError):
+    """An input in place cannot be taken; ``code`` says why."""
+
+    code = "invalid_input_uri"
+
+    def __init__(self, message: str, code: str = "invalid_input_uri") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class InputModified(DatasetError):
+    """A file of the input was changed or deleted after the batch was created."""
+
+    code = "input_modified"
 
 
 class InputMismatch(DatasetError):

@@ -4,7 +4,7 @@ Line n of the batch's input is row n of the source, blank lines included, so the
 service's error reports are the source's own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from storage.datasets.values.rows import Row, custom_id
 from storage.datasets.values.sources import Source
 from storage.datasets.values.unsendable import with_problem
 from storage.endpoints import CHAT_COMPLETIONS, COMPLETIONS
+from storage.errors import RowFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +58,64 @@ def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
     """
     name = options.answer_column
     columns = None if name is None else ResultColumns.named(name)
+    bodies = PromptBodies(source.column, options)
     written = 0
     for row in read_rows(source):
         yield b"\n" * (row.number - written - 1)
         written = row.number
         if columns is not None:
             check_names(source.name, row.number, row.fields, columns)
-        yield (row.raw if row.raw is not None else _request(source, row, options)) + b"\n"
+        request_id = custom_id(source.kind, row.number)
+        yield request_line(row, request_id, options.endpoint, bodies) + b"\n"
 
 
-def _request(source: Source, row: Row, options: RequestOptions) -> bytes:
-    body: dict[str, Any] = {"model": options.model} if options.model else {}
-    request = {
-        "custom_id": custom_id(source.kind, row.number),
-        "method": "POST",
-        "url": options.endpoint,
-    }
-    problem = row.problem or _problem(source, row, options)
+def request_line(
+    row: Row, request_id: str, endpoint: str, body_of: Callable[[Row], Mapping[str, Any]]
+) -> bytes:
+    """The line of a row, without a newline.
+
+    Args:
+        body_of: makes the body of the request; `RowFault` says why it cannot.
+    """
+    if row.raw is not None:
+        return row.raw
+    request = {"custom_id": request_id, "method": "POST", "url": endpoint}
+    problem = row.problem
     if problem is None:
-        prompt = _prompt(row, options)
         try:
-            return msgspec.json.encode({**request, "body": body | prompt | dict(options.sampling)})
+            return msgspec.json.encode({**request, "body": body_of(row)})
+        except RowFault as fault:
+            problem = str(fault)
         except RecursionError:
             problem = "The messages are nested too deeply."
-    return msgspec.json.encode(with_problem({**request, "body": body}, problem))
+    return msgspec.json.encode(with_problem({**request, "body": {}}, problem))
 
 
-def _problem(source: Source, row: Row, options: RequestOptions) -> str | None:
-    """Why a row that could be read cannot be sent."""
-    if row.prompt is None:
-        return f"The column {source.column!r} is null." if source.column else "There is no prompt."
-    if options.endpoint == COMPLETIONS and not isinstance(row.prompt, str):
-        return f"The row holds messages, and {COMPLETIONS} takes a text; leave --endpoint out."
-    return None
+@dataclass(frozen=True, slots=True)
+class PromptBodies:
+    """Makes bodies of rows that have a prompt or messages.
+
+    Args:
+        column: the column with the prompts, where the rows have columns.
+    """
+
+    column: str | None
+    options: RequestOptions
+
+    def __call__(self, row: Row) -> dict[str, Any]:
+        """The body of a row's request; `RowFault` where it has no prompt that can be sent."""
+        options = self.options
+        if row.prompt is None:
+            column = self.column
+            raise RowFault(
+                f"The column {column!r} is null." if column else "There is no prompt."
+            )
+        if options.endpoint == COMPLETIONS and not isinstance(row.prompt, str):
+            raise RowFault(
+                f"The row holds messages, and {COMPLETIONS} takes a text; leave --endpoint out."
+            )
+        body: dict[str, Any] = {"model": options.model} if options.model else {}
+        return body | _prompt(row, options) | dict(options.sampling)
 
 
 def _prompt(row: Row, options: RequestOptions) -> dict[str, Any]:
