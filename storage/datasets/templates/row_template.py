@@ -71,6 +71,11 @@ class RowTemplate:
         bodies = Bodies(limits)
         return cls(body, bodies.build(body, place), bodies.columns, limits)
 
+    @property
+    def names_model(self) -> bool:
+        """Whether it makes bodies that name their model."""
+        return "model" in self._body
+
     def check(self, names: Collection[str]) -> None:
         """Check that every column that is read is one of a dataset's.
 
@@ -132,6 +137,9 @@ def _check_shape(body: Any, place: Place) -> None:
             "it is a text, a list of messages, or an object with messages or a prompt, and with "
             "other parameters of a request beside them."
         )
+    prompt = body.get(PROMPT)
+    if isinstance(prompt, str) and not prompt.strip():
+        raise place.inside(PROMPT).error("it is empty.")
     messages = body.get(MESSAGES)
     if MESSAGES not in body or (isinstance(messages, str) and has_markup(messages)):
         return

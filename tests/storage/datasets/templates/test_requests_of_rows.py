@@ -135,6 +135,8 @@ def test_rows_do_not_see_each_other() -> None:
         ({"messages": "Hi"}, ".messages", "a list of objects"),
         ({"max_tokens": 3}, "", "a text, a list of messages, or an object"),
         ({"body": {"n": 1}}, ".body", "a text, a list of messages, or an object"),
+        ("", ".prompt", "it is empty"),
+        ({"prompt": " \n"}, ".prompt", "it is empty"),
         (7, "", "a text, a list of messages, or an object"),
         (None, "", "a text, a list of messages, or an object"),
         ({"prompt": "{{"}, ".prompt", "line 1"),
