@@ -1,14 +1,17 @@
 """The template that a command is given."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Command
 
 from storage.endpoints import CHAT_COMPLETIONS as CHAT
 from storage.endpoints import COMPLETIONS
 from tidemill.cli.templates import template_of
 from tidemill.errors import InputError, UsageError
+
+Command = Callable[..., Any]
 
 ROW = {"body": "the sea"}
 
@@ -83,8 +86,3 @@ def test_an_unknown_column_is_one_line_before_anything_starts(
     assert done.code == 2
     assert "'boddy'. Did you mean 'body'? The columns are 'id', 'body'." in done.err
     assert len(done.err.splitlines()) == 1
-    (tmp_path / "in.jsonl").write_text('{"custom_id": "1", "body": {}}\n')
-    done = command(
-        "submit", "in.jsonl", "--input-format", "requests", "--template", "{{ custom_id }}"
-    )
-    assert (done.code, "leave out --model, --system, --template" in done.err) == (2, True)
