@@ -16,7 +16,7 @@ Spec = str | list[Any] | dict[str, Any]
 BODY: Final = "body"
 MESSAGES: Final = "messages"
 PROMPT: Final = "prompt"
-_SHOWN_UNKNOWN: Final = 8
+_SHOWN_UNKNOWN, _SHOWN_NAME = 8, 60
 
 
 class RowTemplate:
@@ -86,7 +86,10 @@ class RowTemplate:
         unknown = [name for name in self._places if name not in known]
         if not unknown:
             return
-        shown = [f"{name!r}.{did_you_mean(name, names)}" for name in unknown[:_SHOWN_UNKNOWN]]
+        shown = [
+            f"{name[:_SHOWN_NAME]!r}.{did_you_mean(name, names)}"
+            for name in unknown[:_SHOWN_UNKNOWN]
+        ]
         raise TemplateError(
             f"The template reads what is no column: {' '.join(shown)} "
             f"The columns are {listed(names)}.",

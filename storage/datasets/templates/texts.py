@@ -22,8 +22,10 @@ def _converting(convert: Callable[[str], str]) -> Callable[[Meter, Any], str]:
     return run
 
 
-def _titled(text: str) -> str:
+def _title(meter: Meter, value: Any) -> str:
     """Each word with a capital; as in Jinja, an apostrophe is within a word."""
+    text = text_of(meter, value)
+    meter.spend(ENTRY * len(text))  # of the most words that it can have
     return "".join(word[:1].upper() + word[1:].lower() for word in _WORDS.split(text))
 
 
@@ -71,18 +73,18 @@ def _truncate(
 def _split(meter: Meter, value: Any, sep: Any = None, maxsplit: Any = -1) -> list[str]:
     text, most = text_of(meter, value), _whole(maxsplit)
     if sep is None:
-        meter.spend(ENTRY * len(text) // 2)  # the most words that it can have
+        meter.spend(ENTRY * len(text))  # of the most words that it can have
         return text.split(None, most)
     if not isinstance(sep, str) or not sep:
         raise RowFault("a text is split at a text that is not empty")
     meter.spend(len(text) + len(sep))
-    meter.spend(ENTRY * (1 + text.count(sep)))
+    meter.spend(2 * ENTRY * (1 + text.count(sep)))
     return text.split(sep, most)
 
 
 def _splitlines(meter: Meter, value: Any) -> list[str]:
     text = text_of(meter, value)
-    meter.spend(ENTRY * len(text) // 2)
+    meter.spend(ENTRY * len(text))
     return text.splitlines()
 
 
@@ -121,7 +123,7 @@ TEXT_METHODS: Final[dict[str, Callable[..., Any]]] = {
     "splitlines": _splitlines,
     "startswith": _startswith,
     "strip": _stripping(str.strip),
-    "title": _converting(_titled),
+    "title": _title,
     "truncate": _truncate,
     "upper": _converting(str.upper),
 }
