@@ -13,6 +13,8 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as CannotConnect
 
 from storage.errors import (
+    AccessDenied,
+    BucketNotFound,
     ConfigurationError,
     ObjectChanged,
     ObjectExists,
@@ -32,11 +34,11 @@ _BY_CODE: Mapping[str, type[StorageError]] = {
     "NoSuchKey": ObjectNotFound,
     "NotFound": ObjectNotFound,
     "404": ObjectNotFound,
-    "NoSuchBucket": ConfigurationError,
+    "NoSuchBucket": BucketNotFound,
     "InvalidAccessKeyId": ConfigurationError,
     "SignatureDoesNotMatch": ConfigurationError,
-    "AccessDenied": ConfigurationError,
-    "403": ConfigurationError,
+    "AccessDenied": AccessDenied,
+    "403": AccessDenied,
     "PreconditionFailed": Refused,
     "412": Refused,
     # A completion sent again after its response was lost: the upload is gone by then.

@@ -91,6 +91,22 @@ Column = Annotated[
     str | None,
     typer.Option("--column", help="The field or column that holds the prompts or messages."),
 ]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        metavar="TEXT",
+        help="Makes the prompt of a row, in place of --column: 'Summarize: {{ body }}'.",
+    ),
+]
+TemplateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--template-file",
+        metavar="FILE",
+        help="The same from a file: a text, or JSON of messages or of a request's body.",
+    ),
+]
 InputFormatOption = Annotated[
     InputFormat,
     typer.Option(

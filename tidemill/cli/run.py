@@ -18,6 +18,8 @@ def run(
     format: options.OutputFormat = None,
     model: options.Model = None,
     column: options.Column = None,
+    template: options.Template = None,
+    template_file: options.TemplateFile = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
@@ -50,6 +52,8 @@ def run(
 
         tidemill run table.csv --column question
 
+        tidemill run table.csv --template "Is {{ city }} in {{ country }}? Yes or no."
+
         cat prompts.txt | tidemill run - -o - | jq .answer
 
         tidemill run monday.jsonl tuesday.jsonl -o results/
@@ -65,6 +69,7 @@ def run(
         launched = stack.enter_context(closing(launch()))
         from storage.datasets.request_lines import RequestOptions
         from tidemill.cli.render import print_outcome, shown_at_the_end
+        from tidemill.cli.templates import template_of
         from tidemill.run.checks import ModelNeeded, check_options
         from tidemill.run.empty import is_empty, without_rows
         from tidemill.run.inputs import open_inputs
@@ -74,11 +79,14 @@ def run(
         from tidemill.run.several import needs_model, plan_jobs, what_is_left, worst
 
         sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-        request = RequestOptions(model, system, sampling, endpoint.path)
+        made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
+        request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
         check_options(request)
         outcomes: list[Outcome] = []
         session: Session | None = None
-        sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind))
+        sources = stack.enter_context(
+            open_inputs(inputs, column, home, input_format.kind, made_by)
+        )
         jobs = plan_jobs(
             inputs,
             sources,
@@ -89,7 +97,7 @@ def run(
             answer_column=answer_column,
         )
         summaries = stack.enter_context(shown_at_the_end(as_json, several=len(jobs) > 1))
-        needed = ModelNeeded(model, max_tokens) if needs_model(sources) else None
+        needed = ModelNeeded(model, max_tokens) if needs_model(sources, made_by) else None
         for job in jobs:
             with reporter(terminal.console(), quiet=quiet) as report:
                 if not quiet:
@@ -117,6 +125,8 @@ def submit(
     inputs: options.Inputs,
     model: options.Model = None,
     column: options.Column = None,
+    template: options.Template = None,
+    template_file: options.TemplateFile = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
@@ -148,6 +158,7 @@ def submit(
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import shown_at_the_end
+    from tidemill.cli.templates import template_of
     from tidemill.errors import InputError
     from tidemill.run.checks import check_options
     from tidemill.run.empty import is_empty
@@ -158,10 +169,11 @@ def submit(
     from tidemill.run.session import connect
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-    request = RequestOptions(model, system, sampling, endpoint.path)
+    made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
+    request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
     check_options(request)
     with (
-        open_inputs(inputs, column, home, input_format.kind) as sources,
+        open_inputs(inputs, column, home, input_format.kind, made_by) as sources,
         connect(url, api_key, home) as client,
         shown_at_the_end(as_json, several=len(inputs) > 1) as batches,
     ):

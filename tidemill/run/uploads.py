@@ -25,7 +25,7 @@ def upload_of(source: Source, options: RequestOptions) -> Upload:
             raise UsageError(
                 f"{source.name} holds whole requests ({{custom_id, method, url, body}}), which "
                 "name their model and parameters themselves; leave out --model, --system, "
-                "--endpoint and the sampling options."
+                "--template, --endpoint and the sampling options."
             )
         return replace(Upload.from_path(source.path), filename=source.name)
     if options.system and options.endpoint == COMPLETIONS:

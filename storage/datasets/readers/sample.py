@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.datasets.readers.json_lines import json_value
+from storage.datasets.values.files import plain_name
 from storage.datasets.values.sources import EXPECTED
 from storage.errors import InputNotUnderstood
 from storage.streams.jsonl import without_mark
@@ -74,7 +75,7 @@ class Sample:
 
 def means_json(sample: Sample) -> bool:
     """Whether a file is meant as JSON lines, though some of them may be broken."""
-    suffix = Path(sample.name.lower().removesuffix(".gz")).suffix
+    suffix = Path(plain_name(sample.name.lower())).suffix
     if suffix in (".jsonl", ".ndjson", ".json"):
         return True
     first = sample.first

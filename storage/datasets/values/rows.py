@@ -78,7 +78,7 @@ def why_no_prompt(fields: Mapping[str, Any], column: str | None) -> str:
     found = [name for name in names if name in fields]
     if not found:
         wanted = f"no field {column!r}" if column else "neither a field 'prompt' nor 'messages'"
-        return f"The row has {wanted}; it has {_listed(fields)}."
+        return f"The row has {wanted}; it has {listed(fields)}."
     name = next((name for name in found if fields[name] is not None), found[0])
     value = fields[name]
     if name == MESSAGES and isinstance(value, str):
@@ -90,7 +90,8 @@ def why_no_prompt(fields: Mapping[str, Any], column: str | None) -> str:
     return f"The field {name!r} is {kind}; {PROMPTS}."
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first few names, for messages."""
     first = [repr(name)[:SHOWN_CHARACTERS] for name in islice(names, SHOWN_NAMES + 1)]
     if not first:
         return "none at all"

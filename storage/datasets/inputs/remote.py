@@ -1,0 +1,190 @@
+"""Bytes of inputs that lie elsewhere: objects of S3 and of our own store, files of a folder.
+
+Each reads one version: the one that a snapshot names.
+"""
+
+import io
+import os
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from storage.errors import InputModified, ObjectChanged, ObjectNotFound, ObjectStoreUnavailable
+from storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from storage.objects.s3_bucket import S3Bucket
+
+READ_BYTES = 8 * 1024**2
+SMALL_BYTES = 4 * 1024**2  # a smaller object is fetched whole
+
+
+@dataclass(frozen=True, slots=True)
+class S3Object:
+    """A `DataFile` in a bucket; other content than that of the ETag is `InputModified`."""
+
+    uri: str
+    key: str
+    size: int
+    etag: str
+    bucket: "S3Bucket" = field(compare=False)
+
+    @property
+    def version(self) -> Hashable:
+        return self.etag
+
+    @property
+    def buffer_bytes(self) -> int:
+        return READ_BYTES
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        with _unchanged(self.uri), self.bucket.stream(self.key, if_match=self.etag) as stream:
+            yield stream
+
+    def arrow(self) -> Any:
+        return _arrow(Ranges(self._range, self.size))
+
+    def _range(self, start: int, end: int) -> bytes:
+        with (
+            _unchanged(self.uri),
+            self.bucket.stream(self.key, start=start, end=end, if_match=self.etag) as stream,
+        ):
+            return stream.read()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A `DataFile` of our own store, whose objects never change in place."""
+
+    key: str
+    size: int
+    etag: str
+    store: ObjectStore = field(compare=False)
+
+    @property
+    def version(self) -> Hashable:
+        return self.etag
+
+    @property
+    def buffer_bytes(self) -> int:
+        return READ_BYTES
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        with self.store.reader(self.key, if_match=self.etag) as stream:
+            yield stream
+
+    def arrow(self) -> Any:
+        # Asked for once: a folder's store may have to read a whole object to know its ETag.
+        with self.store.reader(self.key, end=0, if_match=self.etag):
+            return _arrow(Ranges(self._range, self.size))
+
+    def _range(self, start: int, end: int) -> bytes:
+        with self.store.reader(self.key, start=start, end=end) as stream:
+            return stream.read()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFile:
+    """A `DataFile` of the service's machine; a file with another tag is `InputModified`."""
+
+    uri: str
+    path: Path
+    etag: str
+
+    @property
+    def version(self) -> Hashable:
+        return self.etag
+
+    @property
+    def buffer_bytes(self) -> int:
+        return READ_BYTES
+
+    def open(self) -> BinaryIO:
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise modified(self.uri) from error
+        # What was opened is compared, not what has the name now.
+        if file_tag(os.fstat(file.fileno())) != self.etag:
+            file.close()
+            raise modified(self.uri)
+        return file
+
+    def arrow(self) -> Any:
+        return _arrow(self.open())
+
+
+def file_tag(found: os.stat_result) -> str:
+    """What tells a file's version: another one is another file, or was written at another time."""
+    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+
+
+def modified(uri: str) -> InputModified:
+    """The error that names a file which is not the one of the snapshot."""
+    return InputModified(
+        f"'{uri}' was changed or deleted after the batch was created; create the batch again."
+    )
+
+
+class Ranges(io.RawIOBase):
+    """A file that is read in ranges; a small one is fetched whole by the first of them.
+
+    Args:
+        fetch: the bytes ``[start, end)``.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+        self._fetch = fetch
+        self._size = size
+        self._at = 0
+        self._whole: bytes | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        data = self._range(self._at, end)
+        if len(data) != end - self._at:
+            raise ObjectStoreUnavailable("An object came shorter than it is.")
+        buffer[: len(data)] = data
+        self._at = end
+        return len(data)
+
+    def _range(self, start: int, end: int) -> bytes:
+        if self._size > SMALL_BYTES:
+            return self._fetch(start, end)
+        if self._whole is None:
+            self._whole = self._fetch(0, self._size)
+        return self._whole[start:end]
+
+
+def _arrow(file: BinaryIO | io.RawIOBase) -> Any:
+    import pyarrow as pa
+
+    return pa.PythonFile(cast(Any, file), mode="r")
+
+
+@contextmanager
+def _unchanged(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (ObjectNotFound, ObjectChanged) as error:
+        raise modified(uri) from error
