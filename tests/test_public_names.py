@@ -13,6 +13,7 @@ import tidemill
 import tidemill.client
 from engine import LLM, Completion, EngineConfig, EngineProcess, Output, Request, SamplingParams
 from tidemill.client import Client, Upload
+from tidemill.frames.client import Client as FrameClient
 
 ENGINE = {
     "LLM",
@@ -33,6 +34,7 @@ METHODS: dict[type, str] = {
         "batch batches cancel close create_batch delete_file download file models pause resume "
         "retries retry upload url watch"
     ),
+    FrameClient: "map",
     Upload: "chunks filename from_path",
 }
 FIELDS: dict[type, str] = {
@@ -56,7 +58,9 @@ FIELDS: dict[type, str] = {
 }
 
 
-@pytest.mark.parametrize(("module", "names"), [(engine, ENGINE), (tidemill.client, CLIENT)])
+@pytest.mark.parametrize(
+    ("module", "names"), [(engine, ENGINE), (tidemill.client, CLIENT), (tidemill, {"Client"})]
+)
 def test_a_module_offers_exactly_these_names(module: ModuleType, names: set[str]) -> None:
     assert set(module.__all__) == names
     assert len(module.__all__) == len(names)

@@ -45,6 +45,13 @@ class OutputNotWritten(TidemillError):
     code = "output_not_written"
 
 
+class BatchFailed(TidemillError):
+    """The batch was refused, has expired or was cancelled."""
+
+    code = "batch_failed"
+    exit_code = ExitCode.BATCH_FAILED
+
+
 class NotFinished(TidemillError):
     """The batch has not finished yet."""
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from storage.datasets.joining import OrderedResults
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.request_lines import RequestOptions
-from storage.datasets.templates.template import RowTemplate
+from storage.datasets.templates.row_template import RowTemplate
+from storage.datasets.templates.tables import open_rows
 from storage.datasets.values.results import Result, ResultColumns, check_names
 from storage.datasets.values.sources import Kind, Source
 from storage.endpoints import CHAT_COMPLETIONS
@@ -79,7 +80,8 @@ class Client(client.Client):
             sampling: parameters by their names in the API, as ``max_tokens=64``.
 
         Raises:
-            InputError: the rows cannot be read, or a template names a column that is not there.
+            InputError: the rows cannot be read, or have no prompts.
+            UsageError: a template is none, or reads a column that is not there.
             InputChanged: a job of this name has other rows, or asks something else of them.
             BatchFailed: the job as a whole was refused, has expired or was cancelled.
             ClientError: the service could not be used.
@@ -88,7 +90,7 @@ class Client(client.Client):
         if len(given) > 1:
             raise UsageError("Give one of prompt, template and column.")
         columns = ResultColumns.named(answer)
-        spec = prompt if prompt is not None else template
+        spec: Any = prompt if prompt is not None else template
         with dataset_errors():
             options = RequestOptions(
                 model=model,
@@ -124,10 +126,7 @@ class Client(client.Client):
         with dataset_errors():
             check_names("The frame", 1, table.column_names, columns)
             pq.write_table(table, path)
-            source = open_source(
-                path, name=name or "frame", column=column, kind=Kind.PARQUET,
-                template=options.template,
-            )
+            source = _opened(path, name or "The frame", column, options.template)
         return source if table.num_rows else None
 
     def _batch(
@@ -169,7 +168,7 @@ class Client(client.Client):
         return None
 
     def _ended(self, batch: Batch, *, named: bool, told: Reporter) -> Batch:
-        """Wait for the batch; Ctrl-C cancels it, unless it has a name by which it is found again."""
+        """Wait for the batch; Ctrl-C cancels it, unless a name tells it from others."""
         try:
             for seen in self.watch(batch.id):
                 told.update(seen)
@@ -198,6 +197,12 @@ class Client(client.Client):
         return list(zip(*found, strict=True))
 
 
+def _opened(path: Path, name: str, column: str | None, template: RowTemplate | None) -> Source:
+    if template is None:
+        return open_source(path, name=name, column=column, kind=Kind.PARQUET)
+    return open_rows(path, template, name=name, kind=Kind.PARQUET)
+
+
 _GOES_ON = frozenset({"validating", "in_progress", "finalizing", "completed"})
 
 
@@ -205,7 +210,5 @@ def _texts(result: Result) -> tuple[str | None, str | None, str | None]:
     return result.text, result.finish_reason, result.error.message if result.error else None
 
 
-def _pieces(
-    client: client.Client, file_id: str | None
-) -> AbstractContextManager[Iterable[bytes]]:
+def _pieces(client: client.Client, file_id: str | None) -> AbstractContextManager[Iterable[bytes]]:
     return client.download(file_id) if file_id else nullcontext(())

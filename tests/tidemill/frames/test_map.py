@@ -1,7 +1,8 @@
 """`Client.map` on a real service with a real, tiny model."""
 
+import time
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import polars
 import pyarrow as pa
@@ -12,6 +13,7 @@ from storage.registry import models
 from storage.settings import Settings
 from storage.stores import Stores
 from tidemill import Client
+from tidemill.client.shapes import Batch
 from tidemill.errors import BatchFailed, InputChanged, InputError, UsageError
 from tidemill.serve.service import Service
 
@@ -32,7 +34,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield client
 
 
-def _answers(texts: list[str], limit: int) -> list[str]:
+def _answers(texts: list[str], limit: int) -> list[str | None]:
     return [tiny.answer({"prompt": text, "max_tokens": limit}) for text in texts]
 
 
@@ -41,7 +43,7 @@ def test_rows_get_their_answers_in_order(client: Client) -> None:
     frame = polars.DataFrame({"word": words, "n": range(6)})
     found = client.map(
         frame,
-        "{{ word }} again {{ word }}",
+        "bada {{ word }}",
         endpoint=COMPLETIONS,
         model="tiny",
         temperature=0,
@@ -49,7 +51,7 @@ def test_rows_get_their_answers_in_order(client: Client) -> None:
         progress=False,
     )
     assert found["n"].to_list() == list(range(6))
-    assert found["answer"].to_list() == _answers([f"{word} again {word}" for word in words], 5)
+    assert found["answer"].to_list() == _answers([f"bada {word}" for word in words], 5)
     assert found["error"].null_count() == 6
     assert set(found["finish_reason"].to_list()) <= {"stop", "length"}
 
@@ -94,9 +96,9 @@ def test_no_rows_are_no_job(client: Client) -> None:
 def test_what_cannot_be_asked_is_told_before_anything_is_sent(client: Client) -> None:
     rows = [{"body": "x"}]
     before = [batch.id for batch in client.batches()]
-    with pytest.raises(InputError, match="bodi"):
+    with pytest.raises(UsageError, match="bodi"):
         client.map(rows, "{{ bodi }}")
-    with pytest.raises(InputError, match="'prompt'"):
+    with pytest.raises(InputError, match="column prompt"):
         client.map(rows)
     with pytest.raises(InputError, match="answer"):
         client.map([{"answer": "x", "prompt": "y"}])
@@ -105,6 +107,33 @@ def test_what_cannot_be_asked_is_told_before_anything_is_sent(client: Client) ->
     assert [batch.id for batch in client.batches()] == before
 
 
-def test_a_job_that_is_refused_as_a_whole_is_an_error(client: Client, tmp_path: Path) -> None:
-    with pytest.raises(BatchFailed, match="failed"):
-        client.map([{"prompt": "x"}], window="1h", endpoint="/v1/nothing", progress=False)
+def test_a_job_that_was_stopped_is_an_error_and_begun_anew_under_its_name(client: Client) -> None:
+    rows = [{"word": word} for word in tiny.WORDS[:200]]
+
+    def ask() -> object:
+        return client.map(
+            rows,
+            "{{ word }}",
+            endpoint=COMPLETIONS,
+            model="tiny",
+            temperature=0,
+            max_tokens=300,
+            name="stopped",
+            progress=False,
+        )
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        while not (found := _named(client, "stopped")):
+            time.sleep(0.01)
+        client.cancel(found[0].id)
+        with pytest.raises(BatchFailed, match="cancelled"):
+            asked.result()
+    answered = ask()
+    assert isinstance(answered, list)
+    assert [row["answer"] for row in answered] == _answers([row["word"] for row in rows], 300)
+    assert len(_named(client, "stopped")) == 2
+
+
+def _named(client: Client, name: str) -> list[Batch]:
+    return [batch for batch in client.batches() if (batch.metadata or {}).get("map") == name]
