@@ -24,7 +24,13 @@ PHASES = {
 
 
 class Reporter(Protocol):
-    """Tells the user how a job goes."""
+    """Tells the user how a job goes.
+
+    Attributes:
+        every_seconds: how long it can go without an update, while a job runs as it should.
+    """
+
+    every_seconds: float
 
     def __enter__(self) -> Self: ...
 
@@ -47,6 +53,8 @@ class Reporter(Protocol):
 
 class LiveReporter:
     """One line that changes in place."""
+
+    every_seconds = 0.0
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -95,6 +103,8 @@ class PlainReporter:
     """Prints a line when the phase changes; then every 5 seconds, or every 30 while nothing
     moves."""
 
+    every_seconds = PLAIN_SECONDS
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._phase = ""
@@ -136,6 +146,8 @@ class PlainReporter:
 
 class SilentReporter(PlainReporter):
     """Says nothing but what must not be missed."""
+
+    every_seconds = PLAIN_SILENCE_SECONDS
 
     def say(self, text: str) -> None:
         """Nothing."""

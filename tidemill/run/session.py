@@ -53,7 +53,8 @@ class Session:
         home: the folder that holds what the service keeps.
         own: whether the service ends with this command, and nobody else uses it.
         check: raises where a job of this model would wait in vain.
-        pause: waits so many seconds, or until a job may have gone on.
+        pause: waits so many seconds; where the service is this command's own, at most until a job
+            was planned, has ended or cannot run.
     """
 
     client: Client
