@@ -10,7 +10,6 @@ from storage.jobs.reconcile import reclaim_embedded
 from storage.settings import Settings
 from storage.stores import Stores
 from storage.wakeups import LocalWakeups, Wakeup
-from worker.context import WorkerContext
 from worker.finish.garbage import KEEP_SECONDS
 from worker.models.engines import Engine
 from worker.process.host import WorkerHost
@@ -41,7 +40,9 @@ class EmbeddedWorker(WorkerHost):
         self._wakeups = wakeups
         self._unsubscribe: Callable[[], None] = lambda: None
 
-    def _prepare(self, worker: WorkerContext) -> None:
+    def start(self) -> None:
+        """As `WorkerHost.start`."""
+        worker = self._worker
         # The home's lock excludes other workers only if the database is in the home.
         if worker.settings.storage.database_in_home:
             reclaim_embedded(worker.database)
@@ -49,6 +50,7 @@ class EmbeddedWorker(WorkerHost):
             worker.store.sweep(KEEP_SECONDS)
         except StorageError as error:  # tried again when garbage is collected
             log.warning("uploads_not_swept", code=error.code, reason=str(error))
+        super().start()
 
     def _listen(self) -> None:
         self._unsubscribe = self._wakeups.subscribe(self._hear)

@@ -39,6 +39,7 @@ class WorkerHost(ABC):
         models: those to serve; ``None`` is all, later ones included.
         job_threads: see `WorkerThreads`.
         reconcile: whether to run a reconciler, which serves all workers, too.
+        before: see `WorkerThreads`.
         make_engine: makes an engine that is not started yet; by default a process of its own.
     """
 
@@ -51,11 +52,12 @@ class WorkerHost(ABC):
         models: Collection[str] | None = None,
         job_threads: int = JOB_THREADS,
         reconcile: bool = True,
+        before: Callable[[], None] = lambda: None,
         make_engine: Callable[[EngineConfig], Engine] | None = None,
     ) -> None:
         self._worker = WorkerContext.open(settings, stores, wakeups, make_engine)
         self._threads = WorkerThreads(
-            self._worker, models=models, job_threads=job_threads, before=self._before_jobs
+            self._worker, models=models, job_threads=job_threads, before=before
         )
         self._reconciler = Reconciler(self._worker) if reconcile else None
 
@@ -87,19 +89,12 @@ class WorkerHost(ABC):
         """
         worker = self._worker
         model_rows.ensure_default(worker.database, worker.settings.worker.default_model)
-        self._prepare(worker)
         sweep()
         self._listen()
         self._threads.start()
         if self._reconciler is not None:
             self._reconciler.start()
         log.info("worker_started", owner=worker.owner)
-
-    def _prepare(self, worker: WorkerContext) -> None:
-        """Called before the first look for work; nothing here."""
-
-    def _before_jobs(self) -> None:
-        """Called each time before jobs to plan or finalize are looked for; nothing here."""
 
     @abstractmethod
     def _listen(self) -> None:

@@ -35,11 +35,12 @@ class ServerWorker(WorkerHost):
             models=models,
             job_threads=job_threads,
             reconcile=reconcile,
+            before=self._hear_of_models,
         )
         self._listener = Listener(app, self._worker, models)
         add_tasks(app, self._worker, self._threads.wake)
 
-    def _before_jobs(self) -> None:
+    def _hear_of_models(self) -> None:
         self._listener.refresh()
 
     def _listen(self) -> None:
