@@ -40,7 +40,7 @@ class WorkerContext:
     Attributes:
         leaving: set once, when no more work is to be begun; work that was begun goes on.
         stopping: set once, when work that was begun is to be given back.
-        committed: set when a chunk is committed, which may have been the last one of its job.
+        committed: set when a chunk is committed that may have been the last one of its job.
         draining: held by the one drain loop that may run.
     """
 

@@ -13,6 +13,7 @@ from tidemill.client.shapes import Progress as BatchProgress
 from tidemill.client.uploads import Upload
 from tidemill.terminal import printable
 
+LIVE_REDRAWS = 4  # a second: each takes a millisecond of the engine's processor
 PLAIN_SECONDS = 5.0
 PLAIN_SILENCE_SECONDS = 30.0
 PHASES = {
@@ -64,6 +65,7 @@ class LiveReporter:
             TextColumn("{task.fields[detail]}", markup=False),
             console=console,
             transient=True,
+            refresh_per_second=LIVE_REDRAWS,
         )
         self._task = self._progress.add_task("Starting", total=None, detail="")
 

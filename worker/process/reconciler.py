@@ -20,7 +20,7 @@ from worker.run.poison import bury_poison
 log = structlog.get_logger(__name__)
 
 COLLECT_SECONDS = 600.0
-COMMITTED_SECONDS = 0.5  # how often it sees whether a chunk was committed
+COMMITTED_SECONDS = 0.5  # how often it sees whether a job's last chunk may have been committed
 
 
 def tick(worker: WorkerContext, sent: frozenset[Wakeup] = frozenset()) -> frozenset[Wakeup]:
@@ -78,7 +78,7 @@ class Reconciler:
             self._safely(self._tick, "reconcile_failed")
 
     def _pause(self) -> bool:
-        """Wait until it is time, it was asked, or a chunk of this worker was committed.
+        """Wait until it is time, it was asked, or this worker may have ended a job.
 
         False is the end.
         """

@@ -92,6 +92,18 @@ def test_a_job_ends_soon_after_its_last_chunk_though_others_run_on(
     reconciler.join(5)
 
 
+def test_only_a_chunk_that_may_be_the_last_of_its_job_has_the_rows_looked_at(
+    make_bench: Any, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(chunk_lines=8)
+    sets: list[str] = []
+    monkeypatch.setattr(bench.worker.committed, "set", lambda: sets.append("set"))
+    for job in "ab":
+        bench.plan(bench.create([line(f"row{i}", f"{job} {i}") for i in range(24)]))
+    assert drain(bench.worker) == 6
+    assert len(sets) == 2
+
+
 def test_a_reconciler_that_is_asked_sends_all_that_is_due_at_once(
     make_bench: Any, line: Line
 ) -> None:
