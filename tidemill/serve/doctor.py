@@ -151,11 +151,11 @@ def _store(settings: Settings) -> Iterator[Check]:
 
 def _broker(settings: Settings) -> Iterator[Check]:
     if settings.storage.embedded:
-        yield Check("broker", True, "in memory, in the same process")
+        yield Check("broker", True, "none: all is one process")
         return
     from kombu.exceptions import KombuError, OperationalError
 
-    from storage.wakeups import celery_app
+    from storage.broker import celery_app
 
     try:
         with celery_app(settings.storage).connection_for_write() as connection:
