@@ -63,12 +63,15 @@ def build(
     keeping = _keeping(config, model, source, choice)
     kept = None if keeping is None else keeping.read(choice.threads)
     weights: Decoder | NativeWeights
+    mapped = 0
     if kept is None:
         weights = _load(config, model, source, choice, read)
     else:
         weights = NativeWeights.of(model, kept.tensors, kept.form)
+        mapped = sum(each.nbytes for each in kept.tensors.values())
         read.append("weights as an earlier start prepared them")
-    placement = place(config, model, replace(choice, reasons=(*choice.reasons, *read)))
+    choice = replace(choice, reasons=(*choice.reasons, *read))
+    placement = place(config, model, choice, mapped=mapped)
     # A prompt that is not cut into chunks is one step.
     whole = 0 if config.chunked_prefill else placement.max_model_len
     max_tokens = max(placement.max_batch_tokens, whole)

@@ -1,18 +1,19 @@
 """The file of one model's prepared weights: safetensors, with a record of what is in it.
 
 It is written piece by piece, so that a writer can be stopped, and holds Python's lock for none of
-them. The library's own writer holds it to the end. It is read into memory of this process's own,
-not mapped: weights that the system may drop under pressure would be read again in every step, and a
-file that is removed would keep its room on the disk.
+them. The library's own writer holds it to the end. It is mapped when it is read: processes that run
+one model share its memory.
 """
 
 import hashlib
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from threading import Event
@@ -30,7 +31,7 @@ _NAMES = {
     torch.uint8: "U8",
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-_PIECE_BYTES = 1 << 20  # small enough for the processor's cache
+_PIECE_BYTES = 1 << 20
 _LINE = 64  # bytes of a cache line
 _LONGEST_HEADER = 100_000_000  # as the library has it
 _MOST_READERS = 8
@@ -79,8 +80,7 @@ def write(file: BinaryIO, fingerprint: str, contents: Contents, stopped: Event) 
         Stopped: ``stopped`` was set.
         OSError: the file cannot be written.
     """
-    # Those that fill their cache lines come first, so that all of them begin with one.
-    tensors = sorted(contents.tensors.items(), key=lambda item: item[1].nbytes % _LINE > 0)
+    tensors = sorted(contents.tensors.items(), key=lambda item: _rank(item[1]))
     entries = [
         _Entry(name, _NAMES[tensor.dtype], tuple(tensor.shape), _checksum(tensor, stopped))
         for name, tensor in tensors
@@ -89,6 +89,11 @@ def write(file: BinaryIO, fingerprint: str, contents: Contents, stopped: Event) 
     for _, tensor in tensors:
         for piece in _pieces(tensor, stopped):
             file.write(piece)
+
+
+def _rank(tensor: Tensor) -> tuple[bool, int]:
+    """Its order in a file, in which each begins with a cache line or with a number of its own."""
+    return tensor.nbytes % _LINE > 0, -tensor.itemsize
 
 
 def _header(fingerprint: str, form: Mapping[str, Any], entries: list[_Entry]) -> bytes:
@@ -104,7 +109,7 @@ def _header(fingerprint: str, form: Mapping[str, Any], entries: list[_Entry]) ->
             "data_offsets": (start, end),
         }
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(len(text) + 8) % _LINE)
     return len(text).to_bytes(8, "little") + text
 
 
@@ -125,17 +130,20 @@ def read(path: Path, fingerprint: str, threads: int) -> Contents:
         size = sum(each.bytes for each in entries)
         if os.fstat(file.fileno()).st_size != begin + size:
             raise Damaged("it is not as long as its header says")
-        memory = _aligned(size)
-        places, end = [], 0
-        for each in entries:
-            start, end = end, end + each.bytes
-            places.append((each, start))
-        with ThreadPoolExecutor(min(threads, _MOST_READERS)) as pool:
-            tensors = pool.map(
-                lambda place: _read_tensor(file.fileno(), begin, memory, *place),
-                sorted(places, key=lambda place: -place[0].bytes),
-            )
-            return Contents(dict(tensors), form)
+        # Private and writable, as torch takes no other; nobody writes.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    memory = torch.from_numpy(np.frombuffer(mapped, np.uint8))
+    starts = accumulate((each.bytes for each in entries), initial=begin)
+    tensors = {
+        each.name: _tensor(memory, start, each)
+        for start, each in zip(starts, entries, strict=False)
+    }
+    with ThreadPoolExecutor(min(threads, _MOST_READERS)) as pool:
+        checksums = pool.map(_checksum, tensors.values())
+        for each, checksum in zip(entries, checksums, strict=True):
+            if checksum != each.crc:
+                raise Damaged(f"{each.name} is damaged")
+    return Contents(tensors, form)
 
 
 def _read_header(file: BinaryIO, fingerprint: str) -> tuple[dict[str, Any], list[_Entry], int]:
@@ -162,41 +170,22 @@ def _read_header(file: BinaryIO, fingerprint: str) -> tuple[dict[str, Any], list
     return form, entries, len(length) + size
 
 
-def _read_tensor(
-    file: int, begin: int, memory: Tensor, entry: _Entry, start: int
-) -> tuple[str, Tensor]:
+def _tensor(memory: Tensor, start: int, entry: _Entry) -> Tensor:
     stored = memory[start : start + entry.bytes]
-    view, done, crc = memoryview(stored.numpy()), 0, 0
-    while done < entry.bytes:
-        piece = view[done : done + _PIECE_BYTES]
-        count = os.preadv(file, [piece], begin + start + done)
-        if count == 0:
-            raise Damaged("it ends too early")
-        crc = zlib.crc32(piece[:count], crc)  # while it is in the processor's cache
-        done += count
-    if crc != entry.crc:
-        raise Damaged(f"{entry.name} is damaged")
-    return entry.name, stored.view(_DTYPES[entry.dtype]).view(entry.shape)
+    return stored.view(_DTYPES[entry.dtype]).view(entry.shape)
 
 
-def _aligned(size: int) -> Tensor:
-    """uint8 memory that begins with a cache line. numpy asks for large pages, torch does not."""
-    memory = torch.from_numpy(np.empty(size + _LINE, dtype=np.uint8))
-    start = -memory.data_ptr() % _LINE
-    return memory[start : start + size]
-
-
-def _checksum(tensor: Tensor, stopped: Event) -> int:
+def _checksum(tensor: Tensor, stopped: Event | None = None) -> int:
     crc = 0
     for piece in _pieces(tensor, stopped):
         crc = zlib.crc32(piece, crc)
     return crc
 
 
-def _pieces(tensor: Tensor, stopped: Event) -> Iterator[memoryview]:
-    view = memoryview(tensor.view(-1).view(torch.uint8).numpy())
+def _pieces(tensor: Tensor, stopped: Event | None) -> Iterator[memoryview]:
+    view = tensor.view(-1).view(torch.uint8).numpy().data
     for start in range(0, len(view), _PIECE_BYTES):
-        if stopped.is_set():
+        if stopped is not None and stopped.is_set():
             raise Stopped
         yield view[start : start + _PIECE_BYTES]
 

@@ -23,9 +23,9 @@ from engine.models.families import load_config
 from engine.prepared import fingerprint as fingerprints
 from engine.prepared.keeper import end_keepers
 from engine.scheduler.step import Step, Work
-from ggufs import write_gguf
 from native import needs_kernels
 from oracle import TINY, TOKENS, make
+from oracle.ggufs import write_gguf
 
 pytestmark = needs_kernels
 

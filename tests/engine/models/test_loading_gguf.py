@@ -14,8 +14,8 @@ from engine.kernels.reference.backend import ReferenceBackend
 from engine.models.decoder import Decoder
 from engine.models.families import load_config
 from engine.models.loading import load_model
-from ggufs import write_gguf
 from oracle import CPU, TINY, assert_equals_oracle, make
+from oracle.ggufs import write_gguf
 
 
 def load_gguf(path: Path) -> Decoder:

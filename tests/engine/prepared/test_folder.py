@@ -20,6 +20,8 @@ from engine.prepared.keeper import Keeper, end_keepers
 
 CONTENTS = Contents(
     {
+        "byte": torch.arange(3, dtype=torch.int8),
+        "half": torch.ones(3, dtype=torch.bfloat16),
         "odd": torch.arange(7, dtype=torch.int32),
         "bytes": torch.arange(128, dtype=torch.uint8).view(2, 64),
         "signed": torch.arange(-64, 64, dtype=torch.int8).view(1, 2, 64),
