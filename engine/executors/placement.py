@@ -72,6 +72,7 @@ def place(
     model: ModelConfig,
     choice: Choice,
     budget: tuple[int, str] | None = None,
+    mapped: int = 0,
 ) -> Placement:
     """Fill in every bound that the configuration leaves open, with the weights loaded.
 
@@ -81,6 +82,8 @@ def place(
         choice: what it is computed with.
         budget: bytes for the cache where the configuration names none, and why; ``None`` takes a
             share of what is free.
+        mapped: bytes of weights that are mapped from a file. The system counts them as free, as it
+            could drop them, but every step reads them.
 
     Raises:
         OutOfCache: the KV cache cannot hold even one block.
@@ -92,7 +95,7 @@ def place(
     if config.kv_cache_bytes:
         available = config.kv_cache_bytes
     else:
-        available, reason = budget or _cache_budget(choice.device)
+        available, reason = budget or _cache_budget(choice.device, mapped)
         reasons = (*reasons, reason)
     most = bounds.max_num_seqs * -(-bounds.context // config.block_size)
     num_blocks = min(available // block_bytes, most)
@@ -113,9 +116,9 @@ def place(
     )
 
 
-def _cache_budget(device: torch.device) -> tuple[int, str]:
+def _cache_budget(device: torch.device, mapped: int) -> tuple[int, str]:
     """Bytes, and why."""
-    free = free_memory(device)
+    free = max(0, free_memory(device) - mapped)
     if device.type == "cuda":
         return int(free * 0.85), f"a cache of 85% of the {free / GIB:.1f} GiB free on the GPU"
     most = 16 * GIB

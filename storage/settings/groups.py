@@ -220,6 +220,9 @@ class EngineSettings(BaseModel):
     max_num_seqs: int | None = None
     max_batch_tokens: int | None = None
     batching: str = "continuous"
+    keep_prepared_weights: bool = Field(
+        default=True, description="Keep weights on disk as a CPU runs on them, for the next start."
+    )
     engine_hang_seconds: float = Field(
         default=120.0, gt=0, description="Without a sign of life for so long, an engine is ended."
     )

@@ -40,6 +40,7 @@ def run_checks(settings: Settings) -> list[Check]:
         _torch(),
         _model(settings),
         _home(settings),
+        _kept_weights(),
         _database(settings),
         _store(settings),
         _broker(settings),
@@ -110,6 +111,19 @@ def _home(settings: Settings) -> Iterator[Check]:
         finding = look_at_disk(folder)
         hint = f"{finding.meaning} Or set {variable}." if finding.meaning else ""
         yield Check("disk space", finding.ok, f"{finding.found} in {folder}", hint)
+
+
+def _kept_weights() -> Iterator[Check]:
+    from engine.prepared.folder import kept_files, weights_folder
+
+    place = weights_folder()
+    try:
+        kept = kept_files(place) if place else []
+    except OSError:
+        return  # a folder that cannot be read keeps nothing
+    if kept:
+        size = sum(each.bytes for each in kept) / 2**30
+        yield Check("kept weights", True, f"{size:.1f} GiB in {place}", needed=False)
 
 
 def _database(settings: Settings) -> Iterator[Check]:
