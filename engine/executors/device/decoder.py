@@ -37,6 +37,7 @@ class DeviceLayer:
     output: Projection
     feed_forward_norm: Tensor
     gate_up: Projection
+    hadamard_count: int
     down: Projection
 
 
@@ -80,8 +81,6 @@ class DeviceDecoder:
 
     def _layer(self, layer: Layer) -> DeviceLayer:
         attention, feed_forward = layer.attention, layer.feed_forward
-        if feed_forward.hadamard_count > 1:
-            raise ValueError("These passes transform no inner activations.")
         norms = None
         if attention.query_norm is not None and attention.key_norm is not None:
             query, key = attention.query_norm.detach(), attention.key_norm.detach()
@@ -94,6 +93,7 @@ class DeviceDecoder:
             output=self._take(attention.output),
             feed_forward_norm=layer.feed_forward_norm.detach(),
             gate_up=self._take(feed_forward.gate_up),
+            hadamard_count=feed_forward.hadamard_count,
             down=self._take(feed_forward.down),
         )
 
@@ -164,7 +164,7 @@ class DeviceDecoder:
         self._multiply(buffers.attn_rows, layer.output, buffers.update)
         self._norm_of(buffers.update, layer.feed_forward_norm, buffers, buffers.hidden)
         self._multiply(buffers.hidden, layer.gate_up, buffers.gate_up)
-        kernels.gate(buffers.gate_up, buffers.inner)
+        kernels.gate(buffers.gate_up, buffers.inner, layer.hadamard_count)
         self._multiply(buffers.inner, layer.down, buffers.update)
         if next_cache is not None:
             self._project(self._layers[index + 1], buffers.update, buffers, step, next_cache)
