@@ -44,6 +44,17 @@ class Buffers:
     picked_rows: Activations
     logits: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them; what shares memory counts once."""
+        rounded = (self.hidden, self.attn_rows, self.inner, self.picked_rows)
+        tensors = [self.residual, self.update, self.qkv, self.queries, self.attn_output]
+        tensors += [self.gate_up, self.final, self.picked, self.logits]
+        for rows in rounded:
+            tensors += [rows.values] if rows.scales is None else [rows.values, rows.scales]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        return sum({id(storage): storage.nbytes() for storage in storages}.values())
+
     def rows(self, tokens: int, picked: int) -> "Buffers":
         """The first rows of each."""
         return Buffers(
@@ -69,6 +80,12 @@ class RowDtypes:
 
     layers: torch.dtype
     head: torch.dtype
+
+
+def buffer_bytes(config: ModelConfig, max_tokens: int, max_rows: int, dtype: torch.dtype) -> int:
+    """What `make_buffers` takes where products take rows of the model's dtype; others take less."""
+    kinds = RowDtypes(dtype, dtype)
+    return make_buffers(config, max_tokens, max_rows, dtype, kinds, torch.device("meta")).nbytes
 
 
 def make_buffers(

@@ -9,6 +9,7 @@ from engine.executors.device.executor import DeviceExecutor
 from engine.executors.device.recorded import Recorded
 from engine.executors.device.runner import DeviceRunner
 from engine.executors.device.sizes import all_sizes
+from engine.executors.device.step_tokens import step_tokens
 from engine.executors.device.tables import DeviceTables
 from engine.executors.device.warm_up import GREEDY, Kinds, warm_up
 from engine.executors.machine import GIB
@@ -71,6 +72,13 @@ def _build(
     decoder: Decoder,
 ) -> DeviceRunner:
     bounds = Bounds.of(config, model, on_gpu=True)
+    if config.max_batch_tokens is None:
+        free = device.free_memory() - (config.kv_cache_bytes or 0)
+        tokens, reason = step_tokens(
+            model, choice.dtype, bounds.max_num_seqs, free, device.multiprocessors
+        )
+        bounds = Bounds.of(config, model, on_gpu=True, batch_tokens=tokens)
+        choice = replace(choice, reasons=(*choice.reasons, reason))
     limits = Limits(
         model,
         bounds.max_tokens,
@@ -101,7 +109,7 @@ def _build(
     later = min(6 * bounds.max_num_seqs * model.vocab_size, free // 16)
     budget = max(0, int(free * _SHARE) - graphs - later)
     reason = f"a cache of {budget / GIB:.1f} GiB, what a largest step and its graphs leave free"
-    return _runner(config, ready, place(config, model, choice, budget=(budget, reason)))
+    return _runner(config, ready, place(config, model, choice, bounds, (budget, reason)))
 
 
 def _runner(config: EngineConfig, ready: DeviceModel, placement: Placement) -> DeviceRunner:
@@ -136,7 +144,7 @@ def _warm_up(config: EngineConfig, choice: Choice, ready: DeviceModel) -> int:
     blocks = -(-tokens // config.block_size)
     size = blocks * choice.backend.block_bytes(model, config.block_size, choice.cache_dtype)
     small = replace(config, kv_cache_bytes=min(size, config.kv_cache_bytes or size))
-    runner = _runner(config, ready, place(small, model, choice, budget=(size, "")))
+    runner = _runner(config, ready, place(small, model, choice, bounds, (size, "")))
     warm_up(runner)
     if not config.graphs:
         return 0

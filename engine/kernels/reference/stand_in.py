@@ -15,9 +15,6 @@ from engine.kernels.reference.backend import ReferenceBackend
 from engine.kernels.reference.device_sampling import ReferenceSampling
 from engine.kernels.reference.fused import ReferenceFused
 
-MULTIPROCESSORS = 8
-"""What the division of attention takes the stand-in to have."""
-
 
 class StandInBackend(ReferenceBackend):
     """A `DeviceBackend` that needs no GPU, and is slow."""
@@ -43,7 +40,7 @@ class StandInBackend(ReferenceBackend):
         """See `DeviceBackend.task_maker`. Its division is made, and not looked at."""
         group = -(-limits.model.num_heads // limits.model.num_kv_heads)
         rows = max(16, 1 << (group - 1).bit_length())
-        shape = limits.attention_shape(MULTIPROCESSORS, (rows, 4 * rows), (rows, 4 * rows))
+        shape = limits.attention_shape(device.multiprocessors, (rows, 4 * rows), (rows, 4 * rows))
         return TaskMaker(shape)
 
     def passes(self, device: Device, limits: Limits, max_pieces: int) -> FusedKernels:
