@@ -6,7 +6,7 @@ from engine.config import ModelConfig
 from engine.kernels.backend import Service
 from engine.kernels.fused.backend import Limits
 from engine.kernels.fused.cache import block_bytes
-from engine.kernels.fused.device import Device
+from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
 from engine.kernels.fused.stand_in import StandIn
@@ -46,6 +46,10 @@ class StandInBackend(ReferenceBackend):
     def passes(self, device: Device, limits: Limits, max_pieces: int) -> FusedKernels:
         """See `DeviceBackend.passes`."""
         return ReferenceFused()
+
+    def compile_ahead(self, work: Launches, threads: int) -> str:
+        """See `DeviceBackend.compile_ahead`. Torch compiles nothing."""
+        return ""
 
     def sampling(self, device: Device) -> SamplingKernels:
         """See `DeviceBackend.sampling`."""
