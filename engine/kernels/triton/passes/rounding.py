@@ -42,10 +42,12 @@ def narrowed(x, inverse, out_dtype: tl.constexpr):
 @triton.jit
 def _pairwise(y, APART: tl.constexpr, BLOCK: tl.constexpr):
     """Sums and differences of the numbers of [BLOCK] that are APART from each other."""
-    pairs = tl.permute(tl.reshape(y, [BLOCK // (2 * APART), 2, APART]), [0, 2, 1])
-    low, high = tl.split(pairs)
-    pairs = tl.permute(tl.join(low + high, low - high), [0, 2, 1])
-    return tl.reshape(pairs, [BLOCK])
+    pairs = tl.reshape(y, [BLOCK // (2 * APART), 2, APART])
+    second = tl.arange(0, 2)[None, :, None] == 1
+    # Sums over the pairs leave each number in its thread; splitting and joining move all of them.
+    both = tl.sum(pairs, 1, keep_dims=True)
+    apart = tl.sum(tl.where(second, -pairs, pairs), 1, keep_dims=True)
+    return tl.reshape(tl.where(second, apart, both), [BLOCK])
 
 
 @triton.jit
