@@ -1,6 +1,6 @@
 """Steps on a device, one in flight while the next one is scheduled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -230,15 +230,18 @@ class Version:
         self._number = 0
         self._slots: Ints = np.zeros(0, dtype=np.int32)
 
-    def of(self, inputs: StepInputs) -> int | None:
-        """Equal for steps with equal sequences in equal order; ``None`` where there are prompts."""
+    def of(self, inputs: StepInputs) -> Hashable | None:
+        """Equal for steps with equal sequences in equal order; ``None`` where there are prompts.
+
+        Steps of two runners, whose caches differ, are never equal: they may share a `TaskMaker`.
+        """
         if inputs.num_tokens > inputs.num_sequences:
             return None
         slots = inputs.slots[: inputs.num_sequences]
         if not np.array_equal(slots, self._slots):
             self._slots = slots.copy()
             self.changed()
-        return self._number
+        return self, self._number
 
     def changed(self) -> None:
         """A slot is another sequence's from now on, or a sequence has other blocks."""

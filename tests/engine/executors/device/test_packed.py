@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from engine.executors.device.packed import NO_SLOT, PackedInputs, StepShape, fill_packed
+from engine.executors.device.runner import Version
 from engine.executors.inputs import BlockTables, StepInputs
 from engine.kernels.fused.stand_in import StandIn
 from engine.params import SamplingParams
@@ -106,6 +107,19 @@ def test_arrays_of_narrowed_steps_are_laid_out_and_sent_for_them_alone() -> None
     assert packed.tensors(narrowed)["narrowed_more"].tolist() == [8] * 5
     places = [packed.tensors(shape)["positions"].data_ptr() for shape in (plain, narrowed)]
     assert places[0] == places[1], "graphs between attention serve both"
+
+
+def test_a_version_is_of_one_runner_and_of_decodes_alone() -> None:
+    inputs = StepInputs(BlockTables(8, 4, block_size=4), 32)
+    inputs.fill(Step((admitted(5, 0, (9, 8, 7), (3,)),)))
+    one, other = Version(), Version()
+    assert one.of(inputs) is None
+    inputs.fill(Step((Work(5, 3, (UNKNOWN_TOKEN,), (), True),)))
+    before = one.of(inputs)
+    assert one.of(inputs) == before
+    assert other.of(inputs) != before, "the blocks of another cache"
+    one.changed()
+    assert one.of(inputs) != before
 
 
 def test_padded_decodes_have_a_token_each() -> None:
