@@ -160,7 +160,7 @@ def load_decoder(
         backend = NativeBackend(1)
     prepare: Preparation | None = None
     if choice.quantization == "int8":
-        prepare = Int8Weights(model, backend, transform=not isinstance(backend, DeviceBackend))
+        prepare = Int8Weights(model, backend)
     elif choice.quantization == "fp8":
         prepare = Float8Weights()
     elif choice.quantization == "int4":
