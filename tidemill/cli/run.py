@@ -84,9 +84,7 @@ def run(
         check_options(request)
         outcomes: list[Outcome] = []
         session: Session | None = None
-        sources = stack.enter_context(
-            open_inputs(inputs, column, home, input_format.kind, made_by)
-        )
+        sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind, made_by))
         jobs = plan_jobs(
             inputs,
             sources,

@@ -34,7 +34,7 @@ def template_of(
     from tidemill.run.dataset_errors import dataset_errors
 
     with dataset_errors():
-        template = RowTemplate.parse(text if file is None else _read(file))
+        template = RowTemplate.parse(_read(file) if file is not None else text or "")
         template.check_endpoint(endpoint)
     return template
 

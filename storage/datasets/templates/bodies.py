@@ -133,9 +133,7 @@ def _plain_build(pieces: list[nodes.Expr]) -> Build:
     def build(row: Row, meter: Meter) -> str:
         made = texts.copy()
         values = map(row.get, names)
-        made[columns] = [
-            value if type(value) is str else text_of(meter, value) for value in values
-        ]
+        made[columns] = [value if type(value) is str else text_of(meter, value) for value in values]
         return concat(meter, made)
 
     return build

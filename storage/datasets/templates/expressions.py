@@ -67,7 +67,7 @@ class Expressions:
         self.touched: set[str] = set()  # perhaps
         self._place = place
 
-    def expression(self, node: nodes.Expr) -> Expression:
+    def expression(self, node: nodes.Node) -> Expression:
         """The function of an expression.
 
         Raises:
@@ -193,7 +193,7 @@ class Expressions:
         if node.dyn_args is not None or node.dyn_kwargs is not None:
             raise self.error(node, "arguments are given one by one, without * and **.")
         given = [self.expression(each) for each in (*([subject] if subject else []), *node.args)]
-        named = {each.key: self.expression(each.value) for each in node.kwargs}
+        named = {str(each.key): self.expression(each.value) for each in node.kwargs}
         try:
             inspect.signature(function).bind(None, *given, **named)
         except TypeError:

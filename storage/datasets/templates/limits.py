@@ -11,7 +11,7 @@ from typing import Final
 from storage.errors import RowFault
 
 OPERATION: Final = 128  # what one operation in a loop costs, in characters
-ENTRY: Final = 16  # what one entry of a list or an object costs
+ENTRY: Final = 32  # what one entry of a list or an object costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class TemplateLimits:
         max_markup: most characters of all texts with expressions in a template.
         max_text: most characters of a text that is made.
         max_work: most work for one row, in characters: those of all texts that are read and made,
-            128 for every operation in a loop, 16 for every entry of a list or an object.
+            128 for every operation in a loop, 32 for every entry of a list or an object.
     """
 
     max_markup: int = 131_072

@@ -63,8 +63,8 @@ class RowTemplate:
                 body: Any = {PROMPT: spec}
             case list():
                 body = {MESSAGES: spec}
-            case {"body": dict(held), **others} if not others:
-                body, place = held, place.inside(BODY)
+            case {"body": dict()} if len(spec) == 1:
+                body, place = spec[BODY], place.inside(BODY)
             case _:
                 body = spec
         _check_shape(body, place)
