@@ -21,8 +21,6 @@ _MAX_DIGITS: Final = 400
 class Missing:
     """What a name stands for that the row, or an object in it, does not have."""
 
-    __slots__ = ()
-
     def __bool__(self) -> bool:
         return False
 

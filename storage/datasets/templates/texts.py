@@ -9,7 +9,7 @@ from storage.datasets.templates.operations import concat
 from storage.datasets.templates.plain_data import entries, kind_of, text_of
 from storage.errors import RowFault
 
-_MAX_STRIPPED: Final = 64  # characters that are looked for at the ends of a text
+_MAX_STRIPPED: Final = 16  # characters that are looked for at the ends of a text
 _WORDS: Final = re.compile(r"([-\s({\[<]+)")
 
 
@@ -25,7 +25,7 @@ def _converting(convert: Callable[[str], str]) -> Callable[[Meter, Any], str]:
 def _title(meter: Meter, value: Any) -> str:
     """Each word with a capital; as in Jinja, an apostrophe is within a word."""
     text = text_of(meter, value)
-    meter.spend(ENTRY * len(text) // 2)  # of the most words that it can have
+    meter.spend(ENTRY * len(text))  # of the most words that it can have
     return "".join(word[:1].upper() + word[1:].lower() for word in _WORDS.split(text))
 
 
