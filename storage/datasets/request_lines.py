@@ -70,25 +70,32 @@ def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
 
 
 def request_line(
-    row: Row, request_id: str, endpoint: str, body_of: Callable[[Row], Mapping[str, Any]]
+    row: Row,
+    request_id: str | None,
+    endpoint: str,
+    body_of: Callable[[Row], Mapping[str, Any]],
+    param: str | None = None,
 ) -> bytes:
     """The line of a row, without a newline.
 
     Args:
         body_of: makes the body of the request; `RowFault` says why it cannot.
+        param: what asks for such a body, for the reason.
     """
     if row.raw is not None:
         return row.raw
     request = {"custom_id": request_id, "method": "POST", "url": endpoint}
     problem = row.problem
-    if problem is None:
+    if problem is not None:
+        param = row.param
+    else:
         try:
             return msgspec.json.encode({**request, "body": body_of(row)})
         except RowFault as fault:
             problem = str(fault)
         except RecursionError:
             problem = "The messages are nested too deeply."
-    return msgspec.json.encode(with_problem({**request, "body": {}}, problem))
+    return msgspec.json.encode(with_problem({**request, "body": {}}, problem, param))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class PromptBodies:
             )
         if options.endpoint == COMPLETIONS and not isinstance(row.prompt, str):
             raise RowFault(
-                f"The row holds messages, and {COMPLETIONS} takes a text; leave --endpoint out."
+                f"The row holds messages, and {COMPLETIONS} takes a text; use {CHAT_COMPLETIONS}."
             )
         body: dict[str, Any] = {"model": options.model} if options.model else {}
         return body | _prompt(row, options) | dict(options.sampling)

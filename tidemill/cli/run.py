@@ -1,6 +1,7 @@
 """``tidemill run`` and ``tidemill submit``: a file becomes a job."""
 
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -114,7 +115,9 @@ def run(
 
 
 def submit(
-    inputs: options.Inputs,
+    inputs: options.InputsOrUris,
+    template: options.TemplateOption = None,
+    key: options.Key = None,
     model: options.Model = None,
     column: options.Column = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
@@ -138,13 +141,16 @@ def submit(
 ) -> None:
     """Send a job to a running service and print the batch's id.
 
-    Understands the same inputs as run; several are a batch each, an id a line.
+    Understands the same inputs as run; several are a batch each, an id a line. With --template or
+    --key, and for s3://… and file:///…, the service makes the requests of the rows.
 
     Examples:
 
         id=$(tidemill submit requests.jsonl)
 
         tidemill watch $id && tidemill fetch $id -o answers.jsonl
+
+        tidemill submit s3://bucket/reviews/ --template 'Summarise: {{ text }}' --key id
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import shown_at_the_end
@@ -152,26 +158,42 @@ def submit(
     from tidemill.run.checks import check_options
     from tidemill.run.empty import is_empty
     from tidemill.run.inputs import open_inputs
-    from tidemill.run.jobs import Order
+    from tidemill.run.jobs import Order, submit_table
     from tidemill.run.jobs import submit as send
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
+    from tidemill.run.uploads import Table, is_uri
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     request = RequestOptions(model, system, sampling, endpoint.path)
     check_options(request)
+    tables = {
+        given: Table.of(
+            given, request, template=template, key=key, column=column, kind=input_format.kind
+        )
+        for given in inputs
+        if is_uri(given) or template or key
+    }
+    paths = [Path(given) for given in inputs if given not in tables]
     with (
-        open_inputs(inputs, column, home, input_format.kind) as sources,
+        open_inputs(paths, column, home, input_format.kind) as sources,
         connect(url, api_key, home) as client,
         shown_at_the_end(as_json, several=len(inputs) > 1) as batches,
     ):
         for source in filter(is_empty, sources):
             raise InputError(f"{source.name} has no rows; there is nothing to submit.")
-        for order in [Order.of(source, request) for source in sources]:
+        orders = iter([Order.of(source, request) for source in sources])
+        for order in [tables[each] if each in tables else next(orders) for each in inputs]:
             with reporter(terminal.console(), quiet=quiet) as report:
-                if not quiet:
-                    report.note(order.source.described)
-                batches.append(send(client, order, report, on_invalid=on_invalid, window=window))
+                if isinstance(order, Table):
+                    sent = submit_table(
+                        client, order, report, on_invalid=on_invalid, window=window
+                    )
+                else:
+                    if not quiet:
+                        report.note(order.source.described)
+                    sent = send(client, order, report, on_invalid=on_invalid, window=window)
+                batches.append(sent)
             if not as_json:
                 # At once: what is sent is sent, whatever becomes of the next one.
                 terminal.put(batches[-1].id)

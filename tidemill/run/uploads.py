@@ -1,9 +1,14 @@
-"""What to upload for an input: the file itself, or its rows as requests."""
+"""What to send for an input: the file itself, or its rows as requests, or where it lies."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from storage.datasets.request_lines import RequestOptions, request_lines
+from storage.datasets.values.files import plain_name
 from storage.datasets.values.sources import Kind, Source
 from storage.endpoints import COMPLETIONS
 from tidemill.client.uploads import Upload
@@ -11,6 +16,7 @@ from tidemill.errors import UsageError
 from tidemill.run.dataset_errors import dataset_errors
 
 PIECE_BYTES = 256 * 1024
+URI_SCHEMES = ("s3://", "file://")
 
 
 def upload_of(source: Source, options: RequestOptions) -> Upload:
@@ -30,7 +36,7 @@ def upload_of(source: Source, options: RequestOptions) -> Upload:
         return replace(Upload.from_path(source.path), filename=source.name)
     if options.system and options.endpoint == COMPLETIONS:
         raise UsageError(f"--system needs chat messages; {COMPLETIONS} has none.")
-    name = source.name.removesuffix(".gz").rsplit(".", 1)[0] + ".requests.jsonl"
+    name = plain_name(source.name).rsplit(".", 1)[0] + ".requests.jsonl"
     return Upload(name, lambda: _requests(source, options))
 
 
@@ -49,3 +55,90 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
             piece.clear()
     if piece:
         yield bytes(piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table whose rows the service turns into requests: one where it lies, or a file to upload.
+
+    Attributes:
+        given: the URI or the path, as the user gave it.
+        options: what the service is told of its rows.
+        endpoint: what the requests are for.
+    """
+
+    given: str
+    options: Mapping[str, Any]
+    endpoint: str
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the service reads it where it lies."""
+        return is_uri(self.given)
+
+    @classmethod
+    def of(
+        cls,
+        given: str,
+        request: RequestOptions,
+        *,
+        template: str | None,
+        key: str | None,
+        column: str | None,
+        kind: Kind | None,
+    ) -> "Table":
+        """The table that a command names.
+
+        Raises:
+            UsageError: the template cannot be read, or parameters come without one.
+        """
+        said = {
+            "template": None if template is None else _template(template, request),
+            "key": key,
+            "column": column,
+            "input_format": kind,
+        }
+        if template is None and (request.model or request.system or request.sampling):
+            raise UsageError(
+                "The service makes the requests of this input, so --model, --system and the "
+                "sampling options need a --template beside them."
+            )
+        options = {name: value for name, value in said.items() if value is not None}
+        return cls(given, options, request.endpoint)
+
+
+def is_uri(given: str) -> bool:
+    """Whether an input is named by a URI, which the service reads where it is."""
+    return given.startswith(URI_SCHEMES)
+
+
+def _template(text: str, request: RequestOptions) -> Any:
+    """A template of the command line, a text, JSON or ``@FILE``, with the other options in it."""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text()
+        except (OSError, UnicodeError) as error:
+            raise UsageError(f"--template: {text[1:]} cannot be read: {error}.") from error
+    spec: Any = text
+    if text.lstrip()[:1] in ("{", "[") and not text.lstrip().startswith(("{{", "{%", "{#")):
+        try:
+            spec = msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            raise UsageError(f"--template begins as JSON and is none: {error}.") from error
+    more = {**({"model": request.model} if request.model else {}), **request.sampling}
+    if not more and not request.system:
+        return spec
+    if isinstance(spec, dict):
+        body = spec
+    elif isinstance(spec, list):
+        body = {"messages": spec}
+    elif request.system:
+        body = {"messages": [{"role": "user", "content": spec}]}
+    else:
+        body = {"prompt": spec}
+    if request.system:
+        if not isinstance(body.get("messages"), list):
+            raise UsageError("--system needs a template that is a text or a list of messages.")
+        system = {"role": "system", "content": request.system}
+        body = {**body, "messages": [system, *body["messages"]]}
+    return {**more, **body}
