@@ -24,14 +24,6 @@ InputsOrUris = Annotated[
         "file:///… are read where they lie, by the service: a file, a folder or a glob.",
     ),
 ]
-TemplateOption = Annotated[
-    str | None,
-    typer.Option(
-        "--template",
-        help="What makes a request of a row: 'Summarise: {{ text }}', JSON of messages or of a "
-        "body, or @FILE with either.",
-    ),
-]
 Key = Annotated[
     str | None, typer.Option("--key", help="The column whose values are the custom_id.")
 ]
@@ -109,6 +101,22 @@ OutputFormat = Annotated[
 Column = Annotated[
     str | None,
     typer.Option("--column", help="The field or column that holds the prompts or messages."),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        metavar="TEXT",
+        help="Makes the prompt of a row, in place of --column: 'Summarize: {{ body }}'.",
+    ),
+]
+TemplateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--template-file",
+        metavar="FILE",
+        help="The same from a file: a text, or JSON of messages or of a request's body.",
+    ),
 ]
 InputFormatOption = Annotated[
     InputFormat,

@@ -19,6 +19,8 @@ def run(
     format: options.OutputFormat = None,
     model: options.Model = None,
     column: options.Column = None,
+    template: options.Template = None,
+    template_file: options.TemplateFile = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
@@ -51,6 +53,8 @@ def run(
 
         tidemill run table.csv --column question
 
+        tidemill run table.csv --template "Is {{ city }} in {{ country }}? Yes or no."
+
         cat prompts.txt | tidemill run - -o - | jq .answer
 
         tidemill run monday.jsonl tuesday.jsonl -o results/
@@ -66,6 +70,7 @@ def run(
         launched = stack.enter_context(closing(launch()))
         from storage.datasets.request_lines import RequestOptions
         from tidemill.cli.render import print_outcome, shown_at_the_end
+        from tidemill.cli.templates import template_of
         from tidemill.run.checks import ModelNeeded, check_options
         from tidemill.run.empty import is_empty, without_rows
         from tidemill.run.inputs import open_inputs
@@ -75,11 +80,14 @@ def run(
         from tidemill.run.several import needs_model, plan_jobs, what_is_left, worst
 
         sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-        request = RequestOptions(model, system, sampling, endpoint.path)
+        made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
+        request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
         check_options(request)
         outcomes: list[Outcome] = []
         session: Session | None = None
-        sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind))
+        sources = stack.enter_context(
+            open_inputs(inputs, column, home, input_format.kind, made_by)
+        )
         jobs = plan_jobs(
             inputs,
             sources,
@@ -90,7 +98,7 @@ def run(
             answer_column=answer_column,
         )
         summaries = stack.enter_context(shown_at_the_end(as_json, several=len(jobs) > 1))
-        needed = ModelNeeded(model, max_tokens) if needs_model(sources) else None
+        needed = ModelNeeded(model, max_tokens) if needs_model(sources, made_by) else None
         for job in jobs:
             with reporter(terminal.console(), quiet=quiet) as report:
                 if not quiet:
@@ -116,10 +124,11 @@ def run(
 
 def submit(
     inputs: options.InputsOrUris,
-    template: options.TemplateOption = None,
-    key: options.Key = None,
     model: options.Model = None,
     column: options.Column = None,
+    template: options.Template = None,
+    template_file: options.TemplateFile = None,
+    key: options.Key = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
@@ -141,8 +150,8 @@ def submit(
 ) -> None:
     """Send a job to a running service and print the batch's id.
 
-    Understands the same inputs as run; several are a batch each, an id a line. With --template or
-    --key, and for s3://… and file:///…, the service makes the requests of the rows.
+    Understands the same inputs as run; several are a batch each, an id a line. Of s3://… and
+    file:///…, and with --key, the service makes the requests itself.
 
     Examples:
 
@@ -154,6 +163,7 @@ def submit(
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import shown_at_the_end
+    from tidemill.cli.templates import spec_of, template_of
     from tidemill.errors import InputError
     from tidemill.run.checks import check_options
     from tidemill.run.empty import is_empty
@@ -165,18 +175,18 @@ def submit(
     from tidemill.run.uploads import Table, is_uri
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-    request = RequestOptions(model, system, sampling, endpoint.path)
+    made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
+    request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
     check_options(request)
+    spec = spec_of(template, template_file)
     tables = {
-        given: Table.of(
-            given, request, template=template, key=key, column=column, kind=input_format.kind
-        )
+        given: Table.of(given, request, spec, key=key, column=column, kind=input_format.kind)
         for given in inputs
-        if is_uri(given) or template or key
+        if is_uri(given) or key
     }
     paths = [Path(given) for given in inputs if given not in tables]
     with (
-        open_inputs(paths, column, home, input_format.kind) as sources,
+        open_inputs(paths, column, home, input_format.kind, made_by) as sources,
         connect(url, api_key, home) as client,
         shown_at_the_end(as_json, several=len(inputs) > 1) as batches,
     ):

@@ -3,13 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from storage.errors import DatasetError, InputMismatch, InputNotUnderstood, ResultNotUnderstood
-from tidemill.errors import ClientError, InputChanged, InputError, TidemillError
+from storage.errors import (
+    DatasetError,
+    InputMismatch,
+    InputNotUnderstood,
+    ResultNotUnderstood,
+    TemplateError,
+)
+from tidemill.errors import ClientError, InputChanged, InputError, TidemillError, UsageError
 
 _OURS: dict[type[DatasetError], type[TidemillError]] = {
     InputNotUnderstood: InputError,
     InputMismatch: InputChanged,
     ResultNotUnderstood: ClientError,
+    TemplateError: UsageError,
 }
 
 

@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from storage.datasets.request_lines import RequestOptions, request_lines
+from storage.datasets.request_lines import RequestOptions, request_lines, with_system
 from storage.datasets.values.files import plain_name
 from storage.datasets.values.sources import Kind, Source
 from storage.endpoints import COMPLETIONS
@@ -31,7 +28,7 @@ def upload_of(source: Source, options: RequestOptions) -> Upload:
             raise UsageError(
                 f"{source.name} holds whole requests ({{custom_id, method, url, body}}), which "
                 "name their model and parameters themselves; leave out --model, --system, "
-                "--endpoint and the sampling options."
+                "--template, --endpoint and the sampling options."
             )
         return replace(Upload.from_path(source.path), filename=source.name)
     if options.system and options.endpoint == COMPLETIONS:
@@ -81,8 +78,8 @@ class Table:
         cls,
         given: str,
         request: RequestOptions,
+        template: Any,
         *,
-        template: str | None,
         key: str | None,
         column: str | None,
         kind: Kind | None,
@@ -90,7 +87,7 @@ class Table:
         """The table that a command names.
 
         Raises:
-            UsageError: the template cannot be read, or parameters come without one.
+            UsageError: parameters come without a template, in which they are sent.
         """
         said = {
             "template": None if template is None else _template(template, request),
@@ -112,33 +109,17 @@ def is_uri(given: str) -> bool:
     return given.startswith(URI_SCHEMES)
 
 
-def _template(text: str, request: RequestOptions) -> Any:
-    """A template of the command line, a text, JSON or ``@FILE``, with the other options in it."""
-    if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text()
-        except (OSError, UnicodeError) as error:
-            raise UsageError(f"--template: {text[1:]} cannot be read: {error}.") from error
-    spec: Any = text
-    if text.lstrip()[:1] in ("{", "[") and not text.lstrip().startswith(("{{", "{%", "{#")):
-        try:
-            spec = msgspec.json.decode(text)
-        except msgspec.DecodeError as error:
-            raise UsageError(f"--template begins as JSON and is none: {error}.") from error
+def _template(spec: Any, request: RequestOptions) -> Any:
+    """A template with the other options in it, which come before what it says."""
     more = {**({"model": request.model} if request.model else {}), **request.sampling}
     if not more and not request.system:
         return spec
-    if isinstance(spec, dict):
-        body = spec
-    elif isinstance(spec, list):
-        body = {"messages": spec}
-    elif request.system:
-        body = {"messages": [{"role": "user", "content": spec}]}
-    else:
-        body = {"prompt": spec}
+    if isinstance(spec, str):
+        spec = [{"role": "user", "content": spec}] if request.system else {"prompt": spec}
+    body = {"messages": spec} if isinstance(spec, list) else spec.get("body", spec)
     if request.system:
-        if not isinstance(body.get("messages"), list):
+        messages = body.get("messages")
+        if not isinstance(messages, list):
             raise UsageError("--system needs a template that is a text or a list of messages.")
-        system = {"role": "system", "content": request.system}
-        body = {**body, "messages": [system, *body["messages"]]}
-    return {**more, **body}
+        body = {**body, "messages": with_system(messages, request.system)}
+    return {**body, **more}

@@ -90,7 +90,8 @@ def read_parquet_records(source: Source, columns: Collection[str]) -> Iterator[R
         yield from (Row(number, None, {}) for number in range(1, row_count(source) + 1))
         return
     number = 0
-    for batch in read_batches(source, names):
+    # What is written again is read whole, so that what cannot be read is known before any work.
+    for batch in read_batches(source, names if source.columns is None else None):
         for fields in _records(batch, names):
             number += 1
             if isinstance(fields, str):

@@ -3,7 +3,11 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from storage.datasets.readers.delimited import read_delimited_records, read_delimited_rows
+from storage.datasets.readers.delimited import (
+    read_delimited_records,
+    read_delimited_rows,
+    read_header,
+)
 from storage.datasets.readers.json_lines import json_record, json_row
 from storage.datasets.readers.text import text_row
 from storage.datasets.readers.unpacked import open_unpacked
@@ -15,7 +19,8 @@ from storage.streams.jsonl import Line, read_lines
 def read_rows(source: Source, beside: Collection[str] | None = None) -> Iterator[Row]:
     """The rows of a plain input, as a stream; a line that cannot be read is a row with a problem.
 
-    Blank lines (`storage.streams.lines`) are passed over.
+    Blank lines (`storage.streams.lines`) are passed over. Where a template takes the rows, they are
+    those of `read_records`.
 
     Args:
         beside: the columns whose values are wanted beside the prompt; ``None`` leaves it to the
@@ -25,6 +30,9 @@ def read_rows(source: Source, beside: Collection[str] | None = None) -> Iterator
         InputNotUnderstood: a compressed or Parquet file is damaged, or holds more than the limit;
             a CSV file has no header with the prompts' column.
     """
+    if source.columns is not None:
+        yield from read_records(source, source.columns)
+        return
     if source.kind is Kind.PARQUET:
         from storage.datasets.readers.parquet import read_parquet_rows
 
@@ -87,6 +95,10 @@ def read_fields(source: Source) -> Iterator[tuple[int, Mapping[str, Any], str | 
 
         for number, fields in enumerate(read_parquet_fields(source), 1):
             yield number, fields, None
-    else:
-        for row in read_rows(source):
-            yield row.number, row.fields, row.problem
+        return
+    rows = read_rows(source)
+    if source.columns is not None and source.kind.delimited:
+        with open_unpacked(source.file, source.name, source.limits) as stream:
+            rows = read_records(source, read_header(stream, source))
+    for row in rows:
+        yield row.number, row.fields, row.problem

@@ -94,7 +94,8 @@ class Bodies:
     def _compiled(self, body: list[nodes.Node], compiler: Statements, place: Place) -> Build:
         match body:
             case [nodes.Output(nodes=[expression])] if not _is_data(expression):
-                return _value_build(compiler.expression(expression), as_text=_takes_text(place))
+                value_of = compiler.expression(expression)
+                return _value_build(value_of, as_text=_takes_text(place))
             case [nodes.Output(nodes=pieces)] if all(
                 isinstance(each, nodes.TemplateData | nodes.Name) for each in pieces
             ):

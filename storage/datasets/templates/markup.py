@@ -4,7 +4,7 @@ Only Jinja's parser is used. What it finds is interpreted here and not compiled 
 template can reach nothing but values, and every operation is within bounds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -19,8 +19,9 @@ from storage.errors import TemplateError
 PARAM: Final = "tidemill.template"
 _MARKS: Final = ("{{", "{%", "{#")
 _MAX_DEPTH: Final = 100
-_SHOWN_LINE: Final = 80
-_COMPARED_NAMES, _COMPARED_CHARACTERS = 2_000, 200
+_SHOWN_LINE, _SHOWN_NAME, _SHOWN_REASON = 80, 60, 600
+# Names are compared by pairs, which takes long where there are many, or long ones.
+_COMPARED_NAMES, _COMPARED_CHARACTERS, _OTHER_CHARACTERS = 256, 40, 3
 
 # Statements take their own line with them, as in chat templates; all other text stays as it is.
 _ENVIRONMENT: Final = jinja2.Environment(
@@ -41,7 +42,10 @@ class Place:
 
     def inside(self, name: str | int) -> "Place":
         """An entry of what stands here."""
-        return Place(f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}")
+        if isinstance(name, str) and name.isidentifier() and len(name) <= _SHOWN_NAME:
+            return Place(f"{self.path}.{name}")
+        shown = name if isinstance(name, int) else repr(name[:_SHOWN_NAME])
+        return Place(f"{self.path}[{shown}]")
 
     @property
     def shown(self) -> str:
@@ -51,6 +55,8 @@ class Place:
     def error(self, what: str, line: int | None = None) -> TemplateError:
         """The error of what is wrong here."""
         where = self.shown + (f", line {line}" if line is not None else "")
+        if len(what) > _SHOWN_REASON:
+            what = what[:_SHOWN_REASON] + "…"
         return TemplateError(f"The template is wrong{where}: {what}", PARAM + self.path)
 
 
@@ -100,15 +106,19 @@ def check_text(text: str, place: Place) -> None:
         raise place.error("it has a text that is not Unicode: half of a surrogate pair.")
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
+def nearest(name: str, names: Collection[str]) -> str | None:
     """The name that was probably meant, if there is one."""
-    known = [each for each in islice(names, _COMPARED_NAMES) if len(each) <= _COMPARED_CHARACTERS]
-    same = next((each for each in known if each.casefold() == name.casefold()), None)
-    close = get_close_matches(name[:_COMPARED_CHARACTERS], known, n=1)
-    return same or (close[0] if close else None)
+    folded = name.casefold()
+    if same := next((each for each in names if each.casefold() == folded), None):
+        return same
+    if len(name) > _COMPARED_CHARACTERS:
+        return None
+    alike = (each for each in names if abs(len(each) - len(name)) <= _OTHER_CHARACTERS)
+    close = get_close_matches(name, islice(alike, _COMPARED_NAMES), n=1)
+    return close[0] if close else None
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Collection[str]) -> str:
     """`` Did you mean 'body'?``, or nothing."""
     found = nearest(name, names)
     return f" Did you mean {found!r}?" if found is not None else ""

@@ -166,6 +166,6 @@ def entries(meter: Meter, value: Any) -> list[Any]:
     if value is None or value is MISSING:
         return []
     if isinstance(value, dict | str):
-        meter.spend(ENTRY * len(value))
+        meter.spend(2 * ENTRY * len(value))
         return list(value)
     raise RowFault(f"{kind_of(value)} has no entries to go over")

@@ -16,7 +16,7 @@ Spec = str | list[Any] | dict[str, Any]
 BODY: Final = "body"
 MESSAGES: Final = "messages"
 PROMPT: Final = "prompt"
-_SHOWN_UNKNOWN: Final = 8
+_SHOWN_UNKNOWN, _SHOWN_NAME = 8, 60
 
 
 class RowTemplate:
@@ -71,6 +71,11 @@ class RowTemplate:
         bodies = Bodies(limits)
         return cls(body, bodies.build(body, place), bodies.columns, limits)
 
+    @property
+    def names_model(self) -> bool:
+        """Whether it makes bodies that name their model."""
+        return "model" in self._body
+
     def check(self, names: Collection[str]) -> None:
         """Check that every column that is read is one of a dataset's.
 
@@ -81,7 +86,10 @@ class RowTemplate:
         unknown = [name for name in self._places if name not in known]
         if not unknown:
             return
-        shown = [f"{name!r}.{did_you_mean(name, names)}" for name in unknown[:_SHOWN_UNKNOWN]]
+        shown = [
+            f"{name[:_SHOWN_NAME]!r}.{did_you_mean(name, names)}"
+            for name in unknown[:_SHOWN_UNKNOWN]
+        ]
         raise TemplateError(
             f"The template reads what is no column: {' '.join(shown)} "
             f"The columns are {listed(names)}.",
@@ -132,6 +140,9 @@ def _check_shape(body: Any, place: Place) -> None:
             "it is a text, a list of messages, or an object with messages or a prompt, and with "
             "other parameters of a request beside them."
         )
+    prompt = body.get(PROMPT)
+    if isinstance(prompt, str) and not prompt.strip():
+        raise place.inside(PROMPT).error("it is empty.")
     messages = body.get(MESSAGES)
     if MESSAGES not in body or (isinstance(messages, str) and has_markup(messages)):
         return

@@ -83,6 +83,8 @@ class Source:
         reason: how its kind was told.
         asked: whether the user named its kind.
         delimiter: what stands between the fields of a delimited file.
+        columns: the columns that a template takes of rows that are written again beside their
+            results; no column need hold prompts then.
     """
 
     file: DataFile
@@ -94,6 +96,7 @@ class Source:
     reason: str = ""
     asked: bool = False
     delimiter: str = ","
+    columns: frozenset[str] | None = None
 
     @property
     def described(self) -> str:
