@@ -22,6 +22,7 @@ from storage.streams.json_faults import json_kind
 from storage.streams.jsonl import Line, read_lines
 
 TEMPLATE_PARAM = "tidemill.template"
+TABLES = frozenset({Kind.PARQUET, Kind.CSV, Kind.TSV})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,8 @@ class _Reading:
             raise EmptyInput
         options, first = self._dataset.options, self._first
         kind = options.format if first is None else first.kind
-        if kind is None and kind_named(file.name) is Kind.PARQUET:
-            kind = Kind.PARQUET  # or it would be told by its content, whatever its name says
+        if kind is None and (named := kind_named(file.name)) in TABLES:
+            kind = named  # a table is what its name says, or an error
         if first is not None and not self._differs(first.kind):
             return replace(first, file=file.content, name=file.name)
         if self._template is None:

@@ -124,9 +124,7 @@ class PromptBodies:
         options = self.options
         if row.prompt is None:
             column = self.column
-            raise RowFault(
-                f"The column {column!r} is null." if column else "There is no prompt."
-            )
+            raise RowFault(f"The column {column!r} is null." if column else "There is no prompt.")
         if options.endpoint == COMPLETIONS and not isinstance(row.prompt, str):
             raise RowFault(
                 f"The row holds messages, and {COMPLETIONS} takes a text; use {CHAT_COMPLETIONS}."

@@ -85,9 +85,7 @@ def run(
         check_options(request)
         outcomes: list[Outcome] = []
         session: Session | None = None
-        sources = stack.enter_context(
-            open_inputs(inputs, column, home, input_format.kind, made_by)
-        )
+        sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind, made_by))
         jobs = plan_jobs(
             inputs,
             sources,
@@ -196,9 +194,7 @@ def submit(
         for order in [tables[each] if each in tables else next(orders) for each in inputs]:
             with reporter(terminal.console(), quiet=quiet) as report:
                 if isinstance(order, Table):
-                    sent = submit_table(
-                        client, order, report, on_invalid=on_invalid, window=window
-                    )
+                    sent = submit_table(client, order, report, on_invalid=on_invalid, window=window)
                 else:
                     if not quiet:
                         report.note(order.source.described)

@@ -65,7 +65,7 @@ def data_file(settings: StorageSettings, file: InputFile) -> DataFile:
     """The bytes of a file, in the version that was listed."""
     uri = InputUri.listed(file.uri)
     if not uri.bucket:
-        return FolderFile(file.uri, Path("/", uri.path), file.etag)
+        return FolderFile(file.uri, Path("/", uri.path), file.size, file.etag)
     return S3Object(file.uri, uri.path, file.size, file.etag, _bucket(settings, uri.bucket))
 
 

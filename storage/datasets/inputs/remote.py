@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from storage.errors import InputModified, ObjectChanged, ObjectNotFound, ObjectStoreUnavailable
 from storage.objects import ObjectStore
@@ -96,7 +96,9 @@ class FolderFile:
 
     uri: str
     path: Path
+    size: int
     etag: str
+    kept: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def version(self) -> Hashable:
@@ -118,7 +120,12 @@ class FolderFile:
         return file
 
     def arrow(self) -> Any:
-        return _arrow(self.open())
+        return _arrow(Ranges(self._range, self.size, self.kept))
+
+    def _range(self, start: int, end: int) -> bytes:
+        with self.open() as file:
+            file.seek(start)
+            return file.read(end - start)
 
 
 def file_tag(found: os.stat_result) -> str:
@@ -186,10 +193,10 @@ class Ranges(io.RawIOBase):
         return self._kept[first][start - first : end - first]
 
 
-def _arrow(file: BinaryIO | io.RawIOBase) -> Any:
+def _arrow(file: Ranges) -> Any:
     import pyarrow as pa
 
-    return pa.PythonFile(cast(Any, file), mode="r")
+    return pa.PythonFile(file, mode="r")
 
 
 @contextmanager

@@ -131,9 +131,7 @@ def is_table(head: bytes, name: str) -> bool:
     return _is_header(column_names(names), None)
 
 
-def _looked_at(
-    file: DataFile, name: str, limits: Limits, kind: Kind | None
-) -> tuple[bytes, bytes]:
+def _looked_at(file: DataFile, name: str, limits: Limits, kind: Kind | None) -> tuple[bytes, bytes]:
     """The first lines of a file, whole and unpacked, and the bytes that it begins with itself."""
     try:
         with file.open() as raw:

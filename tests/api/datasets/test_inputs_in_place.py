@@ -41,7 +41,9 @@ def served(serve_with: Callable[..., Any], lake: Path) -> httpx.Client:
 
 def test_a_snapshot_is_the_batchs_input_file(served: httpx.Client, lake: Path) -> None:
     uri = f"{lake.as_uri()}/mine"
-    made = create(served, "mine", tidemill={"input_uri": uri, "template": "{{ text }}", "key": "id"})
+    made = create(
+        served, "mine", tidemill={"input_uri": uri, "template": "{{ text }}", "key": "id"}
+    )
     assert made.status_code == 200, made.text
     batch = made.json()
     assert batch["tidemill"]["input_uri"] == [uri]
@@ -112,14 +114,18 @@ def test_each_tenant_has_its_own_prefixes(served: httpx.Client, lake: Path) -> N
             "tidemill.input_uri",
             "invalid_value",
         ),
-        ({"tidemill": {"input_uri": "s3://bucket/a"}}, "tidemill.input_uri", "input_uri_not_allowed"),
+        (
+            {"tidemill": {"input_uri": "s3://bucket/a"}},
+            "tidemill.input_uri",
+            "input_uri_not_allowed",
+        ),
         ({"tidemill": {"input_uri": []}}, "tidemill.input_uri", "invalid_value"),
         ({"tidemill": {"input_uri": 7}}, "tidemill.input_uri", "invalid_type"),
         ({"tidemill": {"input_uri": [""]}}, "tidemill.input_uri.0", "invalid_value"),
         ({"tidemill": {"input_uri": "bucket/a"}}, "tidemill.input_uri", "invalid_input_uri"),
         ({"tidemill": {"input_format": "xml"}}, "tidemill.input_format", "invalid_value"),
         ({"tidemill": {"key": ""}}, "tidemill.key", "invalid_value"),
-        ({"tidemill": {"template": "{{ x"}}, "tidemill.template", "invalid_template"),
+        ({"tidemill": {"template": "{{ x"}}, "tidemill.template.prompt", "invalid_template"),
         ({"tidemill": {"template": 7}}, "tidemill.template", "invalid_template"),
         ({"tidemill": {"template": {"prompt": 2**70}}}, "tidemill.template", "invalid_value"),
         ({"tidemill": {"template": "x", "column": "y"}}, "tidemill.column", "invalid_value"),

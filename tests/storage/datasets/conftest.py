@@ -26,13 +26,13 @@ class Lake:
     ) -> None:
         self.root, self.settings, self.put = root, settings, put
 
-    def list(self, *paths: str, kind: Kind | None = None) -> list[InputFile]:
+    def listed(self, *paths: str, kind: Kind | None = None) -> list[InputFile]:
         allowed = AllowedUris.of([("acme", self.root)])
         uris = [f"{self.root}/{path}" for path in paths]
         return list_files(self.settings, allowed, "acme", uris, kind)
 
     def names(self, *paths: str, kind: Kind | None = None) -> list[str]:
-        found = [file.uri.removeprefix(f"{self.root}/") for file in self.list(*paths, kind=kind)]
+        found = [file.uri.removeprefix(f"{self.root}/") for file in self.listed(*paths, kind=kind)]
         return [name.replace("%C3%A9", "é").replace("%252F", "%2F") for name in found]
 
     def read(self, file: InputFile) -> bytes:
@@ -49,7 +49,7 @@ class Lake:
     ) -> Dataset:
         """What a batch over these paths reads."""
         said = DatasetOptions(input_uri=paths, **options)  # type: ignore[arg-type]
-        listed = self.list(*paths, kind=said.format)
+        listed = self.listed(*paths, kind=said.format)
 
         def files() -> Iterator[DatasetFile]:
             for file in listed:

@@ -32,6 +32,12 @@ def parquet(columns: dict[str, Any] | pa.Table, **options: Any) -> bytes:
     return sink.getvalue()
 
 
+def hollow(data: bytes) -> bytes:
+    """A Parquet file of which nothing but the footer is left."""
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    return b"PAR1" + b"\0" * (footer - 4) + data[footer:]
+
+
 def zstd(data: bytes) -> bytes:
     return bytes(pa.compress(data, "zstd", asbytes=True))
 
@@ -135,12 +141,12 @@ def test_rows_are_numbered_over_all_files_and_folders_are_columns(lake: Any) -> 
         *["2026-01-03 3.0", "2026-01-03 3.1", "2026-01-03 3.2"],
     ]
     origins = [dataset.origins.of(line) for line in (1, 2, 3, 4, 6)]
-    assert [(origin.file[-26:-10], origin.row) for origin in origins] == [
-        ("t/dt=2026-01-01/"[-16:], 1),
-        ("t/dt=2026-01-02/", 1),
-        ("t/dt=2026-01-02/", 2),
-        ("t/dt=2026-01-03/", 1),
-        ("t/dt=2026-01-03/", 3),
+    assert [(origin.file.split("/")[-2], origin.row) for origin in origins] == [
+        ("dt=2026-01-01", 1),
+        ("dt=2026-01-02", 1),
+        ("dt=2026-01-02", 2),
+        ("dt=2026-01-03", 1),
+        ("dt=2026-01-03", 3),
     ]
 
 
@@ -168,17 +174,19 @@ def test_every_kind_of_column_has_its_text(folder: Any, name: str) -> None:
     column, texts = KINDS[name]
     folder.put("t.parquet", parquet(pa.table({"x": column, "y": column, "n": [1, 2]})))
     template = "{{ x }}"
-    found = contents(folder.dataset("t.parquet", template=[{"role": "user", "content": "<" + template + ">"}]))
+    found = contents(
+        folder.dataset("t.parquet", template=[{"role": "user", "content": "<" + template + ">"}])
+    )
     assert found == [f"<{text}>" for text in (texts or column.to_pylist())]
 
 
-@pytest.mark.parametrize("rows", [1, 10, 20_000])
+@pytest.mark.parametrize("rows", [1, 100, 20_000])
 def test_row_groups_of_all_sizes_are_read(lake: Any, rows: int) -> None:
     """The columns together are larger than what is fetched whole, and read in pieces."""
-    count = 20_000
-    texts = [f"{n:06} {n * 7919 % 1_000_003:>300}" for n in range(count)]
-    table = pa.table({"text": texts, "noise": [f"{n * n}" * 20 for n in range(count)]})
-    step = 1 if rows > 1 else 200
+    count = 5_000
+    texts = [f"{n:06} {n * 7919 % 1_000_003:>500}" for n in range(count)]
+    table = pa.table({"text": texts, "noise": [f"{n * n:>700}" for n in range(count)]})
+    step = 1 if rows > 1 else 100
     table = table.take(list(range(0, count, step)))
     lake.put("t.parquet", parquet(table, row_group_size=rows, compression="none"))
     found = contents(lake.dataset("t.parquet", template="{{ text }}"))
@@ -239,9 +247,12 @@ def test_rows_that_cannot_be_sent_carry_the_reason(folder: Any) -> None:
     assert [(each["custom_id"], each.get("tidemill", {}).get("problem")) for each in found] == [
         ("1", None),
         (None, "The row has 1 fields, the header 2. It is on line 3."),
-        (None, "A quote is opened in this line and closed in none after it. It is on line 5."),
-        ("4", "The column 'text' is not UTF-8 text; of older Windows programs: iconv -f "
-         "WINDOWS-1252 -t UTF-8 It is on line 6."),
+        (None, "Something other than a delimiter follows a closing quote. It is on line 5."),
+        (
+            "4",
+            "The column 'text' is not UTF-8 text; of older Windows programs: iconv -f "
+            "WINDOWS-1252 -t UTF-8 It is on line 6.",
+        ),
         (None, "The key column 'id' is empty; a custom_id is a text or a number."),
         (None, "The row has 3 fields, the header 2. It is on line 8."),
         ("6", None),
@@ -266,7 +277,7 @@ def test_bad_lines_of_json_and_texts_that_are_not_utf8(folder: Any) -> None:
     [
         ("t.parquet", b"PAR1 and then nothing", "damaged Parquet"),
         ("t.parquet", TABLES["t.parquet"][:-20], "damaged Parquet"),
-        ("t.parquet", TABLES["t.parquet"][:60] + b"\0" * 40 + TABLES["t.parquet"][100:], "damaged"),
+        ("t.parquet", hollow(TABLES["t.parquet"]), "damaged"),
         ("t.parquet", b"PARE" + b"\0" * 40 + b"PARE", "encrypted"),
         ("t.parquet", TABLES["t.csv"], "no Parquet file"),
         ("t.parquet", gzip.compress(TABLES["t.csv"]), "no Parquet file"),
@@ -275,7 +286,7 @@ def test_bad_lines_of_json_and_texts_that_are_not_utf8(folder: Any) -> None:
         ("t.jsonl.gz", gzip.compress(TABLES["t.jsonl"])[:-12], "cut off"),
         ("t.jsonl.zst", zstd(TABLES["t.jsonl"])[:-5], "cut off|damaged"),
         ("t.jsonl.zst", zstd(TABLES["t.jsonl"]) + b"garbage", "damaged|cut off"),
-        ("t.jsonl", b"{\0}", "binary file"),
+        ("t.jsonl", b"{}\n\0\0\0", "binary file"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(
@@ -288,7 +299,9 @@ def test_files_that_cannot_be_read_are_named(
         assert folder.root in str(caught.value)
 
 
-def test_an_encrypted_column_is_said_to_be_one(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encrypted_column_is_said_to_be_one(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pyarrow.parquet.encryption as pe
 
     class Kms(pe.KmsClient):  # type: ignore[misc]
@@ -335,12 +348,16 @@ def test_limits_on_rows_and_on_a_request(folder: Any) -> None:
 
 def test_the_format_that_is_said_counts(folder: Any) -> None:
     folder.put("rows.txt", TABLES["t.jsonl"])
-    assert contents(folder.dataset("rows.txt", template=TEMPLATE, format=Kind.JSONL))[0] == "1: row 1"
+    assert (
+        contents(folder.dataset("rows.txt", template=TEMPLATE, format=Kind.JSONL))[0] == "1: row 1"
+    )
     folder.put("rows.csv", b"a,b\nc,d\n")
     assert contents(folder.dataset("rows.csv", format=Kind.TEXT)) == ["a,b", "c,d"]
 
 
-@pytest.mark.parametrize("make", [lambda text: text.encode(), lambda text: gzip.compress(text.encode())])
+@pytest.mark.parametrize(
+    "make", [lambda text: text.encode(), lambda text: gzip.compress(text.encode())]
+)
 def test_files_of_white_space_are_empty(folder: Any, make: Callable[[str], bytes]) -> None:
     folder.put("a.csv", make(" \n\n"))
     folder.put("b.csv", make("id,text\n"))

@@ -59,23 +59,25 @@ def test_a_uri_is_a_file_a_folder_or_a_glob(
 ) -> None:
     kind = Kind.CSV if "t/_SUCCESS" in paths else None
     assert filled.names(*paths, kind=kind) == names
-    for file, name in zip(filled.list(*paths, kind=kind), names, strict=True):
+    for file, name in zip(filled.listed(*paths, kind=kind), names, strict=True):
         assert filled.read(file) == name.encode()
         assert file.size == len(name.encode())
 
 
 def test_the_names_of_folders_are_columns(filled: Any) -> None:
-    (file,) = filled.list("t/dt=*/")
+    (file,) = filled.listed("t/dt=*/")
     assert file.partitions == {"dt": "2026-01-01"}
 
 
-@pytest.mark.parametrize("path", ["nothing", "t/nothing.csv", "t/*.parquet", "t/.hidden", "nothing/"])
+@pytest.mark.parametrize(
+    "path", ["nothing", "t/nothing.csv", "t/*.parquet", "t/.hidden", "nothing/"]
+)
 def test_where_there_is_nothing_it_is_said(filled: Any, path: str) -> None:
     if path == "t/.hidden":  # named itself, it is no hidden folder
         assert filled.names(path) == ["t/.hidden/x.csv"]
         return
     with pytest.raises(InputUriError, match=path.rstrip("/").replace("*", r"\*")) as caught:
-        filled.list(path)
+        filled.listed(path)
     assert caught.value.code == "input_not_found"
 
 
@@ -83,22 +85,22 @@ def test_files_of_two_kinds_are_refused_by_name(lake: Any) -> None:
     for name in ("a.csv", "b.parquet", "c"):
         lake.put(f"t/{name}", b"x")
     with pytest.raises(InputUriError, match=r"a\.csv' is csv .*b\.parquet' is parquet") as caught:
-        lake.list("t")
+        lake.listed("t")
     assert caught.value.code == "input_kinds_differ"
     with pytest.raises(InputUriError, match=r"b\.parquet' is parquet .*c' has no suffix"):
-        lake.list("t/[bc]*")
+        lake.listed("t/[bc]*")
     assert lake.names("t", kind=Kind.TEXT) == ["t/a.csv", "t/b.parquet", "t/c"]
 
 
 def test_too_many_files_are_refused(filled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "MOST_FILES", 3)
     with pytest.raises(InputUriError, match="more than 3 files") as caught:
-        filled.list("t")
+        filled.listed("t")
     assert caught.value.code == "too_many_input_files"
 
 
 def test_a_file_that_changes_is_named(filled: Any) -> None:
-    changed, kept = filled.list("t/[ab].csv")
+    changed, kept = filled.listed("t/[ab].csv")
     filled.put("t/a.csv", b"other")
     with pytest.raises(InputModified, match=r"t/a\.csv' was changed or deleted"):
         filled.read(changed)
@@ -108,7 +110,7 @@ def test_a_file_that_changes_is_named(filled: Any) -> None:
 
 
 def test_a_snapshot_is_read_as_it_was_written(filled: Any, tmp_path: Path) -> None:
-    files = filled.list("t")
+    files = filled.listed("t")
     store = LocalStore(tmp_path / "objects")
     with store.writer("snapshot") as writer:
         write_snapshot(writer, [f"{filled.root}/t"], files)
@@ -135,14 +137,14 @@ def test_links_that_lead_out_of_the_folder_are_refused(folder: Any, tmp_path: Pa
     (inside / "v" / "folder").symlink_to(outside)
     for path in ("u", "u/b.csv", "u/*", "folder", "folder/a.csv", "folder/*", "v"):
         with pytest.raises(InputUriError, match="leads elsewhere") as caught:
-            lake.list(path)
+            lake.listed(path)
         assert caught.value.code == "input_uri_not_allowed"
 
 
 def test_what_is_no_regular_file_is_refused(folder: Any, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(InputUriError, match="no regular file"):
-        folder.list("")
+        folder.listed("")
 
 
 @pytest.mark.servers
@@ -162,4 +164,3 @@ class TestOnServer:
             self.list(wrong, uri)
         assert caught.value.code == "input_access_denied"
         assert "wrong" not in str(caught.value)
-

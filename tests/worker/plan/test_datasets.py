@@ -85,7 +85,7 @@ def test_a_bad_row_fails_the_batch_and_is_reported_with_its_file(bench: Any, fol
     job = bench.plan(create_in_place(bench, folder, {"column": "text", "key": "id"}))
     assert (job.state, job.n_invalid, job.n_lines) == (JobState.FAILED, 1, 6)
     (error,) = job.errors
-    file = (folder / "day=2" / "rows.parquet").as_uri()
+    file = f"{folder.as_uri()}/day=2/rows.parquet"
     assert error == {
         "code": "unreadable_row",
         "message": "The column 'text' is null.",
@@ -105,7 +105,7 @@ def test_skipped_rows_and_failed_ones_have_their_place_in_error_lines(
     job = bench.finish(create_in_place(bench, folder, dataset, on_invalid="skip"))
     assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 5, 1)
     (error,) = bench.read(job.err_key)
-    file = (folder / "day=2" / "rows.parquet").as_uri()
+    file = f"{folder.as_uri()}/day=2/rows.parquet"
     assert error["custom_id"] == "2-1"
     assert error["response"]["body"]["error"]["code"] == "context_length_exceeded"
     assert error["tidemill"] == {"line": 5, "file": file, "row": 2}
@@ -130,7 +130,7 @@ def test_failed_rows_are_retried(bench: Any, folder: Path) -> None:
 
 
 def test_doubled_keys_are_refused_with_both_lines(bench: Any, folder: Path) -> None:
-    job = bench.plan(create_in_place(bench, folder, {"template": BODY, "key": "day"}))
+    job = bench.plan(create_in_place(bench, folder, {"template": {"prompt": "x {{ text }}"}, "key": "day"}))
     assert [error["line"] for error in job.errors] == [2, 3, 5, 6]
     assert {error["code"] for error in job.errors} == {"duplicate_custom_id"}
     assert [error["tidemill"]["row"] for error in job.errors] == [2, 3, 2, 3]
