@@ -34,9 +34,14 @@ def template_of(
     from tidemill.run.dataset_errors import dataset_errors
 
     with dataset_errors():
-        template = RowTemplate.parse(_read(file) if file is not None else text or "")
+        template = RowTemplate.parse(spec_of(text, file))
         template.check_endpoint(endpoint)
     return template
+
+
+def spec_of(text: str | None, file: Path | None) -> Any:
+    """What the service is sent of ``--template`` or ``--template-file``; ``None`` for neither."""
+    return text if file is None else _read(file)
 
 
 def _read(file: Path) -> Any:
