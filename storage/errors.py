@@ -25,10 +25,6 @@ class BucketNotFound(ConfigurationError):
     """There is no such bucket."""
 
 
-class AccessDenied(ConfigurationError):
-    """The credentials may not do this."""
-
-
 class HomeInUse(StorageError):
     """Another process is using this data folder."""
 
@@ -208,6 +204,10 @@ class InputNotUnderstood(DatasetError):
     """The input file is not one that Tidemill understands."""
 
     code = "input_not_understood"
+
+
+class EmptyInput(InputNotUnderstood):
+    """There is nothing in the input file."""
 
 
 class InputUriError(DatasetError):

@@ -80,25 +80,32 @@ def request_lines(source: Source, options: RequestOptions) -> Iterator[bytes]:
 
 
 def request_line(
-    row: Row, request_id: str, endpoint: str, body_of: Callable[[Row], Mapping[str, Any]]
+    row: Row,
+    request_id: str | None,
+    endpoint: str,
+    body_of: Callable[[Row], Mapping[str, Any]],
+    param: str | None = None,
 ) -> bytes:
     """The line of a row, without a newline.
 
     Args:
         body_of: makes the body of the request; `RowFault` says why it cannot.
+        param: what asks for such a body, for the reason.
     """
     if row.raw is not None:
         return row.raw
     request = {"custom_id": request_id, "method": "POST", "url": endpoint}
     problem = row.problem
-    if problem is None:
+    if problem is not None:
+        param = row.param
+    else:
         try:
             return msgspec.json.encode({**request, "body": body_of(row)})
         except RowFault as fault:
             problem = str(fault)
         except RecursionError:
             problem = "The messages are nested too deeply."
-    return msgspec.json.encode(with_problem({**request, "body": {}}, problem))
+    return msgspec.json.encode(with_problem({**request, "body": {}}, problem, param))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +124,10 @@ class PromptBodies:
         options = self.options
         if row.prompt is None:
             column = self.column
-            raise RowFault(
-                f"The column {column!r} is null." if column else "There is no prompt."
-            )
+            raise RowFault(f"The column {column!r} is null." if column else "There is no prompt.")
         if options.endpoint == COMPLETIONS and not isinstance(row.prompt, str):
             raise RowFault(
-                f"The row holds messages, and {COMPLETIONS} takes a text; leave --endpoint out."
+                f"The row holds messages, and {COMPLETIONS} takes a text; use {CHAT_COMPLETIONS}."
             )
         body: dict[str, Any] = {"model": options.model} if options.model else {}
         return body | _prompt(row, options) | dict(options.sampling)
@@ -141,7 +146,7 @@ class TemplateBodies:
         body = self.template.body(row.fields, options.endpoint)
         messages = body.get("messages")
         if options.system and isinstance(messages, list):
-            body = {**body, "messages": _with_system(messages, options.system)}
+            body = {**body, "messages": with_system(messages, options.system)}
         model = {"model": options.model} if options.model else {}
         return {**body, **model, **options.sampling}
 
@@ -152,10 +157,11 @@ def _prompt(row: Row, options: RequestOptions) -> dict[str, Any]:
     messages = (
         [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else row.prompt
     ) or []
-    return {"messages": _with_system(messages, options.system) if options.system else messages}
+    return {"messages": with_system(messages, options.system) if options.system else messages}
 
 
-def _with_system(messages: list[Any], system: str) -> list[Any]:
+def with_system(messages: list[Any], system: str) -> list[Any]:
+    """Messages with a system message before them, unless they have one."""
     if any(isinstance(each, dict) and each.get("role") == "system" for each in messages):
         return messages
     return [{"role": "system", "content": system}, *messages]

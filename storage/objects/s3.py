@@ -31,7 +31,9 @@ class S3Store(S3Bucket):
         Raises:
             ConfigurationError: the endpoint is no address.
         """
-        return cls(new_client(settings), bucket=bucket, prefix=prefix, part_bytes=settings.s3_part_bytes)
+        return cls(
+            new_client(settings), bucket=bucket, prefix=prefix, part_bytes=settings.s3_part_bytes
+        )
 
     def put(
         self,

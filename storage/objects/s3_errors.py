@@ -13,7 +13,6 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as CannotConnect
 
 from storage.errors import (
-    AccessDenied,
     BucketNotFound,
     ConfigurationError,
     ObjectChanged,
@@ -37,8 +36,8 @@ _BY_CODE: Mapping[str, type[StorageError]] = {
     "NoSuchBucket": BucketNotFound,
     "InvalidAccessKeyId": ConfigurationError,
     "SignatureDoesNotMatch": ConfigurationError,
-    "AccessDenied": AccessDenied,
-    "403": AccessDenied,
+    "AccessDenied": ConfigurationError,
+    "403": ConfigurationError,
     "PreconditionFailed": Refused,
     "412": Refused,
     # A completion sent again after its response was lost: the upload is gone by then.

@@ -41,9 +41,14 @@ def decoded(stream: BinaryIO, *, max_bytes: int) -> BinaryIO:
         head = _first(stream, MARK_BYTES)
     marked = marked_encoding(head)
     if marked is None:
-        return cast(BinaryIO, io.BufferedReader(_Joined(head, stream), READ_BYTES))
+        return joined(head, stream)
     encoding, mark = marked
     return cast(BinaryIO, io.BufferedReader(Utf8(head[mark:], stream, encoding), READ_BYTES))
+
+
+def joined(head: bytes, rest: BinaryIO) -> BinaryIO:
+    """Bytes that were read already, and the rest of their stream."""
+    return cast(BinaryIO, io.BufferedReader(_Joined(head, rest), READ_BYTES))
 
 
 def _first(stream: BinaryIO, count: int) -> bytes:

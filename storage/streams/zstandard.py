@@ -50,7 +50,9 @@ class Zstandard(io.RawIOBase):
         if self._made > self._limit:
             raise DecodedTooLarge(f"The Zstandard data holds more than {self._limit} bytes.")
         if self._made > max(ANY_RATIO_BYTES, MOST_TIMES * self._packed.count):
-            raise DecodedTooLarge(f"The Zstandard data holds more than {MOST_TIMES} times its size.")
+            raise DecodedTooLarge(
+                f"The Zstandard data holds more than {MOST_TIMES} times its size."
+            )
         buffer[: len(data)] = data
         return len(data)
 

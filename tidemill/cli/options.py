@@ -16,6 +16,17 @@ Inputs = Annotated[
         help="The input files, each a job of its own; '-' reads standard input.",
     ),
 ]
+InputsOrUris = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="The input files, each a job of its own; '-' reads standard input. s3://… and "
+        "file:///… are read where they lie, by the service: a file, a folder or a glob.",
+    ),
+]
+Key = Annotated[
+    str | None, typer.Option("--key", help="The column whose values are the custom_id.")
+]
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
 
 Url = Annotated[

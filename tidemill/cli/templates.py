@@ -34,9 +34,14 @@ def template_of(
     from tidemill.run.dataset_errors import dataset_errors
 
     with dataset_errors():
-        template = RowTemplate.parse(text if file is None else _read(file))
+        template = RowTemplate.parse(spec_of(text, file))
         template.check_endpoint(endpoint)
     return template
+
+
+def spec_of(text: str | None, file: Path | None) -> Any:
+    """What the service is sent of ``--template`` or ``--template-file``; ``None`` for neither."""
+    return text if file is None else _read(file)
 
 
 def _read(file: Path) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.config import EngineConfig
 from storage.database.tables import Job
+from storage.datasets.values.origins import Origins
 from storage.jobs.planning import Plan, PlannedChunk
 from storage.objects import ObjectStore, object_keys
 from storage.settings import WorkerSettings
@@ -34,6 +35,7 @@ class PlanBuilder:
     Args:
         sources: what each model's engine loads.
         fallback_model: whose workers write the error lines of bad lines.
+        origins: where the lines come from, if the input is a dataset.
         cache_block: tokens in a block of the engine's prefix cache, for the expected saving.
     """
 
@@ -43,6 +45,7 @@ class PlanBuilder:
     limits: ChunkLimits
     fallback_model: str
     cache_block: int = EngineConfig().block_size
+    origins: Origins = field(default_factory=Origins)
     _chunks: list[PlannedChunk] = field(default_factory=list)
     _at: int = 0
     _bad: int = 0
@@ -65,8 +68,8 @@ class PlanBuilder:
             self._add_groups(chunk)
         if window.problems:
             model = self.fallback_model
-            data = encode_problems(self._header(""), window.problems)
             lines = [problem.line for problem in window.problems]
+            data = encode_problems(self._header("", lines), window.problems)
             self._bad += len(lines)
             self._add_chunk(model, data, lines, prompt_tokens=0)
 
@@ -80,12 +83,13 @@ class PlanBuilder:
         for group in groups:
             self._unique_tokens += group.leader.computed_tokens
             self._output_limit += group.leader.output_limit
-        data = encode_groups(self._header(self.sources[model]), groups)
-        self._add_chunk(model, data, [row.line for row in rows], prompt_tokens=tokens)
+        lines = [row.line for row in rows]
+        data = encode_groups(self._header(self.sources[model], lines), groups)
+        self._add_chunk(model, data, lines, prompt_tokens=tokens)
 
-    def _header(self, source: str) -> PlanHeader:
-        job = self.job
-        return PlanHeader(self._at, job.endpoint, source, salt=job.tenant_id)
+    def _header(self, source: str, lines: list[int]) -> PlanHeader:
+        job, files = self.job, self.origins.of_lines(lines)
+        return PlanHeader(self._at, job.endpoint, source, salt=job.tenant_id, files=files)
 
     def _add_chunk(self, model: str, data: bytes, lines: list[int], *, prompt_tokens: int) -> None:
         a, b = self._at, self._at + len(lines)

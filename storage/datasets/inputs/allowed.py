@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from storage.datasets.inputs.uris import InputUri
-from storage.errors import InputUriError
+from storage.errors import ConfigurationError, InputUriError
 
 SETTING = "TIDEMILL_DATASET_URIS"
 NOT_ALLOWED = "input_uri_not_allowed"
@@ -21,12 +21,17 @@ class AllowedUris:
         """From pairs of a tenant and a URI, as `ApiSettings.dataset_prefixes` gives them.
 
         Raises:
-            InputUriError: one of them is no URI, or a glob.
+            ConfigurationError: one of them is no URI, or a glob.
         """
-        parsed = tuple((tenant, InputUri.parse(text)) for tenant, text in entries)
+        try:
+            parsed = tuple((tenant, InputUri.parse(text)) for tenant, text in entries)
+        except InputUriError as error:
+            raise ConfigurationError(f"{SETTING}: {error}") from error
         for _, uri in parsed:
             if uri.is_glob:
-                raise InputUriError(f"{SETTING} names folders and prefixes, and '{uri}' is a glob.")
+                raise ConfigurationError(
+                    f"{SETTING} names folders and prefixes, and '{uri}' is a glob."
+                )
         return cls(parsed)
 
     def root_of(self, tenant: str, uri: InputUri) -> InputUri:

@@ -9,10 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from storage.datasets.inputs.allowed import NOT_ALLOWED
 from storage.datasets.inputs.remote import FolderFile, S3Object, file_tag
 from storage.datasets.inputs.uris import InputUri
 from storage.datasets.values.files import DataFile
-from storage.errors import AccessDenied, BucketNotFound, InputUriError, ObjectNotFound
+from storage.errors import BucketNotFound, ConfigurationError, InputUriError, ObjectNotFound
 from storage.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 NOT_FOUND = "input_not_found"
 ACCESS_DENIED = "input_access_denied"
-NOT_ALLOWED = "input_uri_not_allowed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def data_file(settings: StorageSettings, file: InputFile) -> DataFile:
     """The bytes of a file, in the version that was listed."""
     uri = InputUri.listed(file.uri)
     if not uri.bucket:
-        return FolderFile(file.uri, Path("/", uri.path), file.etag)
+        return FolderFile(file.uri, Path("/", uri.path), file.size, file.etag)
     return S3Object(file.uri, uri.path, file.size, file.etag, _bucket(settings, uri.bucket))
 
 
@@ -166,7 +166,7 @@ def _named(uri: InputUri) -> Iterator[None]:
         raise InputUriError(f"There is no bucket '{uri.bucket}'.", NOT_FOUND) from error
     except ObjectNotFound as error:
         raise InputUriError(f"There is nothing at '{uri}'.", NOT_FOUND) from error
-    except AccessDenied as error:
+    except ConfigurationError as error:
         raise _denied(uri) from error
 
 

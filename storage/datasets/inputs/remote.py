@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from storage.errors import InputModified, ObjectChanged, ObjectNotFound, ObjectStoreUnavailable
 from storage.objects import ObjectStore
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from storage.objects.s3_bucket import S3Bucket
 
 READ_BYTES = 8 * 1024**2
-SMALL_BYTES = 4 * 1024**2  # a smaller object is fetched whole
+SMALL_BYTES = 4 * 1024**2  # a smaller object is fetched whole, once
+TAIL_BYTES = 1024**2  # a footer, which is read whenever a file is opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class S3Object:
     size: int
     etag: str
     bucket: "S3Bucket" = field(compare=False)
+    kept: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def version(self) -> Hashable:
@@ -45,7 +47,7 @@ class S3Object:
             yield stream
 
     def arrow(self) -> Any:
-        return _arrow(Ranges(self._range, self.size))
+        return _arrow(Ranges(self._range, self.size, self.kept))
 
     def _range(self, start: int, end: int) -> bytes:
         with (
@@ -63,6 +65,7 @@ class StoredObject:
     size: int
     etag: str
     store: ObjectStore = field(compare=False)
+    kept: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def version(self) -> Hashable:
@@ -80,7 +83,7 @@ class StoredObject:
     def arrow(self) -> Any:
         # Asked for once: a folder's store may have to read a whole object to know its ETag.
         with self.store.reader(self.key, end=0, if_match=self.etag):
-            return _arrow(Ranges(self._range, self.size))
+            return _arrow(Ranges(self._range, self.size, self.kept))
 
     def _range(self, start: int, end: int) -> bytes:
         with self.store.reader(self.key, start=start, end=end) as stream:
@@ -93,7 +96,9 @@ class FolderFile:
 
     uri: str
     path: Path
+    size: int
     etag: str
+    kept: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def version(self) -> Hashable:
@@ -115,7 +120,12 @@ class FolderFile:
         return file
 
     def arrow(self) -> Any:
-        return _arrow(self.open())
+        return _arrow(Ranges(self._range, self.size, self.kept))
+
+    def _range(self, start: int, end: int) -> bytes:
+        with self.open() as file:
+            file.seek(start)
+            return file.read(end - start)
 
 
 def file_tag(found: os.stat_result) -> str:
@@ -131,17 +141,20 @@ def modified(uri: str) -> InputModified:
 
 
 class Ranges(io.RawIOBase):
-    """A file that is read in ranges; a small one is fetched whole by the first of them.
+    """A file that is read in ranges.
 
     Args:
         fetch: the bytes ``[start, end)``.
+        kept: pieces by where they begin, which go up to the end; is filled, and may be shared.
     """
 
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(
+        self, fetch: Callable[[int, int], bytes], size: int, kept: dict[int, bytes]
+    ) -> None:
         self._fetch = fetch
         self._size = size
+        self._kept = kept
         self._at = 0
-        self._whole: bytes | None = None
 
     def readable(self) -> bool:
         return True
@@ -169,17 +182,21 @@ class Ranges(io.RawIOBase):
         return len(data)
 
     def _range(self, start: int, end: int) -> bytes:
-        if self._size > SMALL_BYTES:
+        found = next((at for at in self._kept if at <= start), None)
+        if found is not None:
+            return self._kept[found][start - found : end - found]
+        small = self._size <= SMALL_BYTES
+        if not small and (end < self._size or end - start > TAIL_BYTES):
             return self._fetch(start, end)
-        if self._whole is None:
-            self._whole = self._fetch(0, self._size)
-        return self._whole[start:end]
+        first = 0 if small else start
+        self._kept[first] = self._fetch(first, self._size)
+        return self._kept[first][start - first : end - first]
 
 
-def _arrow(file: BinaryIO | io.RawIOBase) -> Any:
+def _arrow(file: Ranges) -> Any:
     import pyarrow as pa
 
-    return pa.PythonFile(cast(Any, file), mode="r")
+    return pa.PythonFile(file, mode="r")
 
 
 @contextmanager

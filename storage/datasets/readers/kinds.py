@@ -31,6 +31,7 @@ from storage.streams.jsonl import without_mark
 SAMPLE_BYTES = 1024 * 1024
 PARQUET_MAGIC = b"PAR1"
 _ENCRYPTED_MAGIC = b"PARE"  # of a Parquet file whose footer is encrypted
+_MAGICS = (PARQUET_MAGIC, _ENCRYPTED_MAGIC)
 _KINDS = {
     **{".parquet": Kind.PARQUET, ".parq": Kind.PARQUET, ".pq": Kind.PARQUET},
     **{".jsonl": Kind.JSONL, ".ndjson": Kind.JSONL, ".json": Kind.JSONL},
@@ -60,9 +61,9 @@ def open_source(
     """
     file = LocalFile(path) if isinstance(path, Path) else path
     name = name or (shown(path.name) if isinstance(path, Path) else "The input")
-    head, magic = _looked_at(file, name, limits)
+    head, magic = _looked_at(file, name, limits, kind)
     source = Source(file, name, kind or Kind.TEXT, column, limits=limits, asked=kind is not None)
-    if kind is Kind.PARQUET or (kind is None and magic in (PARQUET_MAGIC, _ENCRYPTED_MAGIC)):
+    if kind is Kind.PARQUET or (kind is None and magic in _MAGICS):
         return _parquet(source, magic, written_again=written_again)
     _check_no_binary(name, head)
     sample = Sample.of(name, head)
@@ -90,18 +91,18 @@ def open_table(
         kind: what it is, where that is known.
 
     Raises:
-        InputNotUnderstood: it cannot be read, or is no table.
+        InputNotUnderstood: it cannot be read, is empty, or is no table.
     """
-    head, magic = _looked_at(file, name, limits)
     kind = kind or kind_named(name)
+    head, magic = _looked_at(file, name, limits, kind)
     source = Source(file, name, kind or Kind.TEXT, limits=limits, asked=kind is not None)
-    if kind is Kind.PARQUET or (kind is None and magic in (PARQUET_MAGIC, _ENCRYPTED_MAGIC)):
+    if kind is Kind.PARQUET or (kind is None and magic in _MAGICS):
         _check_parquet(name, magic)
         return replace(source, kind=Kind.PARQUET)
     _check_no_binary(name, head)
+    sample = Sample.of(name, head)
     if kind is None:
-        json = without_mark(head).lstrip()[:1] == b"{"
-        kind = Kind.JSONL if json else Kind.CSV
+        kind = Kind.JSONL if sample.begins_with_json else Kind.CSV
     if not kind.delimited:
         return replace(source, kind=kind)
     delimiter = delimiter_of(kind, head, source, columns)
@@ -113,25 +114,32 @@ def kind_named(name: str) -> Kind | None:
     return _KINDS.get(Path(plain_name(name.lower())).suffix)
 
 
-def is_table(head: bytes) -> bool:
-    """Whether a file is a table by its first bytes: Parquet, or a header that names the prompts."""
-    if head.startswith((PARQUET_MAGIC, _ENCRYPTED_MAGIC)):
+def is_table(head: bytes, name: str) -> bool:
+    """Whether a file is a table: Parquet by its first bytes, or CSV by its name or its header.
+
+    A file that begins as lines of JSON is none, whatever it is called.
+    """
+    if head.startswith(_MAGICS):
         return True
     text = without_mark(head).lstrip()
-    if text[:1] in (b"", b"{", b"[", b'"') or b"\0" in head:
+    if text[:1] in (b"", b"{", b"[") or b"\0" in head:
         return False
+    if _table_by_name(name):
+        return True
     source = Source(LocalFile(Path()), "", Kind.CSV)
     names = header_fields(text, delimiter_of(Kind.CSV, text, source), source)
     return _is_header(column_names(names), None)
 
 
-def _looked_at(file: DataFile, name: str, limits: Limits) -> tuple[bytes, bytes]:
+def _looked_at(file: DataFile, name: str, limits: Limits, kind: Kind | None) -> tuple[bytes, bytes]:
     """The first lines of a file, whole and unpacked, and the bytes that it begins with itself."""
     try:
-        with open_unpacked(file, name, limits) as stream:
-            head = _head(stream, limits)
         with file.open() as raw:
-            return head, raw.read(len(PARQUET_MAGIC))
+            magic = raw.read(len(PARQUET_MAGIC))
+        if kind is Kind.PARQUET or (kind is None and magic in _MAGICS):
+            return b"", magic
+        with open_unpacked(file, name, limits) as stream:
+            return _head(stream, limits), magic
     except OSError as error:
         raise InputNotUnderstood(f"{name} cannot be read: {error.strerror}.") from error
 

@@ -6,6 +6,8 @@ import msgspec
 
 from storage.datasets.values.sources import Kind
 
+OPTIONS_KEY = "dataset"  # of a job's options
+
 
 class DatasetOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How the rows of a batch's input become requests.
@@ -26,3 +28,8 @@ class DatasetOptions(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     template: Any = None
     column: str | None = None
     key: str | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything but the name is said, so that the input is sure to be a dataset."""
+        return msgspec.structs.replace(self, name=None) != DatasetOptions()

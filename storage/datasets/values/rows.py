@@ -32,6 +32,7 @@ class Row(msgspec.Struct, frozen=True):
         raw: the line itself where it is not JSON as the service reads it, or no object; the service
             then says what is wrong.
         problem: why the row has no prompt, where the service could not know.
+        param: what asks for the part of the row that is at fault, where that is known.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Row(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any]
     raw: bytes | None = None
     problem: str | None = None
+    param: str | None = None
 
 
 def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
