@@ -78,11 +78,17 @@ def compile_ahead(launches: Sequence[Launch], threads: int) -> Ahead:
     if failed:
         for kernel in {id(launch.kernel): launch.kernel for launch in real}.values():
             kernel.device_caches.clear()
-        log.warning("%d kernels were not compiled ahead: %s", len(failed), failed[0])
+        log.warning("%d not compiled ahead, the first: %s", len(failed), _said(failed[0]))
     found = sum(hits)
     seconds = perf_counter() - began
-    error_text = str(failed[0]) or type(failed[0]).__name__ if failed else ""
-    return Ahead(len(hits) - found, found, threads, seconds, error_text)
+    why = _said(failed[0]) if failed else ""
+    return Ahead(len(hits) - found, found, threads, seconds, why)
+
+
+def _said(error: BaseException) -> str:
+    """The last line of a compiler's message, which tells what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
 
 class _Pool(ThreadPoolExecutor):

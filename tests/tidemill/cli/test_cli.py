@@ -272,10 +272,17 @@ def test_models_are_added_after_a_look_at_them(tidemill: Run, tmp_path: Path) ->
     assert "Traceback" not in missing.stderr
 
 
-def test_doctor_finds_what_is_missing(tidemill: Run) -> None:
-    done = tidemill("doctor", "--json", TIDEMILL_DEFAULT_MODEL="/nowhere")
+def test_doctor_finds_what_is_missing(tidemill: Run, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    kept = cache / "tidemill" / "weights"
+    kept.mkdir(parents=True)
+    (kept / "one.safetensors").touch()
+    os.truncate(kept / "one.safetensors", 3 << 29)
+    wrong = {"TIDEMILL_DEFAULT_MODEL": "/nowhere", "XDG_CACHE_HOME": str(cache)}
+    done = tidemill("doctor", "--json", **wrong)
     checks = {check["name"]: check for check in orjson.loads(done.stdout)}
     assert done.returncode == 1
     assert not checks["model"]["ok"]
     assert checks["python"]["ok"]
     assert not checks["service"]["needed"]
+    assert checks["kept weights"]["found"] == f"1.5 GiB in {kept}"

@@ -12,13 +12,19 @@ pytest.importorskip("triton")
 from engine.catalog import ModelFiles
 from engine.config import EngineConfig
 from engine.executors import choose
+from engine.executors.device.buffers import Buffers
+from engine.executors.device.decoder import DeviceDecoder
 from engine.executors.device.runner import DeviceRunner
 from engine.executors.start import start_runner
+from engine.kernels.fused import task_maker as task_making
 from engine.kernels.fused.backend import Limits
 from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
+from engine.kernels.fused.sharing import Sharing
 from engine.kernels.fused.task_maker import TaskMaker
+from engine.kernels.fused.tasks import AttentionTasks
+from engine.kernels.fused.tensors import LayerCache, StepTensors
 from engine.kernels.reference.stand_in import StandInBackend
 from engine.kernels.triton.fused import TritonFused, task_maker
 from engine.kernels.triton.launch import INTERPRETED, collect
@@ -159,3 +165,35 @@ def test_tokens_are_sampled_and_go_on_from_there(triton_kernels: None, tmp_path:
     found = run(core, ask(asked, max_tokens=3))
     for index, prompt in enumerate(asked):
         assert list(found[str(index)].outputs[0].token_ids) == greedy(model, prompt, 3)
+
+
+def test_the_sampled_tokens_of_prompts_share_what_their_prompts_share(
+    triton_kernels: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    divided: list[AttentionTasks] = []
+    attend = DeviceDecoder.attend
+
+    def noting(
+        self: DeviceDecoder,
+        index: int,
+        buffers: Buffers,
+        step: StepTensors,
+        tasks: AttentionTasks,
+        cache: LayerCache,
+    ) -> None:
+        divided.append(tasks)
+        attend(self, index, buffers, step, tasks, cache)
+
+    monkeypatch.setattr(DeviceDecoder, "attend", noting)
+    eager = Sharing(min_keys=8, min_sequences=2)
+    monkeypatch.setattr(task_making, "Sharing", lambda: eager)
+    model = make(FAMILIES["qwen3"])
+    core = start(model, tmp_path, device=DEVICE, warm_up=False)
+    common = [7, *PROMPT, *PROMPT, 5]
+    asked = [[*common, first, first] for first in (11, 12, 13, 14)]
+    found = run(core, ask(asked, max_tokens=2))
+    for index, prompt in enumerate(asked):
+        assert list(found[str(index)].outputs[0].token_ids) == greedy(model, prompt, 2)
+    (prompts, *_) = divided
+    assert (prompts.num_decodes, prompts.num_prefills) == (4, 0), "the one layer is the last one"
+    assert prompts.segment_tiles > 0
