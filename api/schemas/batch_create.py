@@ -5,7 +5,7 @@ import re
 from typing import Annotated, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import DAY, HOUR, JSON_NUMBER, ExpiresAfter
@@ -74,12 +74,16 @@ class BatchOptions(BaseModel):
 
     ``on_invalid``: whether an invalid line fails the batch or becomes a line of the error file.
     ``priority``: a batch with a higher one is served first.
+    ``estimate``: nothing is run; the batch ends with its estimate. ``sample`` is a batch that ran
+    some of its rows, from which the estimate learns how long outputs are.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     on_invalid: Literal["fail", "skip"] = "fail"
     priority: Priority = 0
+    estimate: StrictBool = False
+    sample: Annotated[str, Field(min_length=1)] | None = None
 
 
 class BatchCreate(BaseModel):

@@ -258,3 +258,16 @@ def test_the_input_of_a_batch_that_validates_stays(serve_with: Callable[..., Any
     assert caught.value.code == "file_in_use"
     fail(service, made.id)
     assert client.files.delete(input_id).deleted
+
+
+def test_an_estimate_is_asked_for_and_a_sample_must_have_answers(
+    client: OpenAI, service: Any, input_id: str
+) -> None:
+    made = create(client, input_id, extra_body={"tidemill": {"estimate": True}})
+    assert jobs.get(service.database, "default", made.id).only_estimated
+    plain = create(client, input_id)
+    assert not jobs.get(service.database, "default", plain.id).only_estimated
+    with pytest.raises(
+        openai.BadRequestError, match="has no answers to learn from; it is validating"
+    ):
+        create(client, input_id, extra_body={"tidemill": {"estimate": True, "sample": plain.id}})

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from storage.datasets.request_lines import RequestOptions
 from storage.datasets.values.sources import Kind, Source, shown
@@ -191,8 +191,11 @@ def submit(
     on_invalid: OnInvalid,
     window: str,
     metadata: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Upload an input and create its batch, which may take as long as ``window`` says.
+
+    ``options`` are more of our own, beside ``on_invalid``.
 
     Raises:
         InputError: a row of the input cannot be sent.
@@ -207,7 +210,7 @@ def submit(
         order.endpoint,
         completion_window=window,
         metadata={"input": name, **identity, **(metadata or {})},
-        options={"on_invalid": on_invalid},
+        options={"on_invalid": on_invalid, **(options or {})},
     )
 
 
