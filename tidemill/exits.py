@@ -21,7 +21,8 @@ class ExitCode(IntEnum):
 
 HELP = (
     "Exit codes: 0 all lines answered; 1 failed; 2 wrong usage; 3 some lines failed; "
-    "4 the batch failed validation; 5 cancelled or expired; 6 a deadline would be missed; 130 Ctrl-C; 143 SIGTERM; 129 SIGHUP."
+    "4 the batch failed validation; 5 cancelled or expired; 6 a deadline would be missed; "
+    "130 Ctrl-C; 143 SIGTERM; 129 SIGHUP."
 )
 
 

@@ -4,8 +4,8 @@ import re
 from datetime import datetime, timedelta
 
 EXPECTED = (
-    "a time of day such as 06:00, a date and time such as 2026-11-28T06:00, or a time from now such "
-    "as 90m, 2h or 3d"
+    "a time of day such as 06:00, a date and time such as 2026-11-28T06:00, or a time from now "
+    "such as 90m, 2h or 3d"
 )
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _FROM_NOW = re.compile(r"([1-9]\d{0,4})([mhd])\Z", re.ASCII)

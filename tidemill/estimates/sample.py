@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from storage.datasets.readers.unpacked import open_unpacked
@@ -53,7 +54,7 @@ class _Chosen:
     def places(self) -> set[int]:
         draw = Random(self.seed)
         ends = [number * self.total // self.count for number in range(self.count + 1)]
-        return {draw.randrange(low, high) for low, high in zip(ends, ends[1:], strict=False)}
+        return {draw.randrange(low, high) for low, high in pairwise(ends)}
 
 
 def _rows(source: Source, options: RequestOptions) -> Iterator[bytes]:

@@ -1,11 +1,13 @@
 """``tidemill estimate`` as a user meets it, on a whole service in one process; no engine runs."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from storage.settings import Settings
 from tidemill.serve.service import Service
@@ -13,13 +15,20 @@ from tidemill.serve.service import Service
 pytestmark = pytest.mark.slow
 
 Command = Callable[..., Any]
+# Without messages.
+REQUEST = '{"custom_id": "%d", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n'
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("home")
-    with Service(Settings.load(home=home, port=0, env_file=None), announce=False) as service:
-        yield service.url
+    settings = Settings.load(home=tmp_path_factory.mktemp("home"), port=0, env_file=None)
+    # The service's log would go to the same standard output as the command's.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        with Service(settings, announce=False) as service:
+            yield service.url
+    finally:
+        structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -69,13 +78,13 @@ def test_a_deadline_that_will_be_missed_is_an_exit_code(estimate: Command) -> No
     ("lines", "code", "words"),
     [
         ('{"prompt": "Why?"}\n{"prompt": null}\n', 3, "row 2: The field 'prompt' is null"),
-        ('{"prompt": null}\n{"prompt": 7}\n', 4, "2 of 2 rows cannot be run"),
+        (REQUEST % 1 + REQUEST % 2, 4, "2 of 2 rows cannot be run"),
     ],
 )
 def test_rows_that_cannot_be_run_are_told(
     estimate: Command, lines: str, code: int, words: str
 ) -> None:
-    done = estimate("--input-format", "jsonl", lines=lines)
+    done = estimate(lines=lines)
     assert done.code == code
     assert words in done.err
 

@@ -87,7 +87,7 @@ def test_a_price_of_ones_own_comes_before_the_services() -> None:
     assert [each.cost for each in priced(ESTIMATE, 2.5).volumes] == [5.0, 10.0, 15.0]
     served = structs.replace(ESTIMATE, volumes=[structs.replace(ESTIMATE.volumes[0], cost=7.0)])
     assert priced(served, None).volumes[0].cost == 7.0
-    assert "costs 7.00" in dict((a, b) for a, b, _ in rows_of(served, None))["1× the rows"]
+    assert "costs 7.00" in {a: b for a, b, _ in rows_of(served, None)}["1× the rows"]
     assert [each.cost for each in priced(served, 0.0).volumes] == [0.0]
 
 

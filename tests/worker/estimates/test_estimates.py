@@ -87,8 +87,8 @@ def test_bad_rows_are_told_and_do_not_count(make_bench: Any, line: Line) -> None
 
 
 def test_what_ran_teaches_what_comes(bench: Any, line: Line) -> None:
-    first = [line(f"row{i}", f"Translate into French: word {i}", max_tokens=16) for i in range(40)]
-    again = [line(f"row{i}", f"Translate into French: name {i}", max_tokens=16) for i in range(80)]
+    first = [line(f"row{i}", f"Translate into French: {i} words", max_tokens=16) for i in range(40)]
+    again = [line(f"row{i}", f"Translate into French: {i} names", max_tokens=16) for i in range(80)]
     job = bench.finish(bench.create(first))
     bench.sql("UPDATE chunk SET seconds = 2.0, steps = 10, done_at = 1.0")
     found = bench.plan(bench.create(again, estimate=True)).estimate
@@ -105,7 +105,7 @@ def test_what_ran_teaches_what_comes(bench: Any, line: Line) -> None:
 
 
 def test_a_sample_comes_before_history(bench: Any, line: Line, make_lines: MakeLines) -> None:
-    lines = [line(f"row{i}", f"Translate into French: word {i}", max_tokens=16) for i in range(40)]
+    lines = [line(f"row{i}", f"Translate into French: {i} words", max_tokens=16) for i in range(40)]
     bench.finish(bench.create(lines))
     sample = bench.finish(bench.create([line(f"s{i}", ["a b", "c d"]) for i in range(5)]))
     assert output_lengths(bench.worker.store, sample) == [4] * 5
