@@ -1,6 +1,6 @@
 """What a job is expected to cost, put together from its plan, lengths and rates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ def estimate(
             "expected": round(expected, 3),
             "low": round(low, 3),
             "high": round(high, 3),
-            "source": "measured" if runs and min(runs) else "roofline",
+            "source": "measured" if runs and all(runs) else "roofline",
             "runs_seen": min(runs, default=0),
             "devices": sorted({model.device for model in models}),
         },
@@ -92,13 +92,13 @@ def estimate(
 
 
 def _output_tokens(models: Sequence[ModelOutlook]) -> dict[str, Any]:
-    def of(name: str) -> int:
-        return round(sum(model.planned.lines * getattr(model.lengths, name) for model in models))
+    def tokens(of_a_row: Callable[[Lengths], float]) -> int:
+        return round(sum(model.planned.lines * of_a_row(model.lengths) for model in models))
 
     return {
-        "expected": of("mean"),
-        "low": of("low"),
-        "high": of("high"),
+        "expected": tokens(lambda lengths: lengths.mean),
+        "low": tokens(lambda lengths: lengths.low),
+        "high": tokens(lambda lengths: lengths.high),
         "most": sum(model.planned.limit_tokens for model in models),
         "source": models[0].lengths.source.value if models else "limit",
         "rows_seen": models[0].lengths.rows if models else 0,

@@ -55,7 +55,9 @@ class Rates:
     def times(self, factor: float, spread: float | None = None) -> "Rates":
         """The rates of a device on which everything takes ``factor`` times as long."""
         kept = self.spread if spread is None else spread
-        return Rates(*(rate * factor for rate in self.each), spread=kept, runs=self.runs)
+        return Rates(
+            self.prompt * factor, self.output * factor, self.step * factor, kept, self.runs
+        )
 
     @property
     def each(self) -> tuple[float, float, float]:
@@ -97,8 +99,8 @@ def learned(measured: Sequence[Measured], roofline: Rates) -> Rates:
     spread = _usual(_off(shares, factors))
     if len(usable) < _FEW:
         spread = max(spread, _UNKNOWN_SPREAD)
-    rates = (rate * factor for rate, factor in zip(base.each, factors, strict=True))
-    return Rates(*rates, spread=spread, runs=len(usable))
+    prompt, output, step = (rate * factor for rate, factor in zip(base.each, factors, strict=True))
+    return Rates(prompt, output, step, spread, runs=len(usable))
 
 
 def fitted(rates: Rates, alike: Sequence[Measured]) -> Rates:

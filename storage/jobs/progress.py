@@ -1,7 +1,7 @@
 """The progress of jobs: always sums over their chunks."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, func, select
 from sqlmodel import Session, col
@@ -59,7 +59,7 @@ def totals(session: Session, *guards: ColumnElement[bool]) -> dict[str, JobProgr
         .group_by(col(Chunk.job_id))
     )
     return {
-        job_id: JobProgress(*map(int, sums), engine_seconds=float(seconds))
+        job_id: replace(JobProgress(*map(int, sums)), engine_seconds=float(seconds))
         for job_id, *sums, seconds in rows
     }
 

@@ -170,7 +170,11 @@ def test_an_estimate_says_when_it_would_be_done_and_for_how_much() -> None:
 
 
 def test_what_came_stands_beside_what_was_expected() -> None:
-    times = {"in_progress_at": 1002.0, "finalizing_at": 1032.0, "completed_at": 1033.0}
+    times: dict[str, Any] = {
+        "in_progress_at": 1002.0,
+        "finalizing_at": 1032.0,
+        "completed_at": 1033.0,
+    }
     ended = view(JobState.COMPLETED, estimate=ESTIMATE, **times)
     ended = replace(ended, progress=replace(ended.progress, engine_seconds=57.25))
     found = batch_of(ended).tidemill.estimate

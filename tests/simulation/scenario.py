@@ -143,7 +143,7 @@ def _batch(rng: random.Random, number: int) -> Batch:
         resumed=created + rng.uniform(40, 150),
         retried=rng.random() < 0.3,
         # Of its own: the draws of other things stay as they were.
-        estimated=random.Random(f"{number} {created}").random() < 0.1,
+        estimated=random.Random(f"{number} {created}").random() < 0.2,
     )
 
 

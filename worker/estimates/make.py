@@ -69,8 +69,8 @@ class _Sample:
         known = self.job.estimate
         if not known:
             return 0
-        rows = known["rows"] - known["invalid_rows"]
-        return round(known["output_tokens"]["most"] * len(self.tokens) / max(rows, 1))
+        rows = int(known["rows"]) - int(known["invalid_rows"])
+        return round(float(known["output_tokens"]["most"]) * len(self.tokens) / max(rows, 1))
 
 
 def _sample(worker: WorkerContext, job: Job) -> _Sample | None:
