@@ -26,6 +26,7 @@ from texts import docstrings
 
 from storage.settings import Settings
 from tidemill.client import Client
+from tidemill.serve.logs import start_logs
 from tidemill.serve.service import Service
 
 ENDPOINT = "/v1/chat/completions"
@@ -121,6 +122,7 @@ def measure(work: str, rows: list[Row], sample: int, folder: Path) -> Difference
     path.write_text("".join(json.dumps(row.line(n)) + "\n" for n, row in enumerate(rows)))
     home = folder / "home"
     settings = Settings.load(home=home, port=0, env_file=None, log_level="WARNING")
+    start_logs(settings)
     with Service(settings) as service:
         told = _command("estimate", str(path), "--sample", str(sample), "--url", service.url)
     # Another engine: the sample's rows are in the prefix cache of the first.

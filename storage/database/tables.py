@@ -154,7 +154,7 @@ class Chunk(SQLModel, table=True):
         CheckConstraint("a < b", name="not_empty"),
         Index("ix_chunk_claim", "state", "model", "not_before"),
         Index("ix_chunk_job", "job_id", "state", "a"),
-        Index("ix_chunk_rate", "model", "device", "done_at"),
+        Index("ix_chunk_rate", "model", "done_at"),
     )
 
     id: str = Field(primary_key=True)

@@ -123,6 +123,7 @@ def _seen(session: Session, job_ids: Collection[str]) -> list[Seen]:
 def _model_past(session: Session, model: str, alike: Collection[str]) -> ModelPast:
     done = (
         col(Chunk.model) == model,
+        col(Chunk.done_at).is_not(None),
         col(Chunk.device).is_not(None),
         col(Chunk.seconds) >= _LEAST_SECONDS,
     )

@@ -93,7 +93,7 @@ def rows_of(estimate: Estimate, deadline: datetime | None) -> Iterator[tuple[str
 
 
 def _volume(volume: Volume, deadline: datetime | None) -> Iterator[tuple[str, str, str]]:
-    cost = "" if volume.cost is None else f", costs {volume.cost:,.2f}"
+    cost = "" if volume.cost is None else f", costs {_money(volume.cost)}"
     done = "" if volume.finish_at is None else f", done {_clock(volume.finish_at)}"
     late = ""
     if deadline is not None:
@@ -113,6 +113,10 @@ def _timed_on(estimate: Estimate) -> str:
 
 def _long(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
+def _money(cost: float) -> str:
+    return f"{cost:,.2f}" if cost >= 1 or not cost else f"{cost:.3g}"
 
 
 def _clock(at: int) -> str:

@@ -17,5 +17,5 @@ def upgrade() -> None:
     ):
         op.add_column("chunk", sa.Column(name, kind, nullable=False, server_default="0"))
     op.add_column("chunk", sa.Column("device", sa.String()))
-    op.create_index("ix_chunk_rate", "chunk", ["model", "device", "done_at"])
+    op.create_index("ix_chunk_rate", "chunk", ["model", "done_at"])
     op.create_index("ix_job_likeness", "job", ["tenant_id", "likeness", "created_at"])
