@@ -114,7 +114,8 @@ def fitted(rates: Rates, alike: Sequence[Measured]) -> Rates:
         return rates
     trust = seconds / (seconds + 1.0)
     factor = math.exp(trust * math.log(seconds / expected))
-    return rates.times(factor, spread=max(_LEAST_SPREAD, rates.spread * (1.0 - trust / 2)))
+    sure = trust / 2 if rates.runs >= _FEW else 0.0  # one run says nothing of how runs differ
+    return rates.times(factor, spread=max(_LEAST_SPREAD, rates.spread * (1.0 - sure)))
 
 
 def _off(shares: Sequence[Sequence[float]], factors: Sequence[float]) -> list[float]:
