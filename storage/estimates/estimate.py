@@ -18,6 +18,7 @@ class ModelOutlook:
     Attributes:
         device: what its rates were learned on, or what the roofline is of.
         lengths: of the outputs of a row.
+        start_seconds: of an engine of the model, where none runs.
     """
 
     planned: PlannedWork
@@ -25,6 +26,7 @@ class ModelOutlook:
     rates: Rates
     room: Room
     device: str
+    start_seconds: float = 0.0
 
     def seconds(self, tokens_a_row: float, times: int = 1) -> float:
         """Device time of so many such jobs, if a row's outputs have so many tokens."""
@@ -85,6 +87,7 @@ def estimate(
             sum(model.rates.prompt_seconds(model.work(model.lengths.mean)) for model in models), 3
         ),
         "engines": engines,
+        "start_seconds": round(sum(model.start_seconds for model in models), 3),
         "ahead_seconds": round(ahead_seconds, 3),
         "volumes": [_volume(models, invalid_lines, engines, times) for times in VOLUMES],
         "price_per_hour": price_per_hour,
@@ -111,10 +114,11 @@ def _volume(
     device_seconds = sum(model.seconds(model.lengths.mean, times) for model in models)
     tokens = sum(model.planned.lines * model.lengths.mean for model in models)
     rows = sum(model.planned.lines for model in models) + invalid_lines
+    start_seconds = sum(model.start_seconds for model in models)
     return {
         "volume": times,
         "rows": rows * times,
         "output_tokens": round(tokens * times),
         "device_seconds": round(device_seconds, 3),
-        "seconds": round(device_seconds / engines, 3),
+        "seconds": round(start_seconds + device_seconds / engines, 3),
     }

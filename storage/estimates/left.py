@@ -31,7 +31,7 @@ def seconds_left(estimate: Mapping[str, Any], done: Done, running: float) -> flo
         running: seconds since the job began to run.
     """
     expected = float(estimate["device_seconds"]["expected"])
-    whole = expected / max(1, int(estimate["engines"]))
+    whole = float(estimate["start_seconds"]) + expected / max(1, int(estimate["engines"]))
     share = min(1.0, _share_done(estimate, done, expected))
     if share <= 0.0:
         return max(0.0, whole - running)

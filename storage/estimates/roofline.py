@@ -12,6 +12,7 @@ from storage.estimates.rates import Rates
 _ARITHMETIC_REACHED = 0.5
 _BANDWIDTH_REACHED = 0.7
 ROOFLINE_SPREAD = 1.0
+_START_SECONDS, _LOADING = 2.0, 1e9  # bytes a second, of a local disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,11 @@ def gpu(name: str) -> Device:
     """A GPU by its name; one that is not known is taken for a small one."""
     operations, bandwidth = next((peaks for known, *peaks in _PUBLISHED if known in name), _ANY_GPU)
     return Device(name, operations, bandwidth, step_seconds=0.002, gpu=True)
+
+
+def start_seconds(size: Size) -> float:
+    """How long an engine takes to start: to import what it needs, and to read the weights."""
+    return _START_SECONDS + size.weight_bytes / _LOADING
 
 
 def roofline(size: Size, device: Device) -> Rates:

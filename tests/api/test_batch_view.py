@@ -124,6 +124,7 @@ ESTIMATE: dict[str, Any] = {
     },
     "prompt_seconds": 20.0,
     "engines": 2,
+    "start_seconds": 0.0,
     "ahead_seconds": 30.0,
     "volumes": [
         {

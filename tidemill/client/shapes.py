@@ -149,6 +149,7 @@ class Estimate(Struct, frozen=True):
     output_tokens: OutputTokens
     device_seconds: DeviceSeconds
     engines: int
+    start_seconds: float
     ahead_seconds: float
     volumes: list[Volume]
     actual: Actual | None = None

@@ -86,6 +86,8 @@ def rows_of(estimate: Estimate, deadline: datetime | None) -> Iterator[tuple[str
         f"{_long(time.expected)} ({_long(time.low)} to {_long(time.high)})",
         _timed_on(estimate),
     )
+    if estimate.start_seconds > 0:
+        yield "engine's start", _long(estimate.start_seconds), "the size of the model"
     if estimate.ahead_seconds > 0:
         yield "waits first", _long(estimate.ahead_seconds), "the estimates of jobs that run before"
     for volume in estimate.volumes:

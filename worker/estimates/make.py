@@ -8,7 +8,7 @@ from storage.estimates import history, lengths, rates
 from storage.estimates.estimate import ModelOutlook, estimate
 from storage.estimates.history import ModelPast, Past
 from storage.estimates.lengths import Lengths, Limits
-from storage.estimates.roofline import Device, gpu, roofline
+from storage.estimates.roofline import Device, gpu, roofline, start_seconds
 from storage.estimates.work import PlannedWork, Room
 from storage.jobs import jobs
 from storage.jobs.planning import Plan
@@ -19,6 +19,7 @@ from worker.estimates.machine import device_of, usual_processor
 from worker.estimates.samples import output_lengths
 from worker.estimates.sizes import size_of
 from worker.models.devices import count_gpus, engine_devices
+from worker.models.engines import Resident
 
 
 def with_estimate(worker: WorkerContext, job: Job, plan: Plan, sources: dict[str, str]) -> Plan:
@@ -104,14 +105,15 @@ def _outlook(
     measure: bool,
 ) -> ModelOutlook:
     device = _device(worker, model.device, measure=measure)
-    bound = roofline(size_of(source, on_gpu=device.gpu), device)
-    learned = rates.fitted(rates.learned(model.measured, bound), model.alike)
+    size = size_of(source, on_gpu=device.gpu)
+    learned = rates.fitted(rates.learned(model.measured, roofline(size, device)), model.alike)
     return ModelOutlook(
         planned=work,
         lengths=_lengths(work, past, sample),
         rates=learned,
         room=_room(worker, source, on_gpu=device.gpu),
         device=model.device or device.name,
+        start_seconds=0.0 if _runs(worker, source) else start_seconds(size),
     )
 
 
@@ -133,10 +135,15 @@ def _lengths(work: PlannedWork, past: Past, sample: _Sample | None) -> Lengths:
     return lengths.from_limits(limits)
 
 
+def _runs(worker: WorkerContext, source: str) -> Resident | None:
+    """The engine of this worker that runs the model, if one does."""
+    resident = worker.engines.resident
+    return resident if resident is not None and resident.source == source else None
+
+
 def _room(worker: WorkerContext, source: str, *, on_gpu: bool) -> Room:
     """What an engine of the model takes on at once: as it says, or as one would choose."""
-    resident = worker.engines.resident
-    if resident is not None and resident.source == source:
+    if resident := _runs(worker, source):
         info = resident.info
         return Room(info.max_num_seqs, info.max_batch_tokens, info.num_blocks * info.block_size)
     settings = worker.settings.engine

@@ -89,6 +89,7 @@ def estimate(expected: float = 100.0, source: str = "measured", engines: int = 1
         "output_tokens": {"expected": 2_000},
         "device_seconds": {"expected": expected, "source": source},
         "engines": engines,
+        "start_seconds": 0.0,
     }
 
 

@@ -29,6 +29,7 @@ ESTIMATE = Estimate(
     output_tokens=OutputTokens(5_000, 4_000, 6_000, 64_000, "sample", 50),
     device_seconds=DeviceSeconds(7_200.0, 6_000.0, 9_000.0, "measured", 1, ["cuda:NVIDIA H200"]),
     engines=2,
+    start_seconds=0.0,
     ahead_seconds=0.0,
     volumes=[
         Volume(n, 1_000 * n, 5_000 * n, 7_200.0 * n, 3_600.0 * n, NOW + 3_600 * n)
@@ -61,6 +62,7 @@ def test_every_figure_says_from_what_it_comes() -> None:
     ("changes", "name", "words"),
     [
         ({"ahead_seconds": 90.0}, "waits first", "1 min 30 s"),
+        ({"start_seconds": 2.5}, "engine's start", "2.5 s"),
         (
             {"device_seconds": DeviceSeconds(1.0, 0.5, 2.0, "roofline", 0, ["NVIDIA L4"])},
             "device time",

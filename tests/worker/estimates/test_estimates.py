@@ -50,7 +50,9 @@ def test_an_estimate_counts_exactly_and_runs_nothing(bench: Any, line: Line) -> 
     }
     assert found["device_seconds"]["source"] == "roofline"
     assert [volume["rows"] for volume in found["volumes"]] == [7, 14, 21]
-    seconds = [volume["seconds"] for volume in found["volumes"]]
+    assert found["start_seconds"] > 0, "no engine runs yet"
+    seconds = [volume["device_seconds"] for volume in found["volumes"]]
+    assert found["volumes"][0]["seconds"] == pytest.approx(seconds[0] + found["start_seconds"])
     assert 0 < seconds[0] < seconds[1] < seconds[2] < 3 * seconds[0]
     assert bench.chunks(job.id) == []
     assert objects(bench) == []
@@ -96,6 +98,7 @@ def test_what_ran_teaches_what_comes(bench: Any, line: Line) -> None:
     assert job.completion_tokens == 80
     output = found["output_tokens"]
     assert (output["source"], output["expected"], output["rows_seen"]) == ("history", 160, 40)
+    assert found["start_seconds"] == 0.0
     time = found["device_seconds"]
     assert (time["source"], time["runs_seen"]) == ("measured", 1)
     assert time["devices"] == ["cpu, 1 thread, none"]
@@ -124,8 +127,9 @@ def test_a_price_and_what_runs_before(make_bench: Any, make_lines: MakeLines) ->
     assert found["price_per_hour"] == 3.5
     before = running.estimate["device_seconds"]["expected"]
     assert found["ahead_seconds"] == pytest.approx(before / 2, abs=0.001)
-    assert found["volumes"][0]["seconds"] == pytest.approx(
-        found["volumes"][0]["device_seconds"] / 2, abs=0.001
+    first = found["volumes"][0]
+    assert first["seconds"] - found["start_seconds"] == pytest.approx(
+        first["device_seconds"] / 2, abs=0.002
     )
 
 
