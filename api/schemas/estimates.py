@@ -43,9 +43,8 @@ class DeviceSeconds(BaseModel):
 class Volume(BaseModel):
     """Such an input once, twice or three times: its rows, tokens and device time.
 
-    ``seconds`` is the time from start to end with all engines, their start
-    included. ``finish_at`` and
-    ``meets_window`` say when it would be done if it began at once, and whether the completion
+    ``seconds`` is the time from start to end with all engines, their start included. ``finish_at``
+    and ``meets_window`` say when it would be done if it began at once, and whether the completion
     window is long enough. ``cost`` needs a price (``TIDEMILL_DEVICE_PRICE_PER_HOUR``).
     """
 
@@ -98,8 +97,8 @@ class BatchEstimate(BaseModel):
 
     Rows and prompt tokens are exact. ``duplicate_tokens`` and ``prefix_tokens`` are prompt tokens
     that need not be computed: of rows that equal another, and of beginnings that rows share.
-    ``engines`` run side by side; ``start_seconds`` is what one takes to start, where the model does not
-    run yet, and ``ahead_seconds`` what they have to do before.
+    ``engines`` run side by side; ``start_seconds`` is what one takes to start, where the model does
+    not run yet, and ``ahead_seconds`` what they have to do before.
     """
 
     rows: int

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from storage.estimates.rates import Rates
 
 _ARITHMETIC_REACHED = 0.5
+# An output token reads all that comes before it, and is drawn: beside a prompt's token it costs so
+# many times as much.
+_OUTPUT_COST = 2.5
 _BANDWIDTH_REACHED = 0.7
 ROOFLINE_SPREAD = 1.0
 _START_SECONDS, _LOADING = 2.0, 1e9  # bytes a second, of a local disk
@@ -72,4 +75,4 @@ def roofline(size: Size, device: Device) -> Rates:
     """The rates that a model of this size ought to have there."""
     token = 2.0 * size.parameters / (device.operations * _ARITHMETIC_REACHED)
     step = size.weight_bytes / (device.bandwidth * _BANDWIDTH_REACHED) + device.step_seconds
-    return Rates(prompt=token, output=token, step=step, spread=ROOFLINE_SPREAD)
+    return Rates(token, _OUTPUT_COST * token, step, spread=ROOFLINE_SPREAD)

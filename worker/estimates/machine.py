@@ -53,8 +53,8 @@ def measured_processor() -> Device:
 
 
 def usual_processor() -> Device:
-    """A processor as servers have them, by a few of its cores."""
-    return _processor(operations=8e11, bandwidth=4e10)
+    """A processor as servers have them, by two of its cores."""
+    return _processor(operations=2e12, bandwidth=4e10)
 
 
 def _processor(operations: float, bandwidth: float) -> Device:
