@@ -43,9 +43,10 @@ def estimate(
         float | None,
         typer.Option(
             "--price-per-hour",
+            envvar="TIDEMILL_DEVICE_PRICE_PER_HOUR",
             callback=at_least(0.0),
             metavar="<0 or more>",
-            help="What an hour of one device costs; TIDEMILL_DEVICE_PRICE_PER_HOUR otherwise.",
+            help="What an hour of one device costs, in any currency.",
         ),
     ] = None,
     history: Annotated[

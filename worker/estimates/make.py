@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+from engine.info import EngineInfo
 from storage.database.tables import Job
 from storage.errors import NotFound
 from storage.estimates import history, lengths, rates
 from storage.estimates.estimate import ModelOutlook, estimate
-from storage.estimates.history import ModelPast, Past
+from storage.estimates.history import Past
 from storage.estimates.lengths import Lengths, Limits
 from storage.estimates.roofline import Device, gpu, roofline, start_seconds
 from storage.estimates.work import PlannedWork, Room
@@ -35,18 +36,8 @@ def with_estimate(worker: WorkerContext, job: Job, plan: Plan, sources: dict[str
     )
     ahead = history.seconds_ahead(worker.database, job) if job.only_estimated else 0.0
     engines = len(engine_devices(worker.settings.engine.device))
-    outlooks = [
-        _outlook(
-            worker,
-            work,
-            past,
-            past.models[name],
-            sources[name],
-            sample,
-            measure=job.only_estimated,
-        )
-        for name, work in plan.work.items()
-    ]
+    known = _Known(worker, past, sample, measure=job.only_estimated)
+    outlooks = [known.outlook(name, work, sources[name]) for name, work in plan.work.items()]
     found = estimate(
         outlooks,
         invalid_lines=plan.n_invalid,
@@ -94,58 +85,60 @@ def _filename(worker: WorkerContext, job: Job) -> str:
         return ""
 
 
-def _outlook(
-    worker: WorkerContext,
-    work: PlannedWork,
-    past: Past,
-    model: ModelPast,
-    source: str,
-    sample: _Sample | None,
-    *,
-    measure: bool,
-) -> ModelOutlook:
-    device = _device(worker, model.device, measure=measure)
-    size = size_of(source, on_gpu=device.gpu)
-    learned = rates.fitted(rates.learned(model.measured, roofline(size, device)), model.alike)
-    return ModelOutlook(
-        planned=work,
-        lengths=_lengths(work, past, sample),
-        rates=learned,
-        room=_room(worker, source, on_gpu=device.gpu),
-        device=model.device or device.name,
-        start_seconds=0.0 if _runs(worker, source) else start_seconds(size),
-    )
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known for a job's estimate; ``measure`` is as in `device_of`."""
+
+    worker: WorkerContext
+    past: Past
+    sample: _Sample | None
+    measure: bool
+
+    def outlook(self, model: str, work: PlannedWork, source: str) -> ModelOutlook:
+        """For one of its models, which an engine loads from ``source``."""
+        past = self.past.models[model]
+        device = self._device(past.device)
+        size = size_of(source, on_gpu=device.gpu)
+        learned = rates.learned(past.measured, roofline(size, device))
+        runs = self._resident(source)
+        return ModelOutlook(
+            planned=work,
+            lengths=self._lengths(work),
+            rates=rates.fitted(learned, past.alike),
+            room=self._usual_room(device) if runs is None else _room_of(runs.info),
+            device=past.device or device.name,
+            start_seconds=start_seconds(size) if runs is None else 0.0,
+        )
+
+    def _device(self, rated_as: str | None) -> Device:
+        """The device that a model runs on, for its roofline."""
+        if rated_as is None:
+            setting = self.worker.settings.engine.device
+            return device_of(setting, count_gpus(), measure=self.measure)
+        # Of one that was measured the roofline gives the proportions alone.
+        return gpu(rated_as) if rated_as.startswith("cuda") else usual_processor()
+
+    def _lengths(self, work: PlannedWork) -> Lengths:
+        lines = max(work.lines, 1)
+        limits = Limits(work.limit_tokens / lines, float(work.longest))
+        if self.sample is not None:
+            tokens, most = self.sample.tokens, self.sample.limit_tokens
+            return lengths.from_sample(tokens, most, limits, lines)
+        if self.past.alike:
+            return lengths.from_history(self.past.alike, limits, lines)
+        return lengths.from_limits(limits)
+
+    def _resident(self, source: str) -> Resident | None:
+        """The engine of this worker that runs the model, if one does."""
+        resident = self.worker.engines.resident
+        return resident if resident is not None and resident.source == source else None
+
+    def _usual_room(self, device: Device) -> Room:
+        """What an engine would take on at once, as far as the settings leave it open."""
+        settings = self.worker.settings.engine
+        outputs, tokens = (1024, 8192) if device.gpu else (128, 1024)
+        return Room(settings.max_num_seqs or outputs, settings.max_batch_tokens or tokens)
 
 
-def _device(worker: WorkerContext, rated_as: str | None, *, measure: bool) -> Device:
-    """The device that a model runs on, for its roofline."""
-    if rated_as is None:
-        return device_of(worker.settings.engine.device, count_gpus(), measure=measure)
-    # Of one that was measured the roofline gives the proportions alone.
-    return gpu(rated_as) if rated_as.startswith("cuda") else usual_processor()
-
-
-def _lengths(work: PlannedWork, past: Past, sample: _Sample | None) -> Lengths:
-    lines = max(work.lines, 1)
-    limits = Limits(work.limit_tokens / lines, float(work.longest))
-    if sample is not None:
-        return lengths.from_sample(sample.tokens, sample.limit_tokens, limits, lines)
-    if past.alike:
-        return lengths.from_history(past.alike, limits, lines)
-    return lengths.from_limits(limits)
-
-
-def _runs(worker: WorkerContext, source: str) -> Resident | None:
-    """The engine of this worker that runs the model, if one does."""
-    resident = worker.engines.resident
-    return resident if resident is not None and resident.source == source else None
-
-
-def _room(worker: WorkerContext, source: str, *, on_gpu: bool) -> Room:
-    """What an engine of the model takes on at once: as it says, or as one would choose."""
-    if resident := _runs(worker, source):
-        info = resident.info
-        return Room(info.max_num_seqs, info.max_batch_tokens, info.num_blocks * info.block_size)
-    settings = worker.settings.engine
-    outputs = settings.max_num_seqs or (1024 if on_gpu else 128)
-    return Room(outputs, settings.max_batch_tokens or (8192 if on_gpu else 1024))
+def _room_of(info: EngineInfo) -> Room:
+    return Room(info.max_num_seqs, info.max_batch_tokens, info.num_blocks * info.block_size)

@@ -56,13 +56,16 @@ def test_figures_and_where_they_come_from(estimate: Command) -> None:
     assert "Reading in.txt as text" in done.err
 
 
-def test_json_is_for_programs(estimate: Command) -> None:
+def test_json_is_for_programs(estimate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMILL_DEVICE_PRICE_PER_HOUR", "36000")
     done = estimate("--json", "--deadline", "365d", "--temperature", "0", "--quiet")
     assert (done.code, done.err) == (0, "")
     told = json.loads(done.out)
     assert (told["input"], told["sample_id"]) == ("in.txt", None)
     assert told["meets_deadline"] == [True, True, True]
     assert told["estimate"]["duplicate_rows"] == 1
+    first = told["estimate"]["volumes"][0]
+    assert first["cost"] == pytest.approx(10 * first["device_seconds"], rel=0.01)
     assert [each["rows"] for each in told["estimate"]["volumes"]] == [3, 6, 9]
     assert told["estimate"]["output_tokens"]["source"] == "limit"
 
