@@ -57,6 +57,8 @@ class EngineConfig:
         control_tokens_in_messages: let control tokens that are spelled out in chat messages, such
             as ``<|im_end|>``, be control tokens. Otherwise only the chat template can write them,
             and in messages they are text.
+        keep_prepared_weights: on a CPU, keep weights of 8 or 4 bits on disk as they were prepared
+            for it, in bounded space, and start from them the next time; see `engine.prepared`.
     """
 
     model: str = "smollm2"
@@ -84,6 +86,7 @@ class EngineConfig:
     cascade: bool = True
     warm_up: bool = True
     control_tokens_in_messages: bool = False
+    keep_prepared_weights: bool = True
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, Dtype)

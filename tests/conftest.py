@@ -1,9 +1,12 @@
 """What holds for every test."""
 
+import atexit
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +20,12 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Threads of OpenMP that spin while they wait take the processors that other tests need; torch reads
 # this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Weights that engines keep are shared by the tests of one run, and by nothing else. Processes that
+# share the tests among them have it from the first.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tidemill-cache-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # Triton reads this when it is loaded: without a GPU its kernels run in its interpreter.
 if not Path("/dev/nvidiactl").exists():

@@ -51,7 +51,7 @@ FIELDS: dict[type, str] = {
         "model device dtype quantization group_size symmetric block_size kv_cache_dtype "
         "kv_cache_bytes max_num_seqs max_batch_tokens max_model_len batching batch_size "
         "batch_timeout prefix_caching chunked_prefill output_reserve threads seed "
-        "overlap graphs cascade warm_up control_tokens_in_messages"
+        "overlap graphs cascade warm_up control_tokens_in_messages keep_prepared_weights"
     ),
 }
 

@@ -9,12 +9,13 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
+from storage.broker import CeleryWakeups, celery_app
 from storage.settings import Settings
 from storage.settings.unknown import warn_of_unknown_variables
 from storage.stores import Stores
-from storage.wakeups import CONTROL_QUEUE, MODEL_QUEUE_PREFIX, celery_app
+from storage.wakeups import CONTROL_QUEUE, MODEL_QUEUE_PREFIX
 from worker.context import WorkerContext
-from worker.process.listener import ModelListener, add_tasks
+from worker.process.celery_listener import ModelListener, add_tasks
 from worker.process.reconciler import Reconciler
 from worker.process.threads import JOB_THREADS, WorkerThreads
 
@@ -29,7 +30,7 @@ def make_app(settings: Settings) -> Celery:
     """
     app = celery_app(settings.storage)
     stores = Stores.open(settings.storage)
-    host = _CeleryHost(WorkerContext.open(settings, stores, app), stores)
+    host = _CeleryHost(WorkerContext.open(settings, stores, CeleryWakeups(app)), stores)
     add_tasks(app, host.worker, host.wake)
     signals.celeryd_init.connect(host.configure, weak=False)
     signals.worker_ready.connect(host.start, weak=False)

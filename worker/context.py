@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from celery import Celery
-
 from engine.config import EngineConfig
+from storage.broker import open_wakeups
 from storage.database.connection import Database
 from storage.ids import new_id
 from storage.objects import ObjectStore
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeups, celery_app
+from storage.wakeups import Wakeups
 from worker.errors import Stopping
 from worker.lease import Lease, LeaseKeeper, Renewal
 from worker.metrics import WorkerMetrics
@@ -41,7 +40,7 @@ class WorkerContext:
     Attributes:
         leaving: set once, when no more work is to be begun; work that was begun goes on.
         stopping: set once, when work that was begun is to be given back.
-        committed: set when a chunk is committed, which may have been the last one of its job.
+        committed: set when a chunk is committed that may have been the last one of its job.
         draining: held by the one drain loop that may run.
     """
 
@@ -63,12 +62,13 @@ class WorkerContext:
         cls,
         settings: Settings,
         stores: Stores,
-        app: Celery | None = None,
+        wakeups: Wakeups | None = None,
         make_engine: Callable[[EngineConfig], Engine] | None = None,
     ) -> "WorkerContext":
         """A context on stores that the caller closes; nothing is connected yet.
 
         Args:
+            wakeups: how it sends them; by default as the settings say.
             make_engine: as in `Engines`.
 
         Raises:
@@ -80,7 +80,7 @@ class WorkerContext:
             settings=settings,
             database=stores.database,
             store=stores.objects,
-            wakeups=Wakeups(app or celery_app(settings.storage)),
+            wakeups=wakeups or open_wakeups(settings.storage),
             engines=Engines(settings.engine, make_engine, metrics),
             load_text_model=LoadedTextModels(
                 partial(

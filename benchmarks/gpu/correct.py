@@ -196,7 +196,7 @@ def _parity(section: Section, folder: Path, oracle: Model, dtype: str, way: Way)
         "note": "; ".join(found),
         "bad": bool(found),
         "seen": f"{stats.cached_tokens} cached, {stats.preemptions} preempted, "
-        f"{seen.segments} of {seen.steps} with segments, {seen.graphs()} graphs",
+        f"{seen.segments} of {seen.divisions} divisions with segments, {seen.graphs()} graphs",
     }
 
 

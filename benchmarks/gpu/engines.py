@@ -18,6 +18,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "no overlap": {"overlap": False},
     "no graphs, no overlap": {"graphs": False, "overlap": False},
     "no cascade": {"cascade": False},
+    "steps of 8,192": {"max_batch_tokens": 8_192},
+    "steps of 16,384": {"max_batch_tokens": 16_384},
 }
 
 
@@ -58,6 +60,8 @@ RUNS = (
     Run(LLAMA3_8B, "fp8", ("long16", "q1000"), seconds=35),
     Run(LLAMA3_8B, "int4", ("long1", "long16"), profiled="long16"),
     Run(QWEN3_06B, "bf16", ("groups4096",), "no cascade"),
+    Run(QWEN3_06B, "bf16", ("nano", "groups4096"), "steps of 8,192"),
+    Run(QWEN3_06B, "bf16", ("nano", "groups4096"), "steps of 16,384"),
     Run(QWEN3_06B, "bf16", ("nano", "groups4096"), "no overlap"),
     Run(QWEN3_06B, "bf16", ("nano", "groups4096"), "no graphs"),
     Run(LLAMA3_8B, "int8", ("long16", "q1000"), seconds=35),

@@ -93,12 +93,12 @@ class Seen:
     """What a runner did.
 
     Attributes:
-        steps: whose attention was divided.
+        divisions: of attention; a step that is narrowed for its last layer has two.
         segments: of these, those with segments.
         graphs: gives the number of graphs that were recorded.
     """
 
-    steps: int = 0
+    divisions: int = 0
     segments: int = 0
     graphs: Callable[[], int] = field(default=lambda: 0)
 
@@ -113,7 +113,7 @@ def watch(runner: StepRunner) -> Seen:
 
     def watched(*arguments: Any, **settings: Any) -> AttentionTasks:
         tasks = make(*arguments, **settings)
-        seen.steps += 1
+        seen.divisions += 1
         seen.segments += tasks.segment_tiles > 0
         return tasks
 

@@ -30,7 +30,7 @@ import psutil
 from api.app import create_app
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeups, celery_app
+from storage.wakeups import LocalWakeups
 from tidemill.serve.logs import start_logs
 from tidemill.serve.server import ServerThread, listen
 
@@ -126,7 +126,7 @@ def serve(home: Path) -> None:
     start_logs(settings)
     stores = Stores.open(settings.storage)
     stores.database.migrate()
-    app = create_app(settings.api, stores=stores, wakeups=Wakeups(celery_app(settings.storage)))
+    app = create_app(settings.api, stores=stores, wakeups=LocalWakeups())
     with listen(HOST, 0) as listener, ServerThread(app, listener, settings.api):
         print(listener.getsockname()[1], flush=True)
         threading.Event().wait()

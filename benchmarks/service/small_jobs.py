@@ -36,7 +36,7 @@ from storage.registry import files, models
 from storage.registry.files import NewFile
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeup, Wakeups, celery_app
+from storage.wakeups import LocalWakeups, Wakeup
 from tidemill.serve.logs import configure_logs
 from worker.process.embedded import EmbeddedWorker
 
@@ -85,7 +85,7 @@ def count(database: Database, *states: JobState) -> int:
 
 def drain_many(settings: Settings, stores: Stores, number: int) -> None:
     """Time from the creation of the first of so many jobs to the end of the last."""
-    worker = EmbeddedWorker(settings, stores)
+    worker = EmbeddedWorker(settings, stores, LocalWakeups())
     worker.start()
     try:
         _wait(stores, create(stores, iter([request_line(0)])), ended=True)  # starts the engine
@@ -107,9 +107,9 @@ def drain_many(settings: Settings, stores: Stores, number: int) -> None:
 
 def beside_large_ones(settings: Settings, stores: Stores, options: argparse.Namespace) -> None:
     """How long tiny jobs wait while large ones are validated."""
-    worker = EmbeddedWorker(settings, stores)
+    wakeups = LocalWakeups()
+    worker = EmbeddedWorker(settings, stores, wakeups)
     worker.start()
-    wakeups = Wakeups(celery_app(settings.storage))
     planned: list[float] = []
     ended: list[float] = []
     try:
@@ -187,7 +187,8 @@ def main() -> None:
         given = [word for word in sys.argv[1:] if word not in ("--against", str(options.against))]
         environment = {**os.environ, "PYTHONPATH": str(options.against)}
         print(f"{options.against}:", flush=True)
-        subprocess.run([sys.executable, __file__, *given], env=environment, check=True)
+        script = options.against / "benchmarks/service" / Path(__file__).name
+        subprocess.run([sys.executable, str(script), *given], env=environment, check=True)
         print("this checkout:", flush=True)
     measure(options)
 

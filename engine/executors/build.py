@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.cache.kv_cache import KVCache
+from engine.catalog import ModelFiles
 from engine.config import EngineConfig, ModelConfig
 from engine.executors.choose import DEFAULT_GROUP, WHOLE_CHANNEL, Choice, choose
 from engine.executors.executor import Executor
@@ -14,14 +16,17 @@ from engine.executors.inputs import BlockTables, StepInputs
 from engine.executors.machine import give_back_memory
 from engine.executors.native_decoder import NativeDecoder
 from engine.executors.native_executor import NativeExecutor
+from engine.executors.native_weights import NativeWeights, pack_decoder
 from engine.executors.placement import Placement, place
 from engine.executors.torch_executor import TorchExecutor
 from engine.kernels.draws import Draws, Tokens
 from engine.kernels.fused.backend import DeviceBackend
 from engine.kernels.native.backend import NativeBackend
+from engine.kernels.native.build import build as build_kernels
 from engine.kernels.native.cache import NativeCache
 from engine.models.decoder import Decoder
 from engine.models.loading import ModelSource, Preparation, load_model
+from engine.prepared.keeping import Keeping
 from engine.quantize.weights import Float8Weights, Int4Weights, Int8Weights
 
 SMALL_MATRIX = 4 << 20  # numbers
@@ -53,21 +58,55 @@ def build(
         InvalidConfig, CheckpointError, OutOfCache: see there.
     """
     choice = choice or choose(config, model)
-    at_once = matrices_at_once(model, choice)
-    torch.set_num_threads(choice.threads // at_once)
+    torch.set_num_threads(choice.threads // matrices_at_once(model, choice))
     read: list[str] = []
-    decoder = load_decoder(config, model, source, choice, read)
-    placement = place(config, model, replace(choice, reasons=(*choice.reasons, *read)))
+    keeping = _keeping(config, model, source, choice)
+    kept = None if keeping is None else keeping.read(choice.threads)
+    weights: Decoder | NativeWeights
+    mapped = 0
+    if kept is None:
+        weights = _load(config, model, source, choice, read)
+    else:
+        weights = NativeWeights.of(model, kept.tensors, kept.form)
+        mapped = sum(each.nbytes for each in kept.tensors.values())
+        read.append("weights as an earlier start prepared them")
+    choice = replace(choice, reasons=(*choice.reasons, *read))
+    placement = place(config, model, choice, mapped=mapped)
     # A prompt that is not cut into chunks is one step.
     whole = 0 if config.chunked_prefill else placement.max_model_len
     max_tokens = max(placement.max_batch_tokens, whole)
     max_blocks = -(-placement.max_model_len // config.block_size)
     tables = BlockTables(placement.max_num_seqs, max_blocks, config.block_size)
     inputs = StepInputs(tables, max_tokens)
-    executor = _executor(config, placement, decoder, max_tokens, at_once)
+    executor = _executor(config, placement, weights, max_tokens)
     torch.set_num_threads(choice.threads)
     give_back_memory()
+    if keeping is not None and kept is None and isinstance(weights, NativeWeights):
+        keeping.keep(weights.tensors(), weights.form())
     return Built(placement, executor, inputs, choice.backend.draw)
+
+
+def _keeping(
+    config: EngineConfig, model: ModelConfig, source: ModelSource, choice: Choice
+) -> Keeping | None:
+    """Where the weights for the kernels in C are kept. Plain ones take as long to read as these."""
+    prepared = isinstance(choice.backend, NativeBackend) and choice.quantization != "none"
+    if not (config.keep_prepared_weights and prepared and isinstance(source, ModelFiles)):
+        return None
+    kernels = build_kernels().name  # says their sources, the compiler and the processor
+    how = (choice.quantization, choice.dtype, config.group_size, config.symmetric)
+    return Keeping.of(source, (model, how, kernels, torch.__version__, np.__version__))
+
+
+def _load(
+    config: EngineConfig, model: ModelConfig, source: ModelSource, choice: Choice, read: list[str]
+) -> Decoder | NativeWeights:
+    """The weights, prepared, and laid out where the kernels in C run on them."""
+    decoder = load_decoder(config, model, source, choice, read)
+    if not isinstance(choice.backend, NativeBackend):
+        return decoder
+    at_once = matrices_at_once(model, choice)
+    return pack_decoder(decoder, threads=choice.threads, at_once=at_once)
 
 
 def matrices_at_once(model: ModelConfig, choice: Choice) -> int:
@@ -88,25 +127,23 @@ def matrices_at_once(model: ModelConfig, choice: Choice) -> int:
 def _executor(
     config: EngineConfig,
     placement: Placement,
-    decoder: Decoder,
+    weights: Decoder | NativeWeights,
     max_tokens: int,
-    at_once: int,
 ) -> Executor:
     """What runs a decoder: whole layers of the backend, if it has them, or kernel by kernel."""
-    choice, model, size = placement.choice, decoder.config, config.block_size
-    if isinstance(choice.backend, NativeBackend):
+    choice, model, size = placement.choice, weights.config, config.block_size
+    if isinstance(weights, NativeWeights):
         native = NativeDecoder(
-            decoder,
+            weights,
             NativeCache(model, placement.num_blocks, size, choice.cache_dtype),
             max_tokens=max_tokens,
             max_rows=placement.max_num_seqs,
             threads=choice.threads,
-            packed_at_once=at_once,
         )
         return NativeExecutor(native)
-    decoder.pack()
+    weights.pack()
     cache = KVCache.allocate(model, placement.num_blocks, size, choice.device, choice.dtype)
-    return TorchExecutor(decoder, cache)
+    return TorchExecutor(weights, cache)
 
 
 def load_decoder(
@@ -123,7 +160,7 @@ def load_decoder(
         backend = NativeBackend(1)
     prepare: Preparation | None = None
     if choice.quantization == "int8":
-        prepare = Int8Weights(model, backend, transform=not isinstance(backend, DeviceBackend))
+        prepare = Int8Weights(model, backend)
     elif choice.quantization == "fp8":
         prepare = Float8Weights()
     elif choice.quantization == "int4":

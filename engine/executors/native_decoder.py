@@ -1,4 +1,4 @@
-"""A decoder whose layers run in C on a CPU, made from the weights of a `Decoder`.
+"""A decoder whose layers run in C on a CPU.
 
 A layer is one call that goes through ten passes, whose work the threads claim. It makes no
 tensors, and its intermediate results stay in the processor's cache. `engine.models.decoder` is its
@@ -7,74 +7,61 @@ reference.
 
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL, byref
-from itertools import count
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import Module
 
 from engine.errors import OutOfCache
-from engine.kernels.fused.weights import Float8Weight
+from engine.executors.native_weights import NativeWeights
 from engine.kernels.native.cache import NativeCache, query_bytes
 from engine.kernels.native.library import library
 from engine.kernels.native.linear import EncodedRows
 from engine.kernels.native.structs import KINDS, PASSES, Buffers, Rows, Shape, Step, Weight
 from engine.kernels.native.structs import Layer as LayerStruct
-from engine.kernels.native.weights import PackedWeight, pack
-from engine.models.decoder import Decoder, Layer, Linear
 
 
 class NativeDecoder:
     """Layers, embedding and head of one model.
 
     Args:
-        decoder: finished and not packed. Its projections are moved out of it, one by one, so that
-            memory holds little more than one copy.
+        weights: what they read; held as long as this is.
         cache: where keys and values are kept.
         max_tokens: most tokens of a step.
         max_rows: most tokens of a step whose scores are wanted.
         threads: CPU threads.
-        packed_at_once: layers that are laid out at the same time, by a thread each.
     """
 
     def __init__(
         self,
-        decoder: Decoder,
+        weights: NativeWeights,
         cache: NativeCache,
         max_tokens: int,
         max_rows: int,
         threads: int,
-        packed_at_once: int = 1,
     ) -> None:
         native = library()
         assert native is not None, "ask whether the kernels are available first"
         self._native: CDLL = native
         self._threads = threads
-        self._held: list[Tensor | PackedWeight | EncodedRows] = []
+        self._held: list[Tensor | EncodedRows] = []
+        self.weights = weights
         self.cache = cache  # the layers point into it
-        self._config = config = decoder.config
-        self._embedding = decoder.embedding.detach()
-        self._norm = self._float(decoder.norm)
-        rotary = decoder.rotary
+        self._config = config = weights.config
+        self._norm = weights.norms["norm"].data_ptr()
         self._shape = Shape(
             hidden=config.hidden_size,
             inner=config.intermediate_size,
-            hadamard=cast(Layer, decoder.layers[0]).feed_forward.hadamard_count,
-            cosines=self._keep(rotary.cosines).data_ptr(),
-            sines=self._keep(rotary.sines).data_ptr(),
+            hadamard=weights.hadamard_count,
+            cosines=weights.rotary.cosines.data_ptr(),
+            sines=weights.rotary.sines.data_ptr(),
             eps=config.rms_norm_eps,
             scale=config.head_dim**-0.5,
         )
-        self._packing_threads = max(1, threads // packed_at_once)
-        with ThreadPoolExecutor(packed_at_once) as pool:
-            head = pool.submit(self._pack, decoder.head)
-            self._layers = list(pool.map(self._layer, decoder.layers, count()))
-            self._head = head.result()
+        self._layers = [self._layer(index) for index in range(config.num_layers)]
+        self._head = weights.projections["head"].struct
         self._seconds: NDArray[np.float64] = np.zeros(len(PASSES))
         self._buffers = self._make_buffers(max_tokens, max_rows, cache.dtype)
         self._segments = self._make_segments()
@@ -131,7 +118,7 @@ class NativeDecoder:
         on_layer: Callable[[], None] | None,
     ) -> None:
         native, shape, buffers = self._native, byref(self._shape), byref(self._buffers)
-        there, threads, table = byref(step), self._threads, self._embedding
+        there, threads, table = byref(step), self._threads, self.weights.embedding
         for segments in set(self._segments[:-1]):
             self._cut(segments, step, None)
         native.decoder_embed(shape, table.data_ptr(), KINDS[table.dtype], there, buffers)
@@ -171,7 +158,7 @@ class NativeDecoder:
         self._native.decoder_head(
             byref(self._shape),
             self._norm,
-            byref(self._head.struct),
+            byref(self._head),
             byref(self._buffers),
             first,
             count,
@@ -189,37 +176,22 @@ class NativeDecoder:
 
     # -- building ------------------------------------------------------------------------------
 
-    def _keep(self, tensor: Tensor) -> Tensor:
-        kept = tensor.detach().contiguous()
-        self._held.append(kept)
-        return kept
+    def _layer(self, index: int) -> LayerStruct:
+        at, norms, projections = f"layers.{index}", self.weights.norms, self.weights.projections
 
-    def _float(self, tensor: Tensor | None) -> int | None:
-        return None if tensor is None else self._keep(tensor.detach().float()).data_ptr()
+        def norm(name: str) -> int | None:
+            found = norms.get(f"{at}.{name}")
+            return None if found is None else found.data_ptr()
 
-    def _pack(self, linear: Linear, *, gated: bool = False) -> PackedWeight:
-        weight = linear.take()
-        if isinstance(weight, Tensor):
-            # The reference's head is float32 on a CPU, which changes no value; here only its scores
-            # have to be.
-            weight = weight.to(self._embedding.dtype)
-        assert not isinstance(weight, Float8Weight), "no CPU is offered these"
-        packed = pack(weight, linear.bias, gated=gated, threads=self._packing_threads)
-        self._held.append(packed)
-        return packed
-
-    def _layer(self, module: Module, index: int) -> LayerStruct:
-        layer = cast(Layer, module)
-        attention, feed_forward = layer.attention, layer.feed_forward
         return LayerStruct(
-            attention_norm=self._float(layer.attention_norm),
-            feed_forward_norm=self._float(layer.feed_forward_norm),
-            query_norm=self._float(attention.query_norm),
-            key_norm=self._float(attention.key_norm),
-            qkv=self._pack(attention.qkv).struct,
-            output=self._pack(attention.output).struct,
-            gate_up=self._pack(feed_forward.gate_up, gated=True).struct,
-            down=self._pack(feed_forward.down).struct,
+            attention_norm=norm("attention_norm"),
+            feed_forward_norm=norm("feed_forward_norm"),
+            query_norm=norm("attention.query_norm"),
+            key_norm=norm("attention.key_norm"),
+            qkv=projections[f"{at}.attention.qkv"].struct,
+            output=projections[f"{at}.attention.output"].struct,
+            gate_up=projections[f"{at}.feed_forward.gate_up"].struct,
+            down=projections[f"{at}.feed_forward.down"].struct,
             kv=self.cache.layer(index),
         )
 
@@ -235,7 +207,7 @@ class NativeDecoder:
             hidden=self._rows(tokens, first.qkv),
             attn_output=self._rows(tokens, first.output),
             inner=self._rows(tokens, first.down),
-            final=self._rows(picked, self._head.struct),
+            final=self._rows(picked, self._head),
             seconds=self._seconds.ctypes.data,
         )
 
@@ -245,7 +217,9 @@ class NativeDecoder:
         return room.struct
 
     def _room(self, tokens: int, width: int, dtype: torch.dtype) -> int:
-        return self._keep(torch.empty(tokens, width, dtype=dtype)).data_ptr()
+        room = torch.empty(tokens, width, dtype=dtype)
+        self._held.append(room)
+        return room.data_ptr()
 
     def _make_segments(self) -> list[int]:
         """Where each layer's segments are kept. Layers with equal windows share, but for the last.

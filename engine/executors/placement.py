@@ -57,10 +57,26 @@ class Bounds:
     max_tokens: int
 
     @classmethod
-    def of(cls, config: EngineConfig, model: ModelConfig, *, on_gpu: bool) -> "Bounds":
-        """Fill in what the configuration leaves open."""
+    def of(
+        cls,
+        config: EngineConfig,
+        model: ModelConfig,
+        *,
+        on_gpu: bool,
+        batch_tokens: int | None = None,
+    ) -> "Bounds":
+        """Fill in what the configuration leaves open.
+
+        Args:
+            config: the engine's settings.
+            model: the model.
+            on_gpu: whether the device wants as large steps as a GPU.
+            batch_tokens: tokens of a step, if the configuration names none; ``None`` is 8,192 on a
+                GPU and 1,024 elsewhere.
+        """
         max_num_seqs = config.max_num_seqs or (1024 if on_gpu else 128)
-        asked = config.max_batch_tokens or (8192 if on_gpu else 1024)
+        usual = batch_tokens or (8192 if on_gpu else 1024)
+        asked = config.max_batch_tokens or usual
         max_batch_tokens = max(asked, max_num_seqs)
         context = min(config.max_model_len or model.max_position, model.max_position)
         whole = 0 if config.chunked_prefill else context
@@ -71,7 +87,9 @@ def place(
     config: EngineConfig,
     model: ModelConfig,
     choice: Choice,
+    bounds: Bounds | None = None,
     budget: tuple[int, str] | None = None,
+    mapped: int = 0,
 ) -> Placement:
     """Fill in every bound that the configuration leaves open, with the weights loaded.
 
@@ -79,20 +97,23 @@ def place(
         config: the engine's settings.
         model: the model.
         choice: what it is computed with.
+        bounds: of a step, where they are known already.
         budget: bytes for the cache where the configuration names none, and why; ``None`` takes a
             share of what is free.
+        mapped: bytes of weights that are mapped from a file. The system counts them as free, as it
+            could drop them, but every step reads them.
 
     Raises:
         OutOfCache: the KV cache cannot hold even one block.
     """
     on_gpu = choice.device.type == "cuda"
-    bounds = Bounds.of(config, model, on_gpu=on_gpu or budget is not None)
+    bounds = bounds or Bounds.of(config, model, on_gpu=on_gpu)
     block_bytes = choice.backend.block_bytes(model, config.block_size, choice.cache_dtype)
     reasons = choice.reasons
     if config.kv_cache_bytes:
         available = config.kv_cache_bytes
     else:
-        available, reason = budget or _cache_budget(choice.device)
+        available, reason = budget or _cache_budget(choice.device, mapped)
         reasons = (*reasons, reason)
     most = bounds.max_num_seqs * -(-bounds.context // config.block_size)
     num_blocks = min(available // block_bytes, most)
@@ -113,9 +134,9 @@ def place(
     )
 
 
-def _cache_budget(device: torch.device) -> tuple[int, str]:
+def _cache_budget(device: torch.device, mapped: int) -> tuple[int, str]:
     """Bytes, and why."""
-    free = free_memory(device)
+    free = max(0, free_memory(device) - mapped)
     if device.type == "cuda":
         return int(free * 0.85), f"a cache of 85% of the {free / GIB:.1f} GiB free on the GPU"
     most = 16 * GIB

@@ -26,17 +26,24 @@ class RotaryRows:
 
 @dataclass(frozen=True)
 class RotaryTable:
-    """Cosines and sines of every position: float32 [max_position, head_dim / 2]."""
+    """Cosines and sines of every position.
+
+    Attributes:
+        cosines, sines: float32 [max_position, head_dim / 2].
+        frequencies: float32 [head_dim / 2], radians a position.
+    """
 
     cosines: Tensor
     sines: Tensor
+    frequencies: Tensor
 
     @classmethod
     def build(cls, frequencies: Tensor, max_position: int, device: torch.device) -> "RotaryTable":
         """Tabulate ``position · frequency`` for float32 frequencies [head_dim / 2]."""
+        frequencies = frequencies.to(device=device, dtype=torch.float32)
         positions = torch.arange(max_position, dtype=torch.float32, device=device)
-        angles = torch.outer(positions, frequencies.to(device=device, dtype=torch.float32))
-        return cls(angles.cos(), angles.sin())
+        angles = torch.outer(positions, frequencies)
+        return cls(angles.cos(), angles.sin(), frequencies)
 
     def rows(self, positions: Tensor) -> RotaryRows:
         """Look up int64 [T] positions."""

@@ -145,6 +145,7 @@ def _serve(
         done: list[FinishedRequest] = []
         while (message := _next(inbox, block=not (core.has_work or done))) is not None:
             if isinstance(message, Close):
+                _end_keepers()
                 os._exit(0)  # at once: nobody reads what is still to be written
             done += _obey(core, message)
         done += core.step()
@@ -154,6 +155,12 @@ def _serve(
             reports.alive()
         if not done and core.has_work and not core.stats().running:
             sleep(IDLE_SECONDS)  # a static or dynamic batch that has yet to fill
+
+
+def _end_keepers() -> None:
+    from engine.prepared.keeper import end_keepers  # needs torch, as the core does
+
+    end_keepers()
 
 
 def _next(inbox: "SimpleQueue[ToEngine]", *, block: bool) -> ToEngine | None:

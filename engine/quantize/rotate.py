@@ -52,13 +52,12 @@ class RotatedWeights:
     Args:
         config: the model.
         backend: rotates the weights.
-        transform: whether inner activations go through Hadamard transforms too.
     """
 
-    def __init__(self, config: ModelConfig, backend: Backend, *, transform: bool = True) -> None:
+    def __init__(self, config: ModelConfig, backend: Backend) -> None:
         self._backend = backend
         self._rotation = Rotation(config.hidden_size, backend)
-        self._count = hadamard_count(config.intermediate_size) if transform else 1
+        self._count = hadamard_count(config.intermediate_size)
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Tensor:
         """A projection's weight, float32 [outputs, inputs], in the new basis."""

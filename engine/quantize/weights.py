@@ -17,12 +17,11 @@ class Int8Weights:
     Args:
         config: the model.
         backend: rounds the weights.
-        transform: see `RotatedWeights`.
     """
 
-    def __init__(self, config: ModelConfig, backend: Backend, *, transform: bool = True) -> None:
+    def __init__(self, config: ModelConfig, backend: Backend) -> None:
         self._backend = backend
-        self._rotated = RotatedWeights(config, backend, transform=transform)
+        self._rotated = RotatedWeights(config, backend)
 
     def projection(self, decoder: Decoder, path: str, weight: Tensor) -> Int8Weight:
         """See `engine.models.loading.Preparation`."""

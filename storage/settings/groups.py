@@ -15,9 +15,8 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?\Z", re.ASCI
 class StorageSettings(BaseModel):
     """Where things are kept, and how to reach it.
 
-    The defaults are the embedded mode: SQLite, a local folder and an in-memory broker under one
-    home folder. The other modes change ``database_url``, ``object_store_url`` and ``broker_url``
-    alone.
+    The defaults are the embedded mode: SQLite and a local folder under one home folder, and no
+    broker. The other modes change ``database_url``, ``object_store_url`` and ``broker_url`` alone.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +32,10 @@ class StorageSettings(BaseModel):
     object_store_url: str = Field(
         default="", description="s3://bucket/prefix or file:///folder; empty: the home folder."
     )
-    broker_url: str = Field(default="memory://", description="Celery broker, e.g. redis://host/0.")
+    broker_url: str = Field(
+        default="memory://",
+        description="Celery's broker, e.g. redis://host/0; memory:// or empty is none.",
+    )
     start_timeout_seconds: float = Field(
         default=60.0, ge=0, description="How long a process waits at start for its database."
     )
@@ -69,8 +71,8 @@ class StorageSettings(BaseModel):
 
     @property
     def embedded(self) -> bool:
-        """Whether everything lives in this process and the home folder."""
-        return self.broker_url.startswith("memory://")
+        """Whether everything lives in this process and the home folder: no broker is set."""
+        return not self.broker_url or self.broker_url.startswith("memory://")
 
     @property
     def resolved_database_url(self) -> str:
@@ -224,6 +226,9 @@ class EngineSettings(BaseModel):
     max_num_seqs: int | None = None
     max_batch_tokens: int | None = None
     batching: str = "continuous"
+    keep_prepared_weights: bool = Field(
+        default=True, description="Keep weights on disk as a CPU runs on them, for the next start."
+    )
     engine_hang_seconds: float = Field(
         default=120.0, gt=0, description="Without a sign of life for so long, an engine is ended."
     )

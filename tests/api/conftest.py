@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from openai import OpenAI
 
 from api.app import create_app
 from api.server.config import server_config
+from storage.broker import open_wakeups
 from storage.database.connection import Database
 from storage.database.tables import Chunk, Job
 from storage.ids import new_id
@@ -28,7 +30,7 @@ from storage.objects.object_keys import ResultKind
 from storage.registry.files import NewFile
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeups, celery_app
+from storage.wakeups import LocalWakeups, Wakeup, Wakeups
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class Service:
         """The same without the client's habits."""
         return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=30))
 
+    def sent_wakeups(self) -> "SimpleQueue[Wakeup]":
+        """Those that are sent from now on, without a broker."""
+        assert isinstance(self.wakeups, LocalWakeups)
+        heard: SimpleQueue[Wakeup] = SimpleQueue()
+        self.clients.callback(self.wakeups.subscribe(heard.put))
+        return heard
+
 
 @contextmanager
 def serve(settings: Settings) -> Iterator[Service]:
@@ -63,7 +72,7 @@ def serve(settings: Settings) -> Iterator[Service]:
     stores = Stores.open(settings.storage)
     database, store = stores.database, stores.objects
     database.migrate()
-    wakeups = Wakeups(celery_app(settings.storage))
+    wakeups = open_wakeups(settings.storage)
     app = create_app(settings.api, stores=stores, wakeups=wakeups)
     server = uvicorn.Server(server_config(app, settings.api, port=0))
     thread = threading.Thread(target=server.run)

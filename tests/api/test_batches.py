@@ -1,6 +1,5 @@
 """Batches, through the `openai` client, up to where the workers take over."""
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ import pytest
 from openai import OpenAI
 
 from storage.jobs import jobs, planning
-from storage.wakeups import CONTROL_QUEUE
+from storage.wakeups import Wakeup
 
 LINE = b'{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}\n'
 
@@ -148,24 +147,15 @@ def test_a_key_that_is_too_long(client: OpenAI, input_id: str) -> None:
 
 
 def test_workers_are_told_once_a_batch(serve_with: Callable[..., Any]) -> None:
-    # The broker is this process's memory: what a worker of an earlier test left would listen, too.
-    for thread in threading.enumerate():
-        if thread.name == "listener":
-            thread.join(30)
     service = serve_with()
     client = service.openai()
-    with service.wakeups.app.connection_for_read() as connection:
-        queue = connection.SimpleQueue(CONTROL_QUEUE)
-        queue.clear()
-        input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
-        made = create(client, input_id, extra_headers={"Idempotency-Key": "told"})
-        message = queue.get(timeout=10)
-        assert message.headers["task"] == "tidemill.plan"
-        assert message.payload[0] == [made.id]
-        create(client, input_id, extra_headers={"Idempotency-Key": "told"})
-        with pytest.raises(Empty):
-            queue.get(timeout=0.3)
-        queue.close()
+    sent = service.sent_wakeups()
+    input_id = client.files.create(file=("in.jsonl", LINE), purpose="batch").id
+    made = create(client, input_id, extra_headers={"Idempotency-Key": "told"})
+    assert sent.get(timeout=10) == Wakeup.plan(made.id)
+    create(client, input_id, extra_headers={"Idempotency-Key": "told"})
+    with pytest.raises(Empty):
+        sent.get(timeout=0.3)
 
 
 def test_a_broker_that_is_down_loses_no_batch(serve_with: Callable[..., Any]) -> None:

@@ -24,7 +24,7 @@ from api.app import create_app
 from api.server.config import server_config
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeups, celery_app
+from storage.wakeups import LocalWakeups
 
 settings = Settings.load(home=Path(sys.argv[1]))
 stores = Stores.open(settings.storage)
@@ -32,7 +32,7 @@ stores.database.migrate()
 app = create_app(
     settings.api,
     stores=stores,
-    wakeups=Wakeups(celery_app(settings.storage)),
+    wakeups=LocalWakeups(),
 )
 listener = socket.create_server(("127.0.0.1", 0))
 print("port", listener.getsockname()[1], flush=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from storage.jobs.chunks import Counts
-from storage.wakeups import CONTROL_QUEUE
+from storage.wakeups import Wakeup
 
 
 @pytest.fixture
@@ -117,21 +117,13 @@ def test_what_a_retry_has_still_to_read_stays(workers: Any, client: Any, http: A
 
 def test_what_is_asked_for_rings_at_once(workers: Any, client: Any, http: Any) -> None:
     first = ended(workers, client)
+    sent = workers.service.sent_wakeups()
     job_id = workers.create(client)
-    with workers.service.wakeups.app.connection_for_read() as connection:
-        queue = connection.SimpleQueue(CONTROL_QUEUE)
-
-        def rung() -> tuple[str, list[str]]:
-            message = queue.get(timeout=10)
-            message.ack()
-            return message.headers["task"], message.payload[0]
-
-        while rung() != ("tidemill.plan", [job_id]):
-            pass  # wake-ups of earlier batches
-        retried = http.post(f"/v1/batches/{first}/retry").json()["id"]
-        assert rung() == ("tidemill.plan", [retried])
-        http.post(f"/v1/batches/{job_id}/pause")
-        for what in ("resume", "cancel"):
-            assert http.post(f"/v1/batches/{job_id}/{what}").status_code == 200
-            assert rung() == ("tidemill.reconcile", [])
-        queue.close()
+    while sent.get(timeout=10) != Wakeup.plan(job_id):
+        pass  # wake-ups of earlier batches
+    retried = http.post(f"/v1/batches/{first}/retry").json()["id"]
+    assert sent.get(timeout=10) == Wakeup.plan(retried)
+    http.post(f"/v1/batches/{job_id}/pause")
+    for what in ("resume", "cancel"):
+        assert http.post(f"/v1/batches/{job_id}/{what}").status_code == 200
+        assert sent.get(timeout=10) == Wakeup.reconcile()

@@ -26,7 +26,7 @@ from storage.errors import (
 from storage.registry import models
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeups, celery_app
+from storage.wakeups import LocalWakeups
 
 KEYS = ("message", "type", "param", "code")
 
@@ -75,7 +75,7 @@ def make_app(home: Path, **values: Any) -> Any:
     return create_app(
         settings.api,
         stores=Stores.open(settings.storage),
-        wakeups=Wakeups(celery_app(settings.storage)),
+        wakeups=LocalWakeups(),
     )
 
 

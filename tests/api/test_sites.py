@@ -11,7 +11,7 @@ import pytest
 from api.app import create_app
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeups, celery_app
+from storage.wakeups import LocalWakeups
 
 KEYS = ("message", "type", "param", "code")
 Ask = Callable[..., httpx.Response]
@@ -25,8 +25,7 @@ def asking(tmp_path: Path) -> Callable[..., Ask]:
         settings = Settings.load(home=tmp_path, **values)
         stores = Stores.open(settings.storage)
         stores.database.migrate()
-        wakeups = Wakeups(celery_app(settings.storage))
-        app = create_app(settings.api, stores=stores, wakeups=wakeups)
+        app = create_app(settings.api, stores=stores, wakeups=LocalWakeups())
 
         def ask(method: str, path: str, headers: list[tuple[str, str]], **more: Any) -> Any:
             async def call() -> httpx.Response:

@@ -105,8 +105,8 @@ def test_passes_are_measured_and_a_wrong_one_is_bad(
     assert one.bad == 0
 
     class Wrong(ReferenceFused):
-        def gate(self, gate_up: torch.Tensor, out: Activations) -> None:
-            super().gate(gate_up, out)
+        def gate(self, gate_up: torch.Tensor, out: Activations, hadamard_count: int = 1) -> None:
+            super().gate(gate_up, out, hadamard_count)
             out.values[-1, 7] += 0.3  # one number of 768, of a standard deviation of about 0.6
 
         def add_norm(self, *arguments: Any) -> None:

@@ -9,7 +9,7 @@ from engine import LLM
 from engine.kernels.native import build
 
 # Kernels as they are built for a lesser processor, or under a sanitizer: see
-# test_native_processors.py and `make sanitize`. The engine itself reads no environment.
+# test_native_processors.py and `make sanitize`. The engine itself reads neither.
 if "TEST_MACHINE" in os.environ:
     build._MACHINE = os.environ["TEST_MACHINE"]
 if "TEST_FLAGS" in os.environ:

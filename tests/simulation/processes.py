@@ -100,7 +100,7 @@ class Worker:
             settings=settings(parts.scenario, newer=self.name[-1] in "02468"),
             database=parts.database,
             store=parts.store,
-            wakeups=parts.wakeups,  # type: ignore[arg-type] # of the same shape
+            wakeups=parts.wakeups,
             engines=Engines(parts.settings.engine, lambda config: Echo(scheduler, parts.points)),
             load_text_model=text_model,
             owner=self.name,

@@ -28,7 +28,7 @@ from simulation.mutants.required import REQUIRED
 
 BLOCK = 20  # seeds that a process plays before it reports
 # What the product imports and no mutant changes: loaded once, ahead of the processes' forks.
-FOREIGN = "alembic.config celery greenlet kombu numpy orjson pyarrow pydantic_settings sqlmodel"
+FOREIGN = "alembic.config greenlet numpy orjson pyarrow pydantic_settings sqlmodel"
 
 
 @dataclass(frozen=True, slots=True)

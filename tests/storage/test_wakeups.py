@@ -1,12 +1,11 @@
-"""Wake-ups through a real Celery app."""
+"""What wake-ups say, and how those of one process reach who listens."""
 
-import socket
-import time
+import threading
+from collections import Counter
 
 import pytest
 
-from storage.settings import StorageSettings
-from storage.wakeups import CONTROL_QUEUE, Wakeup, Wakeups, celery_app, model_queue
+from storage.wakeups import CONTROL_QUEUE, LocalWakeups, Wakeup, model_queue
 
 
 def test_wakeups_name_their_task_queue_and_arguments() -> None:
@@ -17,33 +16,59 @@ def test_wakeups_name_their_task_queue_and_arguments() -> None:
     )
 
 
-def test_a_wakeup_arrives_as_json_on_its_queue() -> None:
-    app = celery_app(StorageSettings(broker_url="memory://"))
-    Wakeups(app).send(Wakeup.drain("smollm2"))
-    with app.connection_for_read() as connection:
-        queue = connection.SimpleQueue(model_queue("smollm2"))
-        message = queue.get(timeout=5)
-        queue.close()
-    assert message.headers["task"] == "tidemill.drain"
-    assert message.payload[0] == ["smollm2"]
-    assert message.content_type == "application/json"
-    assert message.headers["expires"] is not None
+def test_every_subscriber_hears_until_its_own_subscription_ends() -> None:
+    wakeups = LocalWakeups()
+    wakeups.send(Wakeup.plan("before"))
+    heard: list[str] = []
+
+    def hear(wakeup: Wakeup) -> None:
+        heard.extend(wakeup.args)
+
+    ends = [wakeups.subscribe(hear), wakeups.subscribe(hear)]
+    for left in (2, 1, 0):
+        heard.clear()
+        wakeups.send(Wakeup.drain("smollm2"))
+        assert heard == ["smollm2"] * left
+        if ends:
+            end = ends.pop()
+            end()
+            end()  # once more ends no other one
 
 
-def test_a_broker_that_is_down_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    wakeups = Wakeups(celery_app(StorageSettings(broker_url=f"redis://127.0.0.1:{port}/0")))
-    begin = time.monotonic()
-    wakeups.send(Wakeup.plan("batch_1"))
-    assert time.monotonic() - begin < 10
-    assert "wakeup_not_sent" in capsys.readouterr().out
+def test_a_subscribers_error_is_logged_and_reaches_nobody(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wakeups = LocalWakeups()
+    heard: list[Wakeup] = []
+
+    def fail(wakeup: Wakeup) -> None:
+        raise RuntimeError("a bug")
+
+    wakeups.subscribe(fail)
+    wakeups.subscribe(heard.append)
+    wakeups.send(Wakeup.reconcile())
+    assert heard == [Wakeup.reconcile()]
+    said = capsys.readouterr().out
+    assert "wakeup_not_heard" in said
+    assert "RuntimeError" in said
 
 
-def test_lost_messages_are_meant_to_be_lost() -> None:
-    conf = celery_app(StorageSettings(broker_url="redis://127.0.0.1/0")).conf
-    assert conf.task_acks_late is False
-    assert conf.task_ignore_result is True
-    assert conf.worker_prefetch_multiplier == 0  # no limit
-    assert conf.accept_content == ["json"]
-    assert conf.broker_connection_max_retries is None
+def test_many_threads_send_while_others_come_and_go() -> None:
+    wakeups = LocalWakeups()
+    heard: list[str] = []
+    wakeups.subscribe(lambda wakeup: heard.extend(wakeup.args))
+    begin = threading.Barrier(8)
+
+    def send(number: int) -> None:
+        begin.wait()
+        for _ in range(200):
+            end = wakeups.subscribe(lambda wakeup: None)
+            wakeups.send(Wakeup.plan(str(number)))
+            end()
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert Counter(heard) == {str(number): 200 for number in range(8)}

@@ -8,7 +8,7 @@ import pytest
 from api.app import create_app
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeups, celery_app
+from storage.wakeups import LocalWakeups
 from tidemill.client import Client
 from tidemill.serve.server import ServerThread, listen, url_of
 
@@ -20,8 +20,7 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = Settings.load(home=home, api_keys="secret", env_file=None)
     stores = Stores.open(settings.storage)
     stores.database.migrate()
-    wakeups = Wakeups(celery_app(settings.storage))
-    app = create_app(settings.api, stores=stores, wakeups=wakeups)
+    app = create_app(settings.api, stores=stores, wakeups=LocalWakeups())
     with listen("127.0.0.1", 0) as listener, ServerThread(app, listener, settings.api):
         yield url_of(listener)
     stores.close()

@@ -18,6 +18,7 @@ from engine.config import EngineConfig
 from engine.errors import EngineDied, EngineError, TokenizerError
 from engine.info import EngineInfo
 from engine.requests import Completion, EngineStats, Output, Request
+from storage.broker import open_wakeups
 from storage.database.connection import Database
 from storage.database.states import TERMINAL_JOB_STATES
 from storage.database.tables import Chunk, Job
@@ -31,7 +32,6 @@ from storage.registry import files
 from storage.registry import models as model_rows
 from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.wakeups import Wakeups, celery_app
 from worker.context import WorkerContext
 from worker.finish.finalizer import finalize_job
 from worker.metrics import WorkerMetrics
@@ -263,7 +263,7 @@ def make_bench(tmp_path: Path, template: bytes) -> Iterator[Callable[..., Bench]
             settings=settings,
             database=database,
             store=LocalStore(tmp_path / "objects"),
-            wakeups=Wakeups(celery_app(settings.storage)),
+            wakeups=open_wakeups(settings.storage),
             engines=Engines(settings.engine, lab.make, metrics=metrics),
             metrics=metrics,
             load_text_model=word_model,

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -221,9 +221,9 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
         ClientError: the service went away, or refused.
         StartFailed: the engine does not start; the batch is cancelled then, not left waiting.
     """
-    client = session.client
+    client, pause = session.client, _pause(session, reporter)
     try:
-        for seen in client.watch(batch.id, session.pause):
+        for seen in client.watch(batch.id, pause):
             reporter.update(seen)
             batch = seen
             if not batch.finished:
@@ -242,7 +242,18 @@ def follow(session: Session, batch: Batch, reporter: Reporter) -> Followed:
         if error.code != NOT_CANCELLABLE:
             raise
         # It has ended in between, and is as good as any other that has.
-    for seen in client.watch(batch.id, session.pause):
+    for seen in client.watch(batch.id, pause):
         reporter.update(seen)
         batch = seen
     return Followed(batch, interrupted=True)
+
+
+def _pause(session: Session, reporter: Reporter) -> Callable[[float], None]:
+    """Waits between two looks at a batch.
+
+    Each look takes of the processor that the engine computes on. Where what happens ends the wait,
+    looks are for the reporter alone.
+    """
+    if not session.own:
+        return session.pause
+    return lambda seconds: session.pause(max(seconds, reporter.every_seconds))

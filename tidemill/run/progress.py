@@ -13,6 +13,7 @@ from tidemill.client.shapes import Progress as BatchProgress
 from tidemill.client.uploads import Upload
 from tidemill.terminal import printable
 
+LIVE_REDRAWS = 4  # a second: each takes a millisecond of the engine's processor
 PLAIN_SECONDS = 5.0
 PLAIN_SILENCE_SECONDS = 30.0
 PHASES = {
@@ -24,7 +25,13 @@ PHASES = {
 
 
 class Reporter(Protocol):
-    """Tells the user how a job goes."""
+    """Tells the user how a job goes.
+
+    Attributes:
+        every_seconds: how long it can go without an update, while a job runs as it should.
+    """
+
+    every_seconds: float
 
     def __enter__(self) -> Self: ...
 
@@ -48,6 +55,8 @@ class Reporter(Protocol):
 class LiveReporter:
     """One line that changes in place."""
 
+    every_seconds = 0.0
+
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             SpinnerColumn(),
@@ -56,6 +65,7 @@ class LiveReporter:
             TextColumn("{task.fields[detail]}", markup=False),
             console=console,
             transient=True,
+            refresh_per_second=LIVE_REDRAWS,
         )
         self._task = self._progress.add_task("Starting", total=None, detail="")
 
@@ -94,6 +104,8 @@ class LiveReporter:
 class PlainReporter:
     """Prints a line when the phase changes; then every 5 seconds, or every 30 while nothing
     moves."""
+
+    every_seconds = PLAIN_SECONDS
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -136,6 +148,8 @@ class PlainReporter:
 
 class SilentReporter(PlainReporter):
     """Says nothing but what must not be missed."""
+
+    every_seconds = PLAIN_SILENCE_SECONDS
 
     def say(self, text: str) -> None:
         """Nothing."""

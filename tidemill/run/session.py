@@ -53,7 +53,8 @@ class Session:
         home: the folder that holds what the service keeps.
         own: whether the service ends with this command, and nobody else uses it.
         check: raises where a job of this model would wait in vain.
-        pause: waits so many seconds, or until a job may have gone on.
+        pause: waits so many seconds; where the service is this command's own, at most until a job
+            was planned, has ended or cannot run.
     """
 
     client: Client
@@ -69,6 +70,7 @@ def own_service(
     api_key: str | None,
     needed: ModelNeeded | None = None,
     launched: "Launched | None" = None,
+    shown_every: float = 0.0,
 ) -> Iterator[Session]:
     """A service that lives as long as this command.
 
@@ -77,6 +79,7 @@ def own_service(
     Args:
         needed: the model without which nothing is to be started.
         launched: a process for the engine; where none is needed, it is ended.
+        shown_every: seconds between two looks at how far the job is.
 
     Raises:
         UsageError: the model cannot be used.
@@ -91,6 +94,7 @@ def own_service(
         port=0,
         log_level=quiet_level(),
         model_wait_seconds=0.0,  # nobody will bring its files
+        renew_seconds=renew_seconds(shown_every),
     )
     start_logs(settings)
     if not settings.storage.embedded:
@@ -150,6 +154,18 @@ def _started_early(
             if alone:
                 early.begin(source)
         yield early.make
+
+
+def renew_seconds(shown_every: float) -> float | None:
+    """How often leases are renewed, and progress with them: seldom, where it is seldom shown.
+
+    ``None`` where it is often shown, or the environment says more.
+    """
+    from storage.settings import WorkerSettings
+
+    if not shown_every or "TIDEMILL_RENEW_SECONDS" in os.environ:
+        return None
+    return min(shown_every, WorkerSettings().renew_seconds)
 
 
 def quiet_level() -> str | None:

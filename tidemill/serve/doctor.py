@@ -40,6 +40,7 @@ def run_checks(settings: Settings) -> list[Check]:
         _torch(),
         _model(settings),
         _home(settings),
+        _kept_weights(),
         _database(settings),
         _store(settings),
         _broker(settings),
@@ -112,6 +113,19 @@ def _home(settings: Settings) -> Iterator[Check]:
         yield Check("disk space", finding.ok, f"{finding.found} in {folder}", hint)
 
 
+def _kept_weights() -> Iterator[Check]:
+    from engine.prepared.folder import kept_files, weights_folder
+
+    place = weights_folder()
+    try:
+        kept = kept_files(place) if place else []
+    except OSError:
+        return  # a folder that cannot be read keeps nothing
+    if kept:
+        size = sum(each.bytes for each in kept) / 2**30
+        yield Check("kept weights", True, f"{size:.1f} GiB in {place}", needed=False)
+
+
 def _database(settings: Settings) -> Iterator[Check]:
     from storage.database.connection import Database
     from storage.probes import look_at_clock
@@ -151,11 +165,11 @@ def _store(settings: Settings) -> Iterator[Check]:
 
 def _broker(settings: Settings) -> Iterator[Check]:
     if settings.storage.embedded:
-        yield Check("broker", True, "in memory, in the same process")
+        yield Check("broker", True, "none: all is one process")
         return
     from kombu.exceptions import KombuError, OperationalError
 
-    from storage.wakeups import celery_app
+    from storage.broker import celery_app
 
     try:
         with celery_app(settings.storage).connection_for_write() as connection:

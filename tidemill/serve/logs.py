@@ -49,8 +49,6 @@ def configure_logs(level: str) -> None:
         )
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
-    # It warns of every in-memory broker that it has no host name.
-    logging.getLogger("kombu.connection").setLevel(logging.ERROR)
 
 
 def _spell_out(logger: object, method: str, event: EventDict) -> EventDict:

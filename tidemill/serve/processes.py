@@ -18,8 +18,8 @@ from tidemill.serve.signals import wait_until_set
 from worker.context import WorkerContext
 from worker.metrics import BacklogCollector
 from worker.models.engines import check_engine_settings
-from worker.process.host import WorkerHost
 from worker.process.reconciler import Reconciler
+from worker.process.server import ServerWorker
 
 STOP_SECONDS = 10.0
 
@@ -42,7 +42,7 @@ def run_worker(
     with ExitStack() as stack:
         check_engine_settings(settings.engine)
         stores = _start(settings, "worker", models, stop, stack)
-        host = WorkerHost(
+        host = ServerWorker(
             settings, stores, models=models, job_threads=concurrency, reconcile=reconcile
         )
         stack.callback(host.stop, settings.worker.drain_seconds)

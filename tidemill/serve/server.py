@@ -1,10 +1,12 @@
 """The API on a socket of its own, in a thread of its own."""
 
+import asyncio
 import errno
 import gc
 import socket
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 from types import TracebackType
 from typing import Self
@@ -19,13 +21,38 @@ from tidemill.errors import CannotListen, PortInUse, StartFailed
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
+TICK_SECONDS = 1.0
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but woken to stop: by itself it looks for that ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Renew the `Date` header every second, until `stop` is called."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), TICK_SECONDS)
+
+    def stop(self) -> None:
+        """Have it stop, and do not wait for it. For any thread."""
+        self.should_exit = True
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it has stopped already
+                loop.call_soon_threadsafe(self._told.set)
 
 
 class ServerThread:
     """uvicorn on a socket that is already bound, in a thread of its own."""
 
     def __init__(self, app: FastAPI, listener: socket.socket, settings: ApiSettings) -> None:
-        self._server = uvicorn.Server(server_config(app, settings))
+        self._server = Server(server_config(app, settings))
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="api", daemon=True
         )
@@ -42,7 +69,7 @@ class ServerThread:
 
     def begin_stop(self) -> None:
         """Have the server stop, and do not wait for it."""
-        self._server.should_exit = True
+        self._server.stop()
 
     def __exit__(
         self,

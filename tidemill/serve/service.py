@@ -13,6 +13,7 @@ from api.app import create_app
 from api.auth import check_bind
 from api.metrics import RequestMetrics
 from engine.config import EngineConfig
+from storage.broker import open_wakeups
 from storage.database.startup import bring_up
 from storage.errors import ConfigurationError
 from storage.home import Home
@@ -20,7 +21,7 @@ from storage.probes import probe_at_start
 from storage.registry import models
 from storage.settings import Settings, StorageSettings
 from storage.stores import Stores
-from storage.wakeups import Wakeups, celery_app
+from storage.wakeups import LocalWakeups
 from tidemill.errors import StartFailed
 from tidemill.serve.metrics import serve_metrics
 from tidemill.serve.server import ServerThread, listen, url_of
@@ -100,7 +101,7 @@ class Service:
                 raise StartFailed(f"The engine of {name} does not start: {error}")
 
     def pause(self, seconds: float) -> None:
-        """Wait so many seconds, or until a job was planned or finalized here."""
+        """Wait so many seconds, or until a job was planned or finalized here, or cannot run."""
         if self._worker is None:
             time.sleep(seconds)
         else:
@@ -125,9 +126,10 @@ class Service:
             raise SystemExit(0)  # told to stop before it could begin
         models.ensure_default(stores.database, settings.worker.default_model)
         probe_at_start(settings.storage, stores, self._stop)
-        wakeups = Wakeups(celery_app(settings.storage))
-        if settings.storage.embedded:
-            self._worker = EmbeddedWorker(settings, stores, make_engine=self._make_engine)
+        wakeups = open_wakeups(settings.storage)
+        if isinstance(wakeups, LocalWakeups):
+            make = self._make_engine
+            self._worker = EmbeddedWorker(settings, stores, wakeups, make_engine=make)
             stack.callback(self._worker.stop)
             self._worker.start()
         metrics = RequestMetrics()
@@ -151,7 +153,7 @@ class Service:
 
 
 def _check_broker(settings: StorageSettings) -> None:
-    # Wake-ups of the in-memory broker reach this process alone, and the home's lock guards only it.
+    # Without a broker wake-ups reach this process alone, and the home's lock guards only it.
     if settings.embedded and not settings.resolved_database_url.startswith("sqlite"):
         raise ConfigurationError(
             "TIDEMILL_DATABASE_URL names a database that several processes can share, which needs "

@@ -1,6 +1,7 @@
-"""A whole worker in this process: its threads, its reconciler and its listener."""
+"""A whole worker in this process: its threads, its reconciler, and how it hears of wake-ups."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 
 import structlog
@@ -11,11 +12,10 @@ from engine.errors import EngineError
 from storage.registry import models as model_rows
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import celery_app
+from storage.wakeups import Wakeups
 from worker.context import WorkerContext
 from worker.models.engines import Engine
 from worker.plan.scratch import sweep
-from worker.process.listener import Listener, add_tasks
 from worker.process.reconciler import Reconciler
 from worker.process.threads import JOB_THREADS, WorkerThreads
 from worker.process.wakeup import WakeupEvent
@@ -28,14 +28,18 @@ LISTENER_SECONDS = 2.0
 RECONCILER_SECONDS = 1.0
 
 
-class WorkerHost:
+class WorkerHost(ABC):
     """Runs jobs in threads of this process. The database's schema must be up to date.
+
+    A subclass listens for wake-ups, in its own way.
 
     Args:
         stores: closed by the caller, after `stop`.
+        wakeups: how it sends its own.
         models: those to serve; ``None`` is all, later ones included.
         job_threads: see `WorkerThreads`.
         reconcile: whether to run a reconciler, which serves all workers, too.
+        before: see `WorkerThreads`.
         make_engine: makes an engine that is not started yet; by default a process of its own.
     """
 
@@ -43,21 +47,18 @@ class WorkerHost:
         self,
         settings: Settings,
         stores: Stores,
+        wakeups: Wakeups,
         *,
         models: Collection[str] | None = None,
         job_threads: int = JOB_THREADS,
         reconcile: bool = True,
+        before: Callable[[], None] = lambda: None,
         make_engine: Callable[[EngineConfig], Engine] | None = None,
     ) -> None:
-        app = celery_app(settings.storage)
-        # Workers take no orders by messages: revoking a task has no meaning here.
-        app.conf.worker_enable_remote_control = False
-        self._worker = WorkerContext.open(settings, stores, app, make_engine)
-        self._listener = Listener(app, self._worker, models)
+        self._worker = WorkerContext.open(settings, stores, wakeups, make_engine)
         self._threads = WorkerThreads(
-            self._worker, models=models, job_threads=job_threads, before=self._listener.refresh
+            self._worker, models=models, job_threads=job_threads, before=before
         )
-        add_tasks(app, self._worker, self._threads.wake)
         self._reconciler = Reconciler(self._worker) if reconcile else None
 
     @property
@@ -77,7 +78,7 @@ class WorkerHost:
 
     @property
     def job_done(self) -> WakeupEvent:
-        """Notified each time that a job was planned or finalized here."""
+        """As `WorkerThreads.job_done`."""
         return self._threads.job_done
 
     def start(self) -> None:
@@ -88,16 +89,20 @@ class WorkerHost:
         """
         worker = self._worker
         model_rows.ensure_default(worker.database, worker.settings.worker.default_model)
-        self._prepare(worker)
         sweep()
-        self._listener.start()
+        self._listen()
         self._threads.start()
         if self._reconciler is not None:
             self._reconciler.start()
         log.info("worker_started", owner=worker.owner)
 
-    def _prepare(self, worker: WorkerContext) -> None:
-        """Called before the first look for work; nothing here."""
+    @abstractmethod
+    def _listen(self) -> None:
+        """Hear of wake-ups from now on."""
+
+    @abstractmethod
+    def _stop_listening(self, timeout: float) -> None:
+        """Hear of no more of them; wait for that at most ``timeout`` seconds."""
 
     def begin_stop(self) -> None:
         """Give all work back, and do not wait for it; `stop` is called later."""
@@ -114,7 +119,7 @@ class WorkerHost:
         give_back_at = time.monotonic() + drain_seconds
         if not drain_seconds:
             worker.stopping.set()
-        self._listener.stop(LISTENER_SECONDS)
+        self._stop_listening(LISTENER_SECONDS)
         if drain_seconds and not self._threads.join(max(0.0, give_back_at - time.monotonic())):
             log.info("drain_over", seconds=drain_seconds)
         worker.stopping.set()

@@ -47,7 +47,8 @@ class WorkerThreads:
         before: called each time before jobs to plan or finalize are looked for.
 
     Attributes:
-        job_done: notified each time that a job was planned or finalized here.
+        job_done: notified each time that a job was planned or finalized here, and when none of a
+            model can run because its engine did not start.
     """
 
     def __init__(
@@ -151,7 +152,10 @@ class WorkerThreads:
             log.exception("work_failed")
 
     def _run_chunks(self, runner: WorkerContext) -> None:
-        if drain(runner, self._models) and not self._worker.stopping.is_set():
+        committed = drain(runner, self._models)
+        if runner.engines.failures:
+            self.job_done.notify()
+        if committed and not self._worker.stopping.is_set():
             # The last chunk of a job may be done: do not wait for the reconciler.
             self._rest(self._ticked_at + TICK_SECONDS)
             self._ticked_at = time.monotonic()
@@ -176,5 +180,5 @@ class WorkerThreads:
             self.job_done.notify()
         else:
             self._queue.given_back(job.job_id)
-        # Not left to the broker: its wake-up may come before anybody listens to the model's queue.
+        # Not left to a wake-up, which may come before anybody listens to the model's queue.
         self._wakeup.notify()

@@ -191,7 +191,8 @@ class HeldChunks:
                 pause = min(2 * pause, LONGEST_RETRY_SECONDS)
         self._forget(held)
         self.committed += 1
-        self._worker.committed.set()
+        if all(other.chunk.job_id != held.chunk.job_id for other in self):
+            self._worker.committed.set()
         self._worker.metrics.committed(held.chunk.model, held.run.counts)
         counts = held.run.counts
         log.info(

@@ -48,6 +48,8 @@ def cases(inputs: Inputs, kits: Kits, sizes: Sizes) -> Iterator[Case]:
     for tokens, dtype in product(sizes.tokens, every):
         yield between.add_norm(inputs, tokens, dtype)
         yield between.gate(inputs, tokens, dtype)
+        if dtype == torch.int8:
+            yield between.gate(inputs, tokens, dtype, transformed=True)
         yield rotate(inputs, tokens, dtype)
     for (sequences, context), dtype in product(sizes.decodes, inputs.eight_bits):
         yield decode(inputs, kits, sequences, context, dtype, LLAMA3_8B)

@@ -1,6 +1,6 @@
 """The memory of a step's activations, taken once for the largest step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ class Buffers:
         inner: [T, inner], as a product takes it.
         final: [T, hidden], behind the last norm.
         picked: [N, hidden]; of the sampled tokens.
+        picked_residual: float32 [N, hidden]; of the sampled tokens, where the last layer goes on
+            with them alone (`narrowed`).
+        picked_queries: [N, heads, head_dim]; likewise.
         picked_rows: the same as the head takes it.
         logits: float32 [N, vocab].
     """
@@ -41,8 +44,22 @@ class Buffers:
     inner: Activations
     final: Tensor
     picked: Tensor
+    picked_residual: Tensor
+    picked_queries: Tensor
     picked_rows: Activations
     logits: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them; what shares memory counts once."""
+        rounded = (self.hidden, self.attn_rows, self.inner, self.picked_rows)
+        tensors = [self.residual, self.update, self.qkv, self.queries, self.attn_output]
+        tensors += [self.gate_up, self.final, self.logits]
+        tensors += [self.picked, self.picked_residual, self.picked_queries]
+        for rows in rounded:
+            tensors += [rows.values] if rows.scales is None else [rows.values, rows.scales]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        return sum({id(storage): storage.nbytes() for storage in storages}.values())
 
     def rows(self, tokens: int, picked: int) -> "Buffers":
         """The first rows of each."""
@@ -58,8 +75,17 @@ class Buffers:
             inner=self.inner.rows(tokens),
             final=self.final[:tokens],
             picked=self.picked[:picked],
+            picked_residual=self.picked_residual[:picked],
+            picked_queries=self.picked_queries[:picked],
             picked_rows=self.picked_rows.rows(picked),
             logits=self.logits[:picked],
+        )
+
+    def narrowed(self, picked: int) -> "Buffers":
+        """Of a step that has the sampled tokens alone; the final norm gives `picked`."""
+        rows = self.rows(picked, picked)
+        return replace(
+            rows, residual=rows.picked_residual, queries=rows.picked_queries, final=rows.picked
         )
 
 
@@ -69,6 +95,12 @@ class RowDtypes:
 
     layers: torch.dtype
     head: torch.dtype
+
+
+def buffer_bytes(config: ModelConfig, max_tokens: int, max_rows: int, dtype: torch.dtype) -> int:
+    """What `make_buffers` takes where products take rows of the model's dtype; others take less."""
+    kinds = RowDtypes(dtype, dtype)
+    return make_buffers(config, max_tokens, max_rows, dtype, kinds, torch.device("meta")).nbytes
 
 
 def make_buffers(
@@ -122,6 +154,8 @@ def make_buffers(
         inner=rows(max_tokens, inner, row_dtypes.layers),
         final=room(max_tokens, hidden),
         picked=picked,
+        picked_residual=room(max_rows, hidden, torch.float32),
+        picked_queries=room(max_rows, width).view(max_rows, config.num_heads, config.head_dim),
         picked_rows=shared(picked, row_dtypes.head),
         logits=logits.view(max_rows, config.vocab_size),
     )

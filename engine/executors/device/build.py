@@ -9,6 +9,7 @@ from engine.executors.device.executor import DeviceExecutor
 from engine.executors.device.recorded import Recorded
 from engine.executors.device.runner import DeviceRunner
 from engine.executors.device.sizes import all_sizes
+from engine.executors.device.step_tokens import step_tokens
 from engine.executors.device.tables import DeviceTables
 from engine.executors.device.warm_up import GREEDY, Kinds, warm_up
 from engine.executors.machine import GIB
@@ -71,6 +72,13 @@ def _build(
     decoder: Decoder,
 ) -> DeviceRunner:
     bounds = Bounds.of(config, model, on_gpu=True)
+    if config.max_batch_tokens is None:
+        free = device.free_memory() - (config.kv_cache_bytes or 0)
+        tokens, reason = step_tokens(
+            model, choice.dtype, bounds.max_num_seqs, free, device.multiprocessors
+        )
+        bounds = Bounds.of(config, model, on_gpu=True, batch_tokens=tokens)
+        choice = replace(choice, reasons=(*choice.reasons, reason))
     limits = Limits(
         model,
         bounds.max_tokens,
@@ -95,17 +103,22 @@ def _build(
             config.seed,
         ),
     )
-    graphs = _warm_up(config, choice, ready) if config.warm_up else 0
+    graphs = 0
+    if config.warm_up:
+        graphs, compiled = _warm_up(config, choice, ready, backend)
+        choice = replace(choice, reasons=(*choice.reasons, *compiled))
     free = device.free_memory()
     # Penalized sequences have counts, whose memory doubles when more of them come.
     later = min(6 * bounds.max_num_seqs * model.vocab_size, free // 16)
     budget = max(0, int(free * _SHARE) - graphs - later)
     reason = f"a cache of {budget / GIB:.1f} GiB, what a largest step and its graphs leave free"
-    return _runner(config, ready, place(config, model, choice, budget=(budget, reason)))
+    return _runner(config, ready, place(config, model, choice, bounds, (budget, reason)))
 
 
-def _runner(config: EngineConfig, ready: DeviceModel, placement: Placement) -> DeviceRunner:
-    """A runner with a cache of its own, and no graphs yet."""
+def _runner(
+    config: EngineConfig, ready: DeviceModel, placement: Placement, *, records: bool = True
+) -> DeviceRunner:
+    """A runner with a cache of its own, and no graphs yet; it may be kept from making any."""
     device, choice, size = ready.device, placement.choice, config.block_size
     caches = make_cache(
         ready.decoder.config, placement.num_blocks, size, choice.cache_dtype, device.torch_device
@@ -115,7 +128,7 @@ def _runner(config: EngineConfig, ready: DeviceModel, placement: Placement) -> D
         ready.decoder,
         caches,
         ready.sampler.last_tokens,
-        Recorded(device, enabled=config.graphs),
+        Recorded(device, enabled=config.graphs and records),
         _RECORDED_TOKENS if config.graphs else 0,
     )
     max_blocks = -(-placement.max_model_len // size)
@@ -125,24 +138,31 @@ def _runner(config: EngineConfig, ready: DeviceModel, placement: Placement) -> D
     )
 
 
-def _warm_up(config: EngineConfig, choice: Choice, ready: DeviceModel) -> int:
-    """Run steps of every kind over a small cache.
+def _warm_up(
+    config: EngineConfig, choice: Choice, ready: DeviceModel, backend: DeviceBackend
+) -> tuple[int, tuple[str, ...]]:
+    """Run steps of every kind over a small cache, with their kernels compiled before.
 
     Returns:
-        Bytes that graphs will take, from one that is recorded here.
+        Bytes that graphs will take, from one that is recorded here; and what was compiled.
     """
     device, bounds, model = ready.device, ready.bounds, ready.decoder.config
     tokens = min(bounds.context, bounds.max_batch_tokens) + config.block_size
     blocks = -(-tokens // config.block_size)
     size = blocks * choice.backend.block_bytes(model, config.block_size, choice.cache_dtype)
     small = replace(config, kv_cache_bytes=min(size, config.kv_cache_bytes or size))
-    runner = _runner(config, ready, place(small, model, choice, budget=(size, "")))
+    placement = place(small, model, choice, bounds, (size, ""))
+    said = backend.compile_ahead(
+        lambda: warm_up(_runner(config, ready, placement, records=False)), choice.threads
+    )
+    compiled = (said,) if said else ()
+    runner = _runner(config, ready, placement)
     warm_up(runner)
     if not config.graphs:
-        return 0
+        return 0, compiled
     largest = Kinds(runner).decodes(bounds.max_num_seqs, GREEDY)
     before = device.free_memory()
     runner.launch(largest).collect()  # ran once before, and is recorded now
     taken = max(0, before - device.free_memory())
     # Every size may have two: with and without shared keys.
-    return 2 * taken * len(all_sizes(bounds.max_num_seqs))
+    return 2 * taken * len(all_sizes(bounds.max_num_seqs)), compiled

@@ -37,14 +37,17 @@ class DeviceLayer:
     output: Projection
     feed_forward_norm: Tensor
     gate_up: Projection
+    hadamard_count: int
     down: Projection
 
 
 class DeviceDecoder:
     """Embedding, layers and head of one model.
 
-    A step is `begin`, then for every layer `attend` and `proceed`, then `head`. None of them
-    allocates memory. The order of the launches depends on the arguments' shapes alone.
+    A step is `begin`, then for every layer `attend` and `proceed`, then `head`. Ahead of the last
+    layer's `attend`, `narrow` may leave the sampled tokens alone: their keys and values, and all
+    others', are in the cache by then. None of them allocates memory. The order of the launches
+    depends on the arguments' shapes alone.
 
     Args:
         decoder: finished and not packed. Its projections are moved out of it, one by one.
@@ -80,8 +83,6 @@ class DeviceDecoder:
 
     def _layer(self, layer: Layer) -> DeviceLayer:
         attention, feed_forward = layer.attention, layer.feed_forward
-        if feed_forward.hadamard_count > 1:
-            raise ValueError("These passes transform no inner activations.")
         norms = None
         if attention.query_norm is not None and attention.key_norm is not None:
             query, key = attention.query_norm.detach(), attention.key_norm.detach()
@@ -94,6 +95,7 @@ class DeviceDecoder:
             output=self._take(attention.output),
             feed_forward_norm=layer.feed_forward_norm.detach(),
             gate_up=self._take(feed_forward.gate_up),
+            hadamard_count=feed_forward.hadamard_count,
             down=self._take(feed_forward.down),
         )
 
@@ -135,6 +137,17 @@ class DeviceDecoder:
         self._kernels.embed(step.token_ids, last_tokens, self._embedding, buffers.residual)
         self._project(self._layers[0], None, buffers, step, cache)
 
+    def narrow(self, buffers: Buffers, narrowed: Buffers, rows: Tensor) -> None:
+        """Go on with some of the step's tokens alone, ahead of the last layer's attention.
+
+        Args:
+            buffers: of all of the step's tokens.
+            narrowed: written; of those tokens, from `Buffers.narrowed`.
+            rows: int32 [N]; which tokens.
+        """
+        torch.index_select(buffers.residual, 0, rows, out=narrowed.residual)
+        torch.index_select(buffers.queries, 0, rows, out=narrowed.queries)
+
     def attend(
         self,
         index: int,
@@ -164,21 +177,22 @@ class DeviceDecoder:
         self._multiply(buffers.attn_rows, layer.output, buffers.update)
         self._norm_of(buffers.update, layer.feed_forward_norm, buffers, buffers.hidden)
         self._multiply(buffers.hidden, layer.gate_up, buffers.gate_up)
-        kernels.gate(buffers.gate_up, buffers.inner)
+        kernels.gate(buffers.gate_up, buffers.inner, layer.hadamard_count)
         self._multiply(buffers.inner, layer.down, buffers.update)
         if next_cache is not None:
             self._project(self._layers[index + 1], buffers.update, buffers, step, next_cache)
         else:
             self._norm_of(buffers.update, self._norm, buffers, Activations(buffers.final))
 
-    def head(self, buffers: Buffers, rows: Tensor) -> None:
+    def head(self, buffers: Buffers, rows: Tensor | None) -> None:
         """The logits of some of the step's tokens, after the final norm.
 
         Args:
             buffers: their `picked` rows and `logits` are written.
-            rows: int32 [N]; which tokens.
+            rows: int32 [N]; which tokens. ``None`` where the step was narrowed to them.
         """
-        torch.index_select(buffers.final, 0, rows, out=buffers.picked)
+        if rows is not None:
+            torch.index_select(buffers.final, 0, rows, out=buffers.picked)
         if buffers.picked_rows.scales is not None:
             self._kernels.round_rows(buffers.picked, buffers.picked_rows)
         self._multiply(buffers.picked_rows, self._head, buffers.logits)

@@ -1,17 +1,34 @@
 """Runs a step's passes on a device: as they are, as one graph, or in recorded pieces."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from engine.executors.device.buffers import Buffers
 from engine.executors.device.decoder import DeviceDecoder
 from engine.executors.device.recorded import Recorded
 from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.tasks import AttentionTasks
 from engine.kernels.fused.tensors import LayerCache, StepTensors
+
+Piece = tuple[Hashable | None, Launches]
+"""Launches, and what tells them from others where they may be recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """The last layer's attention of the sampled tokens alone, each a decode of its own.
+
+    Attributes:
+        tensors: where these tokens' sequences and their keys are.
+        tasks: how the attention is divided.
+    """
+
+    tensors: StepTensors
+    tasks: AttentionTasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +39,13 @@ class DeviceStep:
         tensors: its arrays.
         tasks: how its attention is divided.
         sampled_rows: int32 [N]; which tokens' scores are wanted.
+        narrowed: set where the last layer goes on with these tokens alone.
     """
 
     tensors: StepTensors
     tasks: AttentionTasks
     sampled_rows: Tensor
+    narrowed: Narrowed | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -104,11 +123,11 @@ class DeviceExecutor:
         if step.num_tokens > self.max_recorded_tokens:
             self.device.submit(lambda: _run(pieces))
             return logits
-        for index, piece in enumerate(pieces):
-            if index % 2 == 0:
-                self._recorded.run(("between", index, step.num_tokens), piece)
-            else:
+        for key, piece in pieces:
+            if key is None:
                 self.device.submit(piece)
+            else:
+                self._recorded.run(key, piece)
         return logits
 
     def score(self, step: DeviceStep) -> Tensor:
@@ -128,29 +147,51 @@ class DeviceExecutor:
             scores.append(device.fetch(buffers.logits))
         return torch.cat(scores)
 
-    def _pieces(self, step: DeviceStep) -> list[Launches]:
-        """The step's launches in order: what lies before and between attention at even places,
-        attention and at last the head at odd ones."""
+    def _pieces(self, step: DeviceStep) -> list[Piece]:
+        """The step's launches in order. Those between two layers' attention depend on the number of
+        tokens alone; attention, and what reads the numbers of rows, depends on more."""
         decoder, caches = self.decoder, self._caches
         buffers = decoder.buffers.rows(step.num_tokens, step.num_sampled)
         tensors, tasks, rows = step.tensors, step.tasks, step.sampled_rows
+        last = decoder.num_layers - 1
+
+        def between(index: int, work: Launches) -> Piece:
+            return ("between", index, step.num_tokens), work
 
         def attend(index: int) -> Launches:
             return lambda: decoder.attend(index, buffers, tensors, tasks, caches[index])
 
         def proceed(index: int) -> Launches:
-            following = caches[index + 1] if index + 1 < len(caches) else None
+            following = caches[index + 1] if index < last else None
             return lambda: decoder.proceed(index, buffers, tensors, following)
 
-        pieces: list[Launches] = [
-            lambda: decoder.begin(buffers, tensors, self._last_tokens, caches[0])
+        pieces = [
+            between(-1, lambda: decoder.begin(buffers, tensors, self._last_tokens, caches[0]))
         ]
-        for index in range(decoder.num_layers):
-            pieces += [attend(index), proceed(index)]
-        pieces.append(lambda: decoder.head(buffers, rows))
+        for index in range(last):
+            pieces += [(None, attend(index)), between(index, proceed(index))]
+        if step.narrowed is not None:
+            return pieces + self._narrowed(step, step.narrowed, buffers)
+        pieces += [(None, attend(last)), between(last, proceed(last))]
+        pieces.append((None, lambda: decoder.head(buffers, rows)))
         return pieces
 
+    def _narrowed(self, step: DeviceStep, narrowed: Narrowed, buffers: Buffers) -> list[Piece]:
+        """The last layer and the head, of the sampled tokens alone."""
+        decoder, last = self.decoder, self.decoder.num_layers - 1
+        few = decoder.buffers.narrowed(step.num_sampled)
 
-def _run(pieces: Sequence[Launches]) -> None:
-    for piece in pieces:
-        piece()
+        def attend() -> None:
+            decoder.narrow(buffers, few, step.sampled_rows)
+            decoder.attend(last, few, narrowed.tensors, narrowed.tasks, self._caches[last])
+
+        def proceed() -> None:
+            decoder.proceed(last, few, narrowed.tensors, None)
+            decoder.head(few, None)
+
+        return [(None, attend), (("narrowed", step.num_sampled), proceed)]
+
+
+def _run(pieces: Sequence[Piece]) -> None:
+    for _, work in pieces:
+        work()

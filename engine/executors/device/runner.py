@@ -1,14 +1,14 @@
 """Steps on a device, one in flight while the next one is scheduled."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.executors.device.executor import DeviceExecutor, DeviceStep
-from engine.executors.device.packed import Ints, PackedInputs, StepShape
+from engine.executors.device.executor import DeviceExecutor, DeviceStep, Narrowed
+from engine.executors.device.packed import Ints, PackedInputs, StepShape, fill_packed
 from engine.executors.device.prompt_scores import DevicePromptScores, PendingScores
 from engine.executors.device.sizes import padded_sequences, padded_tokens
 from engine.executors.device.tables import DeviceTables
@@ -19,11 +19,14 @@ from engine.executors.runner import Sampled, SampledTokens
 from engine.executors.scored_rows import ScoredRows
 from engine.kernels.fused.device import Mark
 from engine.kernels.fused.task_maker import TaskMaker
+from engine.kernels.fused.tasks import AttentionTasks
 from engine.kernels.fused.tensors import StepTensors
 from engine.sampling.device_sampler import DeviceSampler
 from engine.scheduler.step import Step
 
-NO_SLOT = -1  # of a padded row
+# The last layer goes on with the sampled tokens alone where a step has so many tokens to each of
+# them: gathering them and dividing their attention is to spare more than it takes.
+_FEWEST_TOKENS = 2
 
 
 class DeviceRunner:
@@ -61,7 +64,9 @@ class DeviceRunner:
         self._most = StepShape(executor.max_tokens, placement.max_num_seqs, placement.max_num_seqs)
         self._inputs = StepInputs(tables, executor.max_tokens)
         self._task_maker = task_maker
-        self._packed = PackedInputs(executor.device, self._most, self._task_maker.sizes)
+        sizes = self._task_maker.sizes
+        own = {_narrowed(name): size for name, size in sizes.items() if _narrowed(name) != name}
+        self._packed = PackedInputs(executor.device, self._most, sizes, own)
         self._version = Version()
         device = executor.device
         rows = (placement.max_num_seqs,)
@@ -120,7 +125,7 @@ class DeviceRunner:
         inputs = self._inputs
         slots = inputs.slots[inputs.picked]
         whole = inputs.num_tokens == inputs.num_sequences == len(slots)
-        shape = self._padded(whole)
+        shape = self._padded(whole, narrows=scored is None)
         fill_packed(self._packed.arrays(side, shape), inputs, decodes=whole)
         launched = self._on_device(side, shape, whole=whole)
         tensors, tokens = self._packed.tensors(shape), self._tokens[: shape.sampled]
@@ -149,7 +154,7 @@ class DeviceRunner:
         mark = self._marks[side] = device.mark()
         return PendingStep(self._sampler, mark, self._fetched[side], slots, side, scores)
 
-    def _padded(self, whole: bool) -> StepShape:
+    def _padded(self, whole: bool, *, narrows: bool) -> StepShape:
         inputs, most = self._inputs, self._most
         sequences = padded_sequences(inputs.num_sequences, most.sequences)
         sampled = padded_sequences(len(inputs.picked), most.sampled)
@@ -158,7 +163,7 @@ class DeviceRunner:
         tokens = inputs.num_tokens
         if tokens <= self.executor.max_recorded_tokens:
             tokens = padded_tokens(tokens, most.tokens)
-        return StepShape(tokens, sequences, sampled)
+        return StepShape(tokens, sequences, sampled, narrows and _FEWEST_TOKENS * sampled <= tokens)
 
     def _on_device(self, side: int, shape: StepShape, *, whole: bool) -> DeviceStep:
         """Divide the attention of a step that is laid out, and send all of it."""
@@ -175,9 +180,11 @@ class DeviceRunner:
             num_decodes=sequences if whole else int((counts == 1).sum()),
             version=self._version.of(inputs),
         )
+        own = self._divide_narrowed(arrays) if shape.narrowed else None
         self._packed.send(side, shape)
         tensors = self._packed.tensors(shape)
-        tasks = tasks.on({name: tensors[name] for name in self._task_maker.sizes})
+        names = self._task_maker.sizes
+        tasks = tasks.on({name: tensors[name] for name in names})
         indices = StepTensors(
             token_ids=tensors["token_ids"],
             positions=tensors["positions"],
@@ -187,7 +194,33 @@ class DeviceRunner:
             slots=tensors["slots"],
             block_tables=self._tables.on_device,
         )
-        return DeviceStep(indices, tasks, tensors["sampled_rows"])
+        if own is None:
+            return DeviceStep(indices, tasks, tensors["sampled_rows"])
+        few = replace(
+            indices,
+            query_start=tensors["narrowed_start"],
+            contexts=tensors["sampled_positions"],
+            slots=tensors["narrowed_slots"],
+        )
+        own = own.on({name: tensors[_narrowed(name)] for name in names})
+        return DeviceStep(indices, tasks, tensors["sampled_rows"], Narrowed(few, own))
+
+    def _divide_narrowed(self, arrays: dict[str, Ints]) -> AttentionTasks:
+        """Divide the attention of the sampled tokens alone, each of which is a decode."""
+        return self._task_maker.make(
+            {name: arrays[_narrowed(name)] for name in self._task_maker.sizes},
+            arrays["narrowed_start"],
+            arrays["sampled_positions"],
+            arrays["narrowed_slots"],
+            self._inputs.tables.rows,
+            num_decodes=len(arrays["narrowed_slots"]),
+        )
+
+
+def _narrowed(name: str) -> str:
+    """The array that stands for another of `TaskMaker` where a step is narrowed; such a step has no
+    tiles of prefills."""
+    return name if name == "prefill_tiles" else f"narrowed_{name}"
 
 
 class Version:
@@ -197,57 +230,22 @@ class Version:
         self._number = 0
         self._slots: Ints = np.zeros(0, dtype=np.int32)
 
-    def of(self, inputs: StepInputs) -> int | None:
-        """Equal for steps with equal sequences in equal order; ``None`` where there are prompts."""
+    def of(self, inputs: StepInputs) -> Hashable | None:
+        """Equal for steps with equal sequences in equal order; ``None`` where there are prompts.
+
+        Steps of two runners, whose caches differ, are never equal: they may share a `TaskMaker`.
+        """
         if inputs.num_tokens > inputs.num_sequences:
             return None
         slots = inputs.slots[: inputs.num_sequences]
         if not np.array_equal(slots, self._slots):
             self._slots = slots.copy()
             self.changed()
-        return self._number
+        return self, self._number
 
     def changed(self) -> None:
         """A slot is another sequence's from now on, or a sequence has other blocks."""
         self._number += 1
-
-
-def fill_packed(arrays: dict[str, Ints], inputs: StepInputs, *, decodes: bool) -> None:
-    """Lay a step out for the device, with its padding.
-
-    Padded tokens write nothing and padded sequences see nothing; in a step of decodes each padded
-    sequence has a padded token.
-
-    Args:
-        arrays: as `PackedInputs.arrays` gives them; written.
-        inputs: the step.
-        decodes: whether every sequence has one token, and every padded one gets one too.
-    """
-    tokens, sequences = inputs.num_tokens, inputs.num_sequences
-    owners, positions = inputs.owners[:tokens], inputs.positions[:tokens]
-    slots = inputs.slots[:sequences]
-    owned = slots[owners]
-    known = inputs.token_ids[:tokens]
-    _padded(arrays["token_ids"], np.where(known < 0, -1 - owned, known), 0)
-    _padded(arrays["positions"], positions, 0)
-    size = inputs.block_size
-    blocks = inputs.tables.rows[owned, positions // size]
-    _padded(arrays["cache_slots"], blocks * size + positions % size, -1)
-    _padded(arrays["contexts"], inputs.contexts[:sequences], 0)
-    _padded(arrays["slots"], slots, 0)
-    starts = arrays["query_start"]
-    _padded(starts, inputs.query_start[: sequences + 1], tokens)
-    if decodes:
-        starts[sequences:] = np.arange(sequences, len(starts))
-    picked = inputs.picked
-    _padded(arrays["sampled_rows"], inputs.query_start[1:][picked] - 1, 0)
-    _padded(arrays["sampled_slots"], slots[picked], NO_SLOT)
-    _padded(arrays["sampled_positions"], inputs.contexts[picked], 0)
-
-
-def _padded(array: Ints, values: Ints, padding: int) -> None:
-    array[: len(values)] = values
-    array[len(values) :] = padding
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from engine.config import ModelConfig
-from engine.kernels.fused.device import Device
+from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
 from engine.kernels.fused.task_maker import AttentionShape, TaskMaker
@@ -78,6 +78,18 @@ class DeviceBackend(Protocol):
             device: runs them.
             limits: of a step.
             max_pieces: see `TaskMaker`.
+        """
+        ...
+
+    def compile_ahead(self, work: Launches, threads: int) -> str:
+        """Compile the kernels that work launches, several at once, and run none of them.
+
+        Args:
+            work: makes launches; what they would write is not written.
+            threads: that may compile.
+
+        Returns:
+            What was done, in a few words; empty where nothing is compiled.
         """
         ...
 

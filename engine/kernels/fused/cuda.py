@@ -18,6 +18,8 @@ class CudaDevice:
 
     def __init__(self, torch_device: torch.device) -> None:
         self.torch_device = torch_device
+        properties = torch.cuda.get_device_properties(torch_device)
+        self.multiprocessors: int = properties.multi_processor_count
         self._stream = torch.cuda.Stream(torch_device)
         self._stream.wait_stream(torch.cuda.default_stream(torch_device))
         self._pool = torch.cuda.graph_pool_handle()

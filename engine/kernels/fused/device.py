@@ -36,9 +36,11 @@ class Device(Protocol):
 
     Attributes:
         torch_device: where its tensors are.
+        multiprocessors: what runs programs at the same time.
     """
 
     torch_device: torch.device
+    multiprocessors: int
 
     def use(self) -> AbstractContextManager[object]:
         """Within it, what torch allocates and fills on the device is in the order of its work."""

@@ -87,8 +87,16 @@ class FusedKernels(Protocol):
         """
         ...
 
-    def gate(self, gate_up: Tensor, out: Activations) -> None:
-        """silu(first half) · second half of [T, 2 · inner], rounded as in `add_norm`."""
+    def gate(self, gate_up: Tensor, out: Activations, hadamard_count: int = 1) -> None:
+        """silu(first half) · second half of [T, 2 · inner], rounded as in `add_norm`.
+
+        Args:
+            gate_up: [T, 2 · inner].
+            out: [T, inner].
+            hadamard_count: numbers that `engine.kernels.hadamard.hadamard` combines, without its
+                division, before they are rounded; 1 is none. ``16 · count`` divides the inner
+                width.
+        """
         ...
 
     def round_rows(self, x: Tensor, out: Activations) -> None:

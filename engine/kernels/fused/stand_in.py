@@ -27,6 +27,7 @@ class StandIn:
     """
 
     torch_device = torch.device("cpu")
+    multiprocessors = 8
 
     def __init__(self, memory: int = 256 * 1024**2) -> None:
         self.recorded = self.replayed = 0

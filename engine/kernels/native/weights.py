@@ -1,6 +1,8 @@
 """Weights, laid out in the order in which the kernels in C read them; see product.h."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +16,31 @@ from engine.kernels.native.structs import GROUPED, INT8, KINDS, Weight
 PANEL = 64  # output channels of a panel
 HALF = 32  # the same of grouped weights
 GATES = 16  # gates in a row, before as many of the channels that they multiply
+SIZES = ("kind", "inputs", "outputs", "group", "bits")
+ARRAYS = ("panels", "scales", "lows", "starts", "bias")
 
 AnyWeight = Tensor | Int8Weight | GroupedWeight
 
 
 @dataclass(frozen=True, slots=True)
 class PackedWeight:
-    """A weight [outputs, inputs] for the kernels; ``tensors`` own what ``struct`` points to."""
+    """A weight [outputs, inputs] for the kernels; ``arrays`` own what ``struct`` points to."""
 
     struct: Weight
-    tensors: tuple[Tensor, ...]
+    arrays: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, int], arrays: Mapping[str, Tensor]) -> Self:
+        """From some of `SIZES` and of `ARRAYS`; see ``weight`` of product.h."""
+        struct = Weight(**sizes)
+        for name, tensor in arrays.items():
+            setattr(struct, name, tensor.data_ptr())
+        return cls(struct, arrays)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """All of `SIZES`."""
+        return {name: getattr(self.struct, name) for name in SIZES}
 
 
 def pack(
@@ -57,12 +74,10 @@ def pack(
         arrays = {"panels": _panels(order(weight.detach()), 4 // weight.element_size())}
     if bias is not None:
         arrays["bias"] = _padded(order(bias.detach().float()))
-    struct = Weight(kind=kind, outputs=shape[0], inputs=shape[1])
+    sizes = {"kind": kind, "outputs": shape[0], "inputs": shape[1]}
     if isinstance(weight, GroupedWeight):
-        struct.group, struct.bits = weight.group, weight.bits
-    for name, tensor in arrays.items():
-        setattr(struct, name, tensor.data_ptr())
-    return PackedWeight(struct, tuple(arrays.values()))
+        sizes |= {"group": weight.group, "bits": weight.bits}
+    return PackedWeight.of(sizes, arrays)
 
 
 def _pack_int8(values: Tensor, *, gated: bool, threads: int) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,10 @@ from engine.kernels.fused.tasks import AttentionTasks
 from engine.kernels.fused.tensors import Activations, LayerCache, StepTensors
 from engine.kernels.fused.weights import DeviceWeight, Float8Weight, Int4Weight
 from engine.kernels.grouped import GroupedWeight
+from engine.kernels.hadamard import STRIDE
 from engine.kernels.int8 import Int8Weight
 from engine.kernels.reference.elementwise import apply_rope, rms_norm
+from engine.kernels.reference.transforms import hadamard
 from engine.kernels.rope import RotaryTable
 
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
@@ -61,10 +63,13 @@ class ReferenceFused:
         _store(keys, cache.keys, cache.key_scales, places[live])
         _store(values, cache.values, cache.value_scales, places[live])
 
-    def gate(self, gate_up: Tensor, out: Activations) -> None:
+    def gate(self, gate_up: Tensor, out: Activations, hadamard_count: int = 1) -> None:
         """See `FusedKernels.gate`."""
         gate, up = gate_up.float().chunk(2, dim=-1)
-        self.round_rows(F.silu(gate) * up, out)
+        inner = F.silu(gate) * up
+        if hadamard_count > 1:
+            inner = hadamard(inner, hadamard_count, STRIDE, 1.0)
+        self.round_rows(inner, out)
 
     def round_rows(self, x: Tensor, out: Activations) -> None:
         """See `FusedKernels.round_rows`."""

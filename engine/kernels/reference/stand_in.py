@@ -6,7 +6,7 @@ from engine.config import ModelConfig
 from engine.kernels.backend import Service
 from engine.kernels.fused.backend import Limits
 from engine.kernels.fused.cache import block_bytes
-from engine.kernels.fused.device import Device
+from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
 from engine.kernels.fused.stand_in import StandIn
@@ -14,9 +14,6 @@ from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.reference.backend import ReferenceBackend
 from engine.kernels.reference.device_sampling import ReferenceSampling
 from engine.kernels.reference.fused import ReferenceFused
-
-MULTIPROCESSORS = 8
-"""What the division of attention takes the stand-in to have."""
 
 
 class StandInBackend(ReferenceBackend):
@@ -43,12 +40,16 @@ class StandInBackend(ReferenceBackend):
         """See `DeviceBackend.task_maker`. Its division is made, and not looked at."""
         group = -(-limits.model.num_heads // limits.model.num_kv_heads)
         rows = max(16, 1 << (group - 1).bit_length())
-        shape = limits.attention_shape(MULTIPROCESSORS, (rows, 4 * rows), (rows, 4 * rows))
+        shape = limits.attention_shape(device.multiprocessors, (rows, 4 * rows), (rows, 4 * rows))
         return TaskMaker(shape)
 
     def passes(self, device: Device, limits: Limits, max_pieces: int) -> FusedKernels:
         """See `DeviceBackend.passes`."""
         return ReferenceFused()
+
+    def compile_ahead(self, work: Launches, threads: int) -> str:
+        """See `DeviceBackend.compile_ahead`. Torch compiles nothing."""
+        return ""
 
     def sampling(self, device: Device) -> SamplingKernels:
         """See `DeviceBackend.sampling`."""

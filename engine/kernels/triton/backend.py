@@ -9,7 +9,7 @@ from engine.kernels.backend import Service
 from engine.kernels.fused.backend import Limits
 from engine.kernels.fused.cache import block_bytes
 from engine.kernels.fused.cuda import CudaDevice
-from engine.kernels.fused.device import Device
+from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
 from engine.kernels.fused.task_maker import TaskMaker
@@ -76,6 +76,17 @@ class TritonBackend(ReferenceBackend):
         from engine.kernels.triton.fused import TritonFused
 
         return TritonFused(device.torch_device, limits, max_pieces)
+
+    def compile_ahead(self, work: Launches, threads: int) -> str:
+        """See `DeviceBackend.compile_ahead`. What fails here is compiled where it is launched."""
+        from engine.kernels.triton.ahead import compile_ahead
+        from engine.kernels.triton.launch import INTERPRETED, collect
+
+        if INTERPRETED:
+            return ""
+        with collect() as launches:
+            work()
+        return str(compile_ahead(launches, threads))
 
     def sampling(self, device: Device) -> SamplingKernels:
         """See `DeviceBackend.sampling`."""

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+LARGEST_GRID = (2**31 - 1, 65_535, 65_535)
+"""Programs that a launch may have in each dimension (CUDA C++ programming guide)."""
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton runs kernels on the CPU, in its interpreter. Read when Triton is imported."""
 
@@ -31,11 +34,25 @@ _collected: list[Launch] | None = None
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Run a kernel; inside `collect`, note down that it would be run."""
+    """Run a kernel; inside `collect`, note down that it would be run.
+
+    Raises:
+        ValueError: the grid is larger than a device launches.
+    """
+    if any(count > most for count, most in zip(grid, LARGEST_GRID, strict=False)):
+        raise ValueError(
+            f"{kernel.__name__} was to be launched with {grid} programs, more than {LARGEST_GRID}."
+        )
     if _collected is not None:
         _collected.append(Launch(kernel, grid, arguments, constants))
     elif all(grid):
         kernel[grid](*arguments, **constants)
+
+
+def collecting() -> bool:
+    """Whether launches are noted down in place of being run: products of libraries are passed over
+    then, too."""
+    return _collected is not None
 
 
 @contextmanager

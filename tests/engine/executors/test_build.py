@@ -7,8 +7,11 @@ import torch
 
 from engine.catalog import resolve
 from engine.config import STAND_IN, EngineConfig
+from engine.executors import placement
 from engine.executors.build import matrices_at_once
 from engine.executors.choose import choose
+from engine.executors.machine import GIB
+from engine.executors.placement import place
 from engine.executors.start import start_runner
 from engine.models.families import load_config
 
@@ -42,3 +45,14 @@ def test_steps_have_all_their_threads_again() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_mapped_weights_are_not_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    smollm2 = load_config(resolve("smollm2"))
+    config = EngineConfig(device="cpu")
+    choice = choose(config, smollm2)
+    monkeypatch.setattr(placement, "free_memory", lambda _: GIB)
+    all_free = place(config, smollm2, choice)
+    half_mapped = place(config, smollm2, choice, mapped=GIB // 2)
+    assert half_mapped.num_blocks == all_free.num_blocks // 2
+    assert "0.5 GiB free" in half_mapped.reasons[-1]

@@ -15,6 +15,7 @@ from engine.config import ModelConfig, RopeConfig
 from engine.executors.inputs import BlockTables, StepInputs
 from engine.executors.native_decoder import NativeDecoder
 from engine.executors.native_executor import NativeExecutor
+from engine.executors.native_weights import pack_decoder
 from engine.executors.torch_executor import TorchExecutor
 from engine.kernels.grouped import quantize_groups
 from engine.kernels.int8 import quantize_weight
@@ -84,7 +85,8 @@ class Pair:
         self.inputs = StepInputs(BlockTables(8, 16, SIZE), 400)
         plain = KVCache.allocate(config, 60, SIZE, CPU, decoder.embedding.dtype)
         self.torch = TorchExecutor(copy.deepcopy(decoder), plain)
-        native = NativeDecoder(decoder, NativeCache(config, 60, SIZE, cache), 400, 8, 2)
+        weights = pack_decoder(decoder, threads=2)
+        native = NativeDecoder(weights, NativeCache(config, 60, SIZE, cache), 400, 8, 2)
         self.native = NativeExecutor(native)
         self.lengths = [0] * 8
         self.held: list[int] = [0] * 8
@@ -197,9 +199,10 @@ def test_of_equal_scores_the_first_is_the_argmax() -> None:
     decoder = make(CONFIGS["tied"])
     decoder.embedding.data[:] = decoder.embedding.data[:1]
     decoder.finish(CPU)
+    weights = pack_decoder(copy.deepcopy(decoder), threads=3)
     for _ in range(5):
         native = NativeDecoder(
-            copy.deepcopy(decoder), NativeCache(decoder.config, 4, SIZE, torch.float32), 16, 4, 3
+            weights, NativeCache(decoder.config, 4, SIZE, torch.float32), 16, 4, 3
         )
         inputs = StepInputs(BlockTables(4, 4, SIZE), 16)
         inputs.fill(Step((Work(0, 0, (5,), (0,), sample=True),)))

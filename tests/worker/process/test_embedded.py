@@ -1,4 +1,4 @@
-"""The whole spine with nothing replaced: Celery, database, store, planner, engine, model."""
+"""The whole spine with nothing replaced: wake-ups, database, store, planner, engine, model."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from storage.registry import files
 from storage.registry.files import NewFile
 from storage.settings import Settings
 from storage.stores import Stores
-from storage.wakeups import Wakeup, Wakeups, celery_app
+from storage.wakeups import LocalWakeups, Wakeup
 from worker.process.embedded import EmbeddedWorker
 
 CHAT = "/v1/chat/completions"
@@ -42,7 +42,7 @@ class Site:
         self.stores = Stores.open(settings.storage)
         self.database, self.store = self.stores.database, self.stores.objects
         self.database.migrate()
-        self.wakeups = Wakeups(celery_app(settings.storage))
+        self.wakeups = LocalWakeups()
 
     def create(self, lines: list[dict[str, Any]], endpoint: str = CHAT) -> str:
         data = b"\n".join(map(orjson.dumps, lines))
@@ -87,7 +87,7 @@ def test_leases_in_a_shared_database_are_left_to_their_owners(
     url = f"sqlite:///{tmp_path / 'tidemill.db'}"
     settings = Settings.load(home=tmp_path / "other", database_url=url)
     stores = Stores.open(settings.storage)
-    worker = EmbeddedWorker(settings, stores)
+    worker = EmbeddedWorker(settings, stores, LocalWakeups())
     try:
         worker.start()
         (chunk,) = bench.chunks(job_id)
@@ -96,11 +96,53 @@ def test_leases_in_a_shared_database_are_left_to_their_owners(
         worker.stop()
 
 
+class Watched(LocalWakeups):
+    """Counts its subscribers."""
+
+    subscribers = 0
+
+    def subscribe(self, handler: Callable[[Wakeup], None]) -> Callable[[], None]:
+        self.subscribers += 1
+        end = super().subscribe(handler)
+
+        def unsubscribe() -> None:
+            end()
+            self.subscribers -= 1
+
+        return unsubscribe
+
+
+def test_a_cancel_takes_effect_at_once_and_a_stop_is_quick(make_bench: Any, line: Any) -> None:
+    bench = make_bench(reconcile_seconds=600)  # it is the wake-up that does it
+    wakeups = Watched()
+    stores = Stores(bench.worker.database, bench.worker.store)
+    worker = EmbeddedWorker(bench.worker.settings, stores, wakeups, make_engine=bench.lab.make)
+    worker.start()
+    try:
+        job_id = bench.create([line("a")])
+        jobs.pause(bench.worker.database, "default", job_id)
+        bench.plan(job_id)
+        jobs.request_stop(bench.worker.database, "default", job_id)
+        assert wakeups.subscribers == 1
+        wakeups.send(Wakeup.reconcile())
+        asked_at = time.monotonic()
+        while bench.job(job_id).state not in TERMINAL_JOB_STATES:
+            assert time.monotonic() - asked_at < 5
+            time.sleep(0.01)
+        assert bench.job(job_id).state == JobState.CANCELLED
+    finally:
+        stopped_at = time.monotonic()
+        ended = worker.stop()
+    assert ended
+    assert time.monotonic() - stopped_at < 1
+    assert wakeups.subscribers == 0
+
+
 @pytest.mark.slow
 def test_a_real_job_its_progress_a_cancel_and_a_quick_stop(tmp_path: Path) -> None:
     # One test, since loading the model takes longer than all the rest of it.
     site = Site(Settings.load(home=tmp_path, chunk_lines=8, dtype="float32", renew_seconds=0.1))
-    worker = EmbeddedWorker(site.settings, site.stores)
+    worker = EmbeddedWorker(site.settings, site.stores, site.wakeups)
     worker.start()
     try:
         _a_job_is_run(site)

@@ -3,11 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
+from engine.errors import OutOfCache
 from storage.database.states import TERMINAL_JOB_STATES, ChunkState, JobState
+from storage.wakeups import Wakeup
 from worker.process.reconciler import Reconciler
 from worker.process.threads import WorkerThreads
 from worker.run.drain import drain
@@ -87,6 +90,73 @@ def test_a_job_ends_soon_after_its_last_chunk_though_others_run_on(
     _until(lambda: bench.job(job_id).state == JobState.FINALIZING)
     bench.worker.stopping.set()
     reconciler.join(5)
+
+
+def test_only_a_chunk_that_may_be_the_last_of_its_job_has_the_rows_looked_at(
+    make_bench: Any, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(chunk_lines=8)
+    sets: list[str] = []
+    monkeypatch.setattr(bench.worker.committed, "set", lambda: sets.append("set"))
+    for job in "ab":
+        bench.plan(bench.create([line(f"row{i}", f"{job} {i}") for i in range(24)]))
+    assert drain(bench.worker) == 6
+    assert len(sets) == 2
+
+
+def test_a_reconciler_that_is_asked_sends_all_that_is_due_at_once(
+    make_bench: Any, line: Line
+) -> None:
+    bench = make_bench(reconcile_seconds=600)
+    sent: SimpleQueue[Wakeup] = SimpleQueue()
+    bench.worker.wakeups.subscribe(sent.put)
+    reconciler = Reconciler(bench.worker)
+    reconciler.start()
+    job_id = bench.create([line("a")])
+    for _ in range(2):  # what was sent before is sent again
+        reconciler.ask()
+        assert sent.get(timeout=10) == Wakeup.plan(job_id)
+    bench.worker.stopping.set()
+    began = time.monotonic()
+    reconciler.join(5)
+    assert time.monotonic() - began < 0.3
+
+
+def test_nothing_waits_while_garbage_is_collected(
+    make_bench: Any, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, leave = threading.Event(), threading.Event()
+
+    def collect(worker: Any) -> None:
+        begun.set()
+        leave.wait(20)
+
+    monkeypatch.setattr("worker.process.reconciler.collect_garbage", collect)
+    bench = make_bench(reconcile_seconds=0.05)
+    reconciler = Reconciler(bench.worker)
+    reconciler.start()
+    assert begun.wait(10)
+    job_id = bench.create([line("a")])
+    bench.plan(job_id)
+    drain(bench.worker)
+    _until(lambda: bench.job(job_id).state == JobState.FINALIZING)
+    bench.worker.stopping.set()
+    leave.set()
+    reconciler.join(5)
+
+
+def test_who_waits_for_a_job_hears_that_its_engine_does_not_start(
+    make_bench: Any, line: Line, start: Start
+) -> None:
+    bench = make_bench(reconcile_seconds=600)
+    bench.lab.start_error = OutOfCache("The KV cache is too small.")
+    bench.plan(bench.create([line("a")]))
+    threads = start(bench)
+    seen = 0
+    while not threads.failures:
+        seen = threads.job_done.wait(seen, 10)
+        assert seen
+    assert "smollm2" in threads.failures
 
 
 def test_leaving_lets_begun_chunks_end_and_begins_none(

@@ -85,7 +85,7 @@ class TritonAttention:
         if tasks.prefill_tiles:
             launch(
                 prefill_kernel,
-                (self.kv_heads, tasks.prefill_tiles),
+                (tasks.prefill_tiles * self.kv_heads,),
                 queries,
                 *_numbers(cache),
                 out,
@@ -119,7 +119,7 @@ class TritonAttention:
     ) -> None:
         launch(
             segment_kernel,
-            (self.kv_heads, tasks.segment_tiles),
+            (tasks.segment_tiles * self.kv_heads,),
             queries,
             *_numbers(cache),
             self._values,
@@ -150,7 +150,7 @@ class TritonAttention:
         rows = power_of_two(self.heads // self.kv_heads)
         launch(
             decode_kernel,
-            (self.kv_heads, tasks.num_decodes, tasks.splits),
+            (tasks.num_decodes * self.kv_heads, tasks.splits),
             queries,
             *_numbers(cache),
             out,
@@ -177,7 +177,7 @@ class TritonAttention:
         if split:
             launch(
                 merge_kernel,
-                (self.heads, tasks.num_decodes),
+                (tasks.num_decodes * self.heads,),
                 out,
                 self._values,
                 self._lse,

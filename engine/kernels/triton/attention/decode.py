@@ -18,7 +18,7 @@ def decode_kernel(
     SHARED: tl.constexpr,
     WINDOW: tl.constexpr, FORMAT: tl.constexpr, PRODUCT: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
-    """Attention of decodes over their own keys. Grid: (KV_HEADS, decodes, splits).
+    """Attention of decodes over their own keys. Grid: (decodes · KV_HEADS, splits).
 
     Args:
         queries: [T, HEADS, HEAD_DIM].
@@ -31,7 +31,7 @@ def decode_kernel(
         scale: of the scores; above 0.
         window: keys that a row sees; read if WINDOW.
         table_stride: columns of the block tables.
-        splits: the grid's third dimension.
+        splits: the grid's second dimension.
         ROWS: at least 16, and the query heads of a KV head.
         SPLIT_KEYS: a split is a multiple of these; a window is counted from such a multiple on.
         SHARED: skip the keys that segments read; fold their pieces in, unless SPLIT.
@@ -39,7 +39,8 @@ def decode_kernel(
     """
     GROUP: tl.constexpr = HEADS // KV_HEADS
     DTYPE: tl.constexpr = queries.dtype.element_ty
-    kv_head, sequence, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    kv_head, sequence = tl.program_id(0) % KV_HEADS, tl.program_id(0) // KV_HEADS
+    split = tl.program_id(1)
     context = tl.load(contexts + sequence)
     first = 0
     if SHARED:

@@ -59,7 +59,7 @@ def merge_kernel(
     own_pieces, window, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     PIECES: tl.constexpr, SPLIT_KEYS: tl.constexpr, WINDOW: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
-    """Weigh the pieces of split decodes by their log-sum-exp. Grid: (HEADS, decodes).
+    """Weigh the pieces of split decodes by their log-sum-exp. Grid: (decodes · HEADS,).
 
     Args:
         out: [T, HEADS * HEAD_DIM]; written for decodes that have keys.
@@ -72,7 +72,7 @@ def merge_kernel(
         SPLIT_KEYS: a split is a multiple of these.
         SHARED: whether there are pieces over segments.
     """
-    head, sequence = tl.program_id(0), tl.program_id(1)
+    head, sequence = tl.program_id(0) % HEADS, tl.program_id(0) // HEADS
     context = tl.load(contexts + sequence)
     first, count = 0, 0
     hidden = 0

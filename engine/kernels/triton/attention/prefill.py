@@ -17,7 +17,7 @@ def prefill_kernel(
     SHARED: tl.constexpr, WINDOW: tl.constexpr, FORMAT: tl.constexpr, PRODUCT: tl.constexpr,
     PTX: tl.constexpr,
 ):  # fmt: skip
-    """Causal attention of the tokens of prefills. Grid: (KV_HEADS, tiles).
+    """Causal attention of the tokens of prefills. Grid: (tiles · KV_HEADS,).
 
     A row is a token and a query head of the KV head. Keys that all rows see come first, without a
     mask.
@@ -30,7 +30,7 @@ def prefill_kernel(
     GROUP: tl.constexpr = HEADS // KV_HEADS
     TOKENS: tl.constexpr = ROWS // GROUP
     DTYPE: tl.constexpr = queries.dtype.element_ty
-    kv_head, tile = tl.program_id(0), tl.program_id(1)
+    kv_head, tile = tl.program_id(0) % KV_HEADS, tl.program_id(0) // KV_HEADS
     sequence = tl.load(tiles + 2 * tile)
     tile_token = tl.load(tiles + 2 * tile + 1)
     begin = tl.load(query_start + sequence)
@@ -41,8 +41,9 @@ def prefill_kernel(
     token = tile_token + row // GROUP
     head = kv_head * GROUP + row % GROUP
     live = (row < TOKENS * GROUP) & (token < new)
-    places = ((token * HEADS + head) * HEAD_DIM)[:, None] + d[None, :]
-    skipped = begin.to(tl.int64) * HEADS * HEAD_DIM
+    # Within a tile 32 bits suffice; a long prompt's first number may be beyond them.
+    places = ((row // GROUP * HEADS + head) * HEAD_DIM)[:, None] + d[None, :]
+    skipped = (begin + tile_token).to(tl.int64) * HEADS * HEAD_DIM
     mask = live[:, None] & (d < HEAD_DIM)[None, :]
     q = tl.load(queries + skipped + places, mask=mask, other=0.0)
     query_scales = tl.zeros([ROWS], tl.float32)

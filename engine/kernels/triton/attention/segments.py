@@ -16,7 +16,7 @@ def segment_kernel(
     FIELDS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
     FORMAT: tl.constexpr, PRODUCT: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
-    """Attention of members over segments, written as pieces. Grid: (KV_HEADS, tiles).
+    """Attention of members over segments, written as pieces. Grid: (tiles · KV_HEADS,).
 
     A row is a member token and a query head of the KV head; all rows see all keys.
 
@@ -29,8 +29,8 @@ def segment_kernel(
     """
     GROUP: tl.constexpr = HEADS // KV_HEADS
     DTYPE: tl.constexpr = queries.dtype.element_ty
-    kv_head = tl.program_id(0)
-    tile = tiles + tl.program_id(1) * FIELDS
+    kv_head = tl.program_id(0) % KV_HEADS
+    tile = tiles + tl.program_id(0) // KV_HEADS * FIELDS
     slot, first, end = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
     member, count, piece = tl.load(tile + 3), tl.load(tile + 4), tl.load(tile + 5)
     row = tl.arange(0, ROWS)

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from engine.kernels.fused.kernels import HeadNorms
 from engine.kernels.fused.tensors import Activations, LayerCache, StepTensors
+from engine.kernels.hadamard import MAX_COUNT, STRIDE
 from engine.kernels.rope import RotaryTable
 from engine.kernels.triton.launch import launch
 from engine.kernels.triton.passes import norm, rounding
 from engine.kernels.triton.passes.rotary import rotate_and_store
 
-_CHUNK = 1024  # numbers of a row that a program has where rows need not stay whole
+# Numbers of a row that a program has where rows need not stay whole; transforms divide them.
+_CHUNK = 2 * STRIDE * MAX_COUNT
 _LONGEST = 16384  # numbers that a program keeps in its registers
 _MOST_HEADS = 8  # that share a program
 
@@ -76,26 +78,33 @@ class TritonPasses:
             num_warps=4 if group * dim >= 512 else 2,
         )
 
-    def gate(self, gate_up: Tensor, out: Activations) -> None:
-        """See `FusedKernels.gate`."""
-        _convert(gate_up, out, True)
+    def gate(self, gate_up: Tensor, out: Activations, hadamard_count: int = 1) -> None:
+        """See `FusedKernels.gate`.
+
+        Raises:
+            ValueError: the inner width does not divide into runs of ``16 · count``.
+        """
+        width = out.values.shape[1]
+        if hadamard_count > 1 and width % (STRIDE * hadamard_count):
+            raise ValueError(f"{width} columns are no runs of {STRIDE * hadamard_count}.")
+        _convert(gate_up, out, True, hadamard_count.bit_length() - 1)
 
     def round_rows(self, x: Tensor, out: Activations) -> None:
         """See `FusedKernels.round_rows`."""
-        _convert(x, out, False)
+        _convert(x, out, False, 0)
 
 
-def _convert(x: Tensor, out: Activations, gated: bool) -> None:
+def _convert(x: Tensor, out: Activations, gated: bool, levels: int) -> None:
     tokens, width = out.values.shape
+    shape = {"WIDTH": width, "GATED": gated, "LEVELS": levels}
     if out.scales is None:
         grid: tuple[int, ...] = (tokens, triton.cdiv(width, _CHUNK))
-        shape = {"WIDTH": width, "BLOCK": _CHUNK, "GATED": gated}
-        launch(rounding.convert_rows, grid, x, out.values, **shape, num_warps=4)
+        launch(rounding.convert_rows, grid, x, out.values, **shape, BLOCK=_CHUNK, num_warps=4)
         return
     block = triton.next_power_of_2(width)
     if block > _LONGEST:
         block = _LONGEST // 4
-    shape = {"WIDTH": width, "BLOCK": block, "GATED": gated}
+    shape["BLOCK"] = block
     arguments = (x, out.values, out.scales)
     launch(rounding.round_rows, (tokens,), *arguments, **shape, num_warps=_warps(block))
 

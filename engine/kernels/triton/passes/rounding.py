@@ -3,6 +3,10 @@
 import triton
 import triton.language as tl
 
+from engine.kernels.hadamard import STRIDE
+
+_STRIDE = tl.constexpr(STRIDE)
+
 
 @triton.jit
 def row_scale(largest, out_dtype: tl.constexpr):
@@ -36,32 +40,75 @@ def narrowed(x, inverse, out_dtype: tl.constexpr):
 
 
 @triton.jit
-def _read(x, row, i, live, WIDTH: tl.constexpr, GATED: tl.constexpr):
-    """float32 of a row's numbers ``i``; of silu(first half) · second half where it is gated."""
-    if GATED:
-        gate = tl.load(x + row * 2 * WIDTH + i, mask=live, other=0.0).to(tl.float32)
-        up = tl.load(x + row * 2 * WIDTH + WIDTH + i, mask=live, other=0.0).to(tl.float32)
-        return gate / (1.0 + tl.exp(-gate)) * up
-    return tl.load(x + row * WIDTH + i, mask=live, other=0.0).to(tl.float32)
+def _pairwise(y, APART: tl.constexpr, BLOCK: tl.constexpr):
+    """Sums and differences of the numbers of [BLOCK] that are APART from each other."""
+    pairs = tl.reshape(y, [BLOCK // (2 * APART), 2, APART])
+    second = tl.arange(0, 2)[None, :, None] == 1
+    # Sums over the pairs leave each number in its thread; splitting and joining move all of them.
+    both = tl.sum(pairs, 1, keep_dims=True)
+    apart = tl.sum(tl.where(second, -pairs, pairs), 1, keep_dims=True)
+    return tl.reshape(tl.where(second, apart, both), [BLOCK])
 
 
 @triton.jit
-def convert_rows(x, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr, GATED: tl.constexpr):
+def _read(
+    x,
+    row,
+    i,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    GATED: tl.constexpr,
+    LEVELS: tl.constexpr,
+):
+    """float32 of a row's numbers ``i``; of silu(first half) · second half where it is gated.
+
+    They are BLOCK numbers that begin at a multiple of it, and 0 from WIDTH on. With LEVELS, runs of
+    ``16 << LEVELS`` numbers go through `engine.kernels.hadamard.hadamard`, without its division.
+    """
+    live = i < WIDTH
+    if GATED:
+        gate = tl.load(x + row * 2 * WIDTH + i, mask=live, other=0.0).to(tl.float32)
+        up = tl.load(x + row * 2 * WIDTH + WIDTH + i, mask=live, other=0.0).to(tl.float32)
+        y = gate / (1.0 + tl.exp(-gate)) * up
+    else:
+        y = tl.load(x + row * WIDTH + i, mask=live, other=0.0).to(tl.float32)
+    for level in tl.static_range(LEVELS):
+        y = _pairwise(y, _STRIDE << level, BLOCK)
+    return y
+
+
+@triton.jit
+def convert_rows(
+    x,
+    out,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    GATED: tl.constexpr,
+    LEVELS: tl.constexpr,
+):
     """Rows in another dtype, gated or not. Grid: (T, ceil(WIDTH / BLOCK)).
 
     Args:
         x: [T, WIDTH], or [T, 2 · WIDTH] where it is gated.
         out: [T, WIDTH]; written.
+        LEVELS: see `_read`.
     """
     row = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    live = i < WIDTH
-    y = _read(x, row, i, live, WIDTH, GATED)
-    tl.store(out + row * WIDTH + i, y.to(out.dtype.element_ty), mask=live)
+    y = _read(x, row, i, WIDTH, BLOCK, GATED, LEVELS)
+    tl.store(out + row * WIDTH + i, y.to(out.dtype.element_ty), mask=i < WIDTH)
 
 
 @triton.jit
-def round_rows(x, out, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr, GATED: tl.constexpr):
+def round_rows(
+    x,
+    out,
+    scales,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    GATED: tl.constexpr,
+    LEVELS: tl.constexpr,
+):
     """Rows in 8 bits, each with its own scale, gated or not. Grid: (T,).
 
     A row that is longer than BLOCK is read twice.
@@ -70,23 +117,24 @@ def round_rows(x, out, scales, WIDTH: tl.constexpr, BLOCK: tl.constexpr, GATED: 
         x: [T, WIDTH], or [T, 2 · WIDTH] where it is gated.
         out: int8 or float8_e4m3fn [T, WIDTH]; written.
         scales: float32 [T]; written.
+        LEVELS: see `_read`.
     """
     row = tl.program_id(0).to(tl.int64)
     dtype: tl.constexpr = out.dtype.element_ty
     i = tl.arange(0, BLOCK)
     if WIDTH <= BLOCK:
-        y = _read(x, row, i, i < WIDTH, WIDTH, GATED)
+        y = _read(x, row, i, WIDTH, BLOCK, GATED, LEVELS)
         scale, inverse = row_scale(tl.max(magnitude(y), 0), dtype)
         tl.store(out + row * WIDTH + i, narrowed(y, inverse, dtype), mask=i < WIDTH)
         tl.store(scales + row, scale)
     else:
         largest = tl.zeros([BLOCK], tl.float32)
         for start in range(0, WIDTH, BLOCK):
-            y = _read(x, row, start + i, start + i < WIDTH, WIDTH, GATED)
+            y = _read(x, row, start + i, WIDTH, BLOCK, GATED, LEVELS)
             largest = tl.maximum(largest, magnitude(y))
         scale, inverse = row_scale(tl.max(largest, 0), dtype)
         tl.store(scales + row, scale)
         for start in range(0, WIDTH, BLOCK):
             j = start + i
-            y = _read(x, row, j, j < WIDTH, WIDTH, GATED)
+            y = _read(x, row, j, WIDTH, BLOCK, GATED, LEVELS)
             tl.store(out + row * WIDTH + j, narrowed(y, inverse, dtype), mask=j < WIDTH)

@@ -6,6 +6,7 @@ import torch
 
 from engine.kernels.fused.kernels import HeadNorms, activations
 from engine.kernels.fused.tensors import Activations, LayerCache, StepTensors
+from engine.kernels.hadamard import hadamard_count
 from engine.kernels.rope import RotaryTable
 from engine.kernels.triton.launch import Launch, collect
 from engine.kernels.triton.passes.passes import TritonPasses
@@ -65,7 +66,8 @@ def _layer(shape: Shape, rounded: torch.dtype) -> None:
         kernels.round_rows(empty(TOKENS, heads * dim), out(heads * dim))
     for update in (None, empty(TOKENS, hidden)):
         kernels.add_norm(update, residual, weight, 1e-5, out(hidden))
-    kernels.gate(empty(TOKENS, 2 * inner), out(inner))
+    count = hadamard_count(inner) if rounded == torch.int8 else 1
+    kernels.gate(empty(TOKENS, 2 * inner), out(inner), count)
     kernels.rotate_and_store(
         empty(TOKENS, (heads + 2 * kv_heads) * dim),
         HeadNorms(empty(dim), empty(dim), 1e-6) if normed else None,

@@ -8,6 +8,7 @@ from engine.kernels.fused.tensors import Activations
 from engine.kernels.fused.weights import DeviceWeight, Float8Weight, Int4Weight
 from engine.kernels.grouped import GroupedWeight
 from engine.kernels.int8 import Int8Weight
+from engine.kernels.triton.launch import collecting
 from engine.kernels.triton.products.configuration import (
     KERNEL_ROWS,
     SPLIT_ROWS,
@@ -166,6 +167,8 @@ class TritonProducts:
             self._capability, rows, outputs, inputs, out.dtype, bias
         ):
             assert x.scales is not None
+            if collecting():
+                return
             torch._scaled_mm(
                 x.values,
                 weight.values.t(),
@@ -240,6 +243,8 @@ def _check(x: Activations, shape: tuple[int, ...], dtype: torch.dtype, out: Tens
 
 def _dense_product(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """out = x weightᵀ + bias in torch; nothing is allocated on a GPU."""
+    if collecting():
+        return
     across = weight.t()
     if out.dtype == x.dtype:
         if bias is None:

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from engine.executors.device.packed import PackedInputs, StepShape
-from engine.executors.device.runner import NO_SLOT, fill_packed
+from engine.executors.device.packed import NO_SLOT, PackedInputs, StepShape, fill_packed
+from engine.executors.device.runner import Version
 from engine.executors.inputs import BlockTables, StepInputs
 from engine.kernels.fused.stand_in import StandIn
 from engine.params import SamplingParams
@@ -78,6 +78,48 @@ def test_padding_writes_nothing_sees_nothing_and_samples_nothing() -> None:
         "sampled_slots": [5, 2, NO_SLOT, NO_SLOT],
         "sampled_positions": [7, 7, 0, 0],
     }
+
+
+def test_a_narrowed_step_has_a_decode_for_each_sampled_token() -> None:
+    inputs = StepInputs(BlockTables(8, 4, block_size=4), 32)
+    begun = Work(4, 0, (1, 2, 3), (0,), False, Admission(SamplingParams(), 0, (1, 2, 3, 4), ()))
+    inputs.fill(Step((begun, admitted(6, 0, (5, 6, 7, 8, 9), (2, 3)))))
+    shape = StepShape(tokens=8, sequences=2, sampled=2, narrowed=True)
+    arrays = {name: np.full(size, 99, dtype=np.int32) for name, size in shape.fields().items()}
+    fill_packed(arrays, inputs, decodes=False)
+    found = {name: array.tolist() for name, array in arrays.items()}
+    assert found["sampled_rows"] == [7, 0]
+    assert found["narrowed_start"] == [0, 1, 2]
+    assert found["sampled_positions"] == [5, 0], "what the decodes see"
+    assert found["narrowed_slots"] == [6, 0]
+
+
+def test_arrays_of_narrowed_steps_are_laid_out_and_sent_for_them_alone() -> None:
+    device = StandIn()
+    packed = PackedInputs(device, LARGEST, {"more": 6}, {"narrowed_more": 5})
+    plain, narrowed = StepShape(64, 20, 20), StepShape(64, 20, 20, narrowed=True)
+    assert "narrowed_more" not in packed.arrays(0, plain)
+    own = packed.arrays(0, narrowed)
+    assert {"narrowed_start", "narrowed_slots", "narrowed_more"} <= own.keys()
+    own["narrowed_more"][:] = 8
+    packed.send(0, narrowed)
+    device.mark().wait()
+    assert packed.tensors(narrowed)["narrowed_more"].tolist() == [8] * 5
+    places = [packed.tensors(shape)["positions"].data_ptr() for shape in (plain, narrowed)]
+    assert places[0] == places[1], "graphs between attention serve both"
+
+
+def test_a_version_is_of_one_runner_and_of_decodes_alone() -> None:
+    inputs = StepInputs(BlockTables(8, 4, block_size=4), 32)
+    inputs.fill(Step((admitted(5, 0, (9, 8, 7), (3,)),)))
+    one, other = Version(), Version()
+    assert one.of(inputs) is None
+    inputs.fill(Step((Work(5, 3, (UNKNOWN_TOKEN,), (), True),)))
+    before = one.of(inputs)
+    assert one.of(inputs) == before
+    assert other.of(inputs) != before, "the blocks of another cache"
+    one.changed()
+    assert one.of(inputs) != before
 
 
 def test_padded_decodes_have_a_token_each() -> None:

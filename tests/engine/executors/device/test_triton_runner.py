@@ -15,13 +15,13 @@ from engine.executors import choose
 from engine.executors.device.runner import DeviceRunner
 from engine.executors.start import start_runner
 from engine.kernels.fused.backend import Limits
-from engine.kernels.fused.device import Device
+from engine.kernels.fused.device import Device, Launches
 from engine.kernels.fused.kernels import FusedKernels
 from engine.kernels.fused.sampling import SamplingKernels
 from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.reference.stand_in import StandInBackend
 from engine.kernels.triton.fused import TritonFused, task_maker
-from engine.kernels.triton.launch import INTERPRETED
+from engine.kernels.triton.launch import INTERPRETED, collect
 from engine.kernels.triton.sampling.sampling import TritonSampling
 from engine.models.families import load_config
 from engine.params import SamplingParams
@@ -121,6 +121,35 @@ def test_few_bits_are_rounded_as_by_the_reference(
     truncates = INTERPRETED and settings["quantization"] == "fp8"  # what a GPU rounds
     least = 0.9 if truncates else 0.999
     assert torch.nn.functional.cosine_similarity(found, expected, dim=-1).min() > least
+
+
+class Stop(Exception):
+    """Enough was seen."""
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="steps are seen, and run by nothing, on the stand-in")
+def test_what_a_warm_up_launches_is_seen_before_any_of_it_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: set[str] = set()
+
+    class Noting(InterpretedBackend):
+        def compile_ahead(self, work: Launches, threads: int) -> str:
+            with collect() as launches:
+                work()
+            seen.update(each.kernel.__name__ for each in launches)
+            raise Stop
+
+    monkeypatch.setattr(choose, "StandInBackend", Noting)
+    # The last layer's attention is of sampled tokens alone, so there are two.
+    model = make(transformers.LlamaConfig(**SHAPE | {"num_hidden_layers": 2}))
+    with pytest.raises(Stop):
+        start(model, tmp_path, quantization="int8", max_num_seqs=16)
+    assert seen >= {
+        *("embed", "add_norm", "rotate_and_store", "round_rows", "eight_bit_product"),
+        *("prefill_kernel", "decode_kernel", "race", "settle", "tally", "bound", "gather", "pick"),
+        *("report_chunks", "report_rows"),
+    }
 
 
 def test_tokens_are_sampled_and_go_on_from_there(triton_kernels: None, tmp_path: Path) -> None:

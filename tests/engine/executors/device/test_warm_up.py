@@ -4,16 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
+from engine.executors import choose
 from engine.executors.device import build
 from engine.executors.device.runner import DeviceRunner
-from engine.executors.device.warm_up import Kinds, steps
+from engine.executors.device.warm_up import Kinds, steps, warm_up
+from engine.kernels.fused.device import Launches
 from engine.kernels.fused.task_maker import TaskMaker
 from engine.kernels.fused.tasks import AttentionTasks
+from engine.kernels.reference.stand_in import StandInBackend
 from engine.sampling.device_sampler import DeviceSampler
 from oracle import make
-from standin import ask, greedy, run, start
+from standin import ask, device_of, greedy, run, start
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -93,6 +97,43 @@ def test_requests_find_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for index, prompt in enumerate(prompts):
         assert list(found[str(index)].outputs[0].token_ids) == greedy(model, prompt, 6)
     assert found["0"].cached_tokens == 0
+
+
+def test_kernels_are_compiled_before_the_first_step_and_nothing_else_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(LLAMA)
+    plain = start(model, tmp_path, **SIZE)
+    noted: list[DeviceRunner] = []
+
+    class Compiling(StandInBackend):
+        def compile_ahead(self, work: Launches, threads: int) -> str:
+            assert not noted, "no step ran before"
+            work()
+            assert threads == torch.get_num_threads()
+            return "7 kernels compiled"
+
+    def noting(runner: DeviceRunner) -> None:
+        noted.append(runner)
+        warm_up(runner)
+
+    monkeypatch.setattr(choose, "StandInBackend", Compiling)
+    monkeypatch.setattr(build, "warm_up", noting)
+    core = start(model, tmp_path, **SIZE)
+
+    assert len(noted) == 2, "once to see what is launched, once to run it"
+    ahead, warmed = noted
+    assert len(ahead.executor._recorded) == 0
+    assert ahead.executor.max_recorded_tokens == warmed.executor.max_recorded_tokens
+    assert len(warmed.executor._recorded) > 0
+    assert "7 kernels compiled" in core.info.reasons
+    assert not any("compiled" in reason for reason in plain.info.reasons)
+    prompts = [[1] * 40, [5, 9, 2]]
+    found, expected = (run(each, ask(prompts, max_tokens=6)) for each in (core, plain))
+    assert {k: v.outputs[0].token_ids for k, v in found.items()} == {
+        k: v.outputs[0].token_ids for k, v in expected.items()
+    }
+    assert device_of(core).recorded == device_of(plain).recorded
 
 
 def test_a_context_of_a_few_tokens_is_warmed_up_too(tmp_path: Path) -> None:

@@ -115,6 +115,40 @@ def test_a_gate_is_rounded_by_row_whatever_its_width(width: int, dtype: torch.dt
     expect_same_rounding(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("width", "count"), [(32, 2), (576, 4), (3072, 8), (1536, 16), (14336, 32), (28672, 32)]
+)
+def test_a_gate_is_transformed_before_it_is_rounded(width: int, count: int) -> None:
+    x = random(2, 2 * width, dtype=torch.float16)
+    x[1, width // 3] = 300  # of one run; the others are not touched by it
+    x[1, width + width // 3] = 50
+    found, expected = room(2, width, torch.int8), room(2, width, torch.int8)
+    TRITON.gate(x, found, count)
+    ORACLE.gate(x, expected, count)
+    expect_same_rounding(found, expected)
+    plain = room(2, width, torch.int8)
+    ORACLE.gate(x, plain)
+    assert found.scales is not None
+    assert plain.scales is not None
+    # Each number of the run has the outlier's share of it, and none has more.
+    torch.testing.assert_close(found.scales[1], plain.scales[1], rtol=0.05, atol=0)
+    top = found.values[1].float().abs() > 0.9 * found.values[1].float().abs().max()
+    assert top.sum() == count
+
+
+def test_a_transform_of_the_models_dtype_is_the_oracles() -> None:
+    x = random(3, 2 * 2048, dtype=torch.float16)
+    found, expected = room(3, 2048, torch.float16), room(3, 2048, torch.float16)
+    TRITON.gate(x, found, 32)
+    ORACLE.gate(x, expected, 32)
+    torch.testing.assert_close(found.values, expected.values, rtol=2e-3, atol=1e-3)
+
+
+def test_runs_that_do_not_fill_a_row_are_refused() -> None:
+    with pytest.raises(ValueError, match="96 columns are no runs of 64"):
+        TRITON.gate(random(1, 192), room(1, 96, torch.int8), 4)
+
+
 @ROUNDED
 @pytest.mark.parametrize("width", [3, 1536, 17000])
 def test_rows_are_rounded_to_their_own_scale(width: int, dtype: torch.dtype) -> None:

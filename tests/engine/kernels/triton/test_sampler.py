@@ -31,6 +31,7 @@ class Eager:
     """A device on which everything is done at once, or in the order of its stream."""
 
     torch_device: torch.device
+    multiprocessors: int = 8
 
     def use(self) -> AbstractContextManager[object]:
         return nullcontext()

@@ -15,7 +15,7 @@ from celery.worker import WorkController
 
 from storage.errors import StorageError
 from storage.registry import models as model_rows
-from storage.wakeups import CONTROL_QUEUE, Wakeup, model_queue
+from storage.wakeups import CONTROL_QUEUE, model_queue
 from worker.context import WorkerContext
 from worker.process.reconciler import tick
 
@@ -109,9 +109,6 @@ class Listener:
         consumer = self._consumer()
         if consumer is not None:
             consumer.call_soon(self._shut_down)
-        if self._worker.settings.storage.embedded:
-            # The consumer waits for messages for up to two seconds: this one ends the wait.
-            self._worker.wakeups.send(Wakeup.plan(""))
         self._thread.join(timeout)
         if self._thread.is_alive():
             # It waits for a broker that is away. It holds no lease, and ends with the process.

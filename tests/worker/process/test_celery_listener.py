@@ -11,10 +11,11 @@ import redis
 from kombu.transport.redis import QoS
 
 from stack.servers import Valkey
+from storage.broker import SILENT_SECONDS, CeleryWakeups, celery_app
 from storage.settings import StorageSettings
-from storage.wakeups import SILENT_SECONDS, Wakeup, Wakeups, celery_app
+from storage.wakeups import Wakeup, Wakeups
 from worker.context import WorkerContext
-from worker.process.listener import Listener, add_tasks
+from worker.process.celery_listener import Listener, add_tasks
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
@@ -67,7 +68,7 @@ def _heard(wakeups: Wakeups, wakes: threading.Semaphore, wakeup: Wakeup, seconds
 def test_every_kind_of_wakeup_is_heard_and_flushing_breaks_none(
     valkey: Valkey, listen: Listen
 ) -> None:
-    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
+    wakeups = CeleryWakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     wakes = listen(valkey)
     every = (
         Wakeup.plan("batch_1"),
@@ -88,7 +89,7 @@ def test_every_kind_of_wakeup_is_heard_and_flushing_breaks_none(
 
 
 def test_a_restart_is_survived_and_nobody_waits_meanwhile(valkey: Valkey, listen: Listen) -> None:
-    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
+    wakeups = CeleryWakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     wakes = listen(valkey)
     assert _heard(wakeups, wakes, Wakeup.plan("batch_1"), 30)
     valkey.kill()
@@ -114,7 +115,7 @@ def test_an_acknowledgement_that_is_lost_with_its_connection_leaves_no_deaf_list
         raise redis.exceptions.ConnectionError("Connection reset by peer")
 
     monkeypatch.setattr(QoS, "ack", lose_the_first)
-    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
+    wakeups = CeleryWakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     wakes = listen(valkey)
     assert _heard(wakeups, wakes, Wakeup.plan("batch_1"), 30)
     assert lost.is_set()
@@ -128,12 +129,14 @@ def test_a_listener_may_start_before_its_broker(valkey: Valkey, listen: Listen) 
     wakes = listen(valkey)
     time.sleep(0.5)
     valkey.start()
-    wakeups = Wakeups(celery_app(StorageSettings(broker_url=valkey.url)))
+    wakeups = CeleryWakeups(celery_app(StorageSettings(broker_url=valkey.url)))
     assert _heard(wakeups, wakes, Wakeup.drain("smollm2"), 30)
 
 
-def test_one_that_is_stopped_while_it_starts_does_not_listen_for_ever(make_bench: Any) -> None:
-    bench = make_bench()
+def test_one_that_is_stopped_while_it_starts_does_not_listen_for_ever(
+    valkey: Valkey, make_bench: Any
+) -> None:
+    bench = make_bench(broker_url=valkey.url)
     app = celery_app(bench.worker.settings.storage)
     app.conf.worker_enable_remote_control = False
     listener = Listener(app, bench.worker, ["smollm2"])
