@@ -62,10 +62,16 @@ Metadata = Annotated[
     Field(max_length=16),
 ]
 
+OF_ESTIMATES = frozenset({"estimate", "sample"})
+
 
 def fingerprint(request: BaseModel, **more: str) -> str:
     """SHA-256 of a request with its defaults filled in: equal requests have equal fingerprints."""
-    canonical = orjson.dumps(request.model_dump() | more, option=orjson.OPT_SORT_KEYS)
+    values = request.model_dump()
+    # Left out where they are not set: a version before knew nothing of them.
+    ours = values["tidemill"].items()
+    values["tidemill"] = {name: value for name, value in ours if value or name not in OF_ESTIMATES}
+    canonical = orjson.dumps(values | more, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(canonical).hexdigest()
 
 
