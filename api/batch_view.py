@@ -19,6 +19,7 @@ from api.schemas.batches import (
 from api.schemas.estimates import BatchEstimate
 from storage.database.states import OPEN_JOB_STATES, TERMINAL_JOB_STATES, JobState, StopReason
 from storage.database.tables import Job
+from storage.datasets.values.dataset_options import OPTIONS_KEY
 from storage.estimates.left import Done, is_measured, seconds_left
 from storage.jobs.jobs import JobView
 from storage.jobs.progress import JobProgress
@@ -126,6 +127,7 @@ def _extension(job: Job, progress: JobProgress, span: Span) -> BatchExtension:
     return BatchExtension(
         on_invalid=str(job.options.get("on_invalid", "fail")),
         priority=job.priority,
+        input_uri=job.options.get(OPTIONS_KEY, {}).get("input_uri"),
         paused=job.paused_at is not None,
         waiting_for=_waiting_for(job, progress),
         retry_of=job.retry_of,

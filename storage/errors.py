@@ -21,6 +21,10 @@ class ConfigurationError(StorageError):
     code = "configuration_error"
 
 
+class BucketNotFound(ConfigurationError):
+    """There is no such bucket."""
+
+
 class HomeInUse(StorageError):
     """Another process is using this data folder."""
 
@@ -202,6 +206,26 @@ class InputNotUnderstood(DatasetError):
     code = "input_not_understood"
 
 
+class EmptyInput(InputNotUnderstood):
+    """There is nothing in the input file."""
+
+
+class InputUriError(DatasetError):
+    """An input in place cannot be taken; ``code`` says why."""
+
+    code = "invalid_input_uri"
+
+    def __init__(self, message: str, code: str = "invalid_input_uri") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class InputModified(DatasetError):
+    """A file of the input was changed or deleted after the batch was created."""
+
+    code = "input_modified"
+
+
 class InputMismatch(DatasetError):
     """This is not the input that the batch was made of."""
 
@@ -212,3 +236,23 @@ class ResultNotUnderstood(DatasetError):
     """The service's result file holds a line that is no result."""
 
     code = "result_not_understood"
+
+
+class TemplateError(DatasetError):
+    """The template is not one that makes requests of rows.
+
+    Attributes:
+        param: where it is wrong, such as ``tidemill.template.messages[0].content``.
+    """
+
+    code = "invalid_template"
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class RowFault(DatasetError):
+    """The template cannot make a request of this row."""
+
+    code = "unreadable_row"

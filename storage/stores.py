@@ -11,10 +11,15 @@ from storage.settings import StorageSettings
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Both are safe to use from any thread. Whoever opened them closes them, after all others."""
+    """Both are safe to use from any thread. Whoever opened them closes them, after all others.
+
+    Attributes:
+        settings: what they were opened with; inputs in place are read by the same.
+    """
 
     database: Database
     objects: ObjectStore
+    settings: StorageSettings
 
     @classmethod
     def open(cls, settings: StorageSettings) -> Self:
@@ -23,7 +28,7 @@ class Stores:
         Raises:
             ConfigurationError: one of the URLs is not usable.
         """
-        return cls(Database(settings.resolved_database_url), open_store(settings))
+        return cls(Database(settings.resolved_database_url), open_store(settings), settings)
 
     def close(self) -> None:
         """Close the database's idle connections. Harmless when done twice."""

@@ -7,15 +7,14 @@ from fastapi import APIRouter, BackgroundTasks, Header, Query
 from api.auth import TenantDep
 from api.batch_view import batch_of, status_of
 from api.context import Context, ContextDep
-from api.errors import ApiError, invalid_value, no_such_batch
+from api.errors import invalid_value, no_such_batch
 from api.ids import checked_id
+from api.routes.batch_input import input_of, no_input
 from api.schemas.batch_create import BatchCreate, BatchOptions, fingerprint
 from api.schemas.batches import Batch
 from api.schemas.common import Page
-from storage.database.tables import File
-from storage.errors import InputGone, NotFound
+from storage.errors import InputGone, NotFound, StorageError
 from storage.jobs import jobs
-from storage.registry import files
 from storage.wakeups import Wakeup
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
@@ -40,14 +39,15 @@ def create_batch(
     earlier = jobs.find_created(context.database, tenant, idempotency_key, idem_hash)
     if earlier is not None:
         return read_batch(context, tenant, earlier.id)
+    given = input_of(context, tenant, request)
     new = jobs.NewJob(
         tenant_id=tenant,
         endpoint=request.endpoint,
         completion_window=request.completion_window,
         window_seconds=request.window_seconds,
-        input_file=_find_input(context, tenant, request.input_file_id),
+        input_file=given.file,
         meta=request.metadata,
-        options=_options(context, tenant, request.tidemill),
+        options=_options(context, tenant, request.tidemill) | given.options,
         priority=request.tidemill.priority,
         output_expires_seconds=request.output_lifetime,
         idem_key=idempotency_key,
@@ -56,7 +56,12 @@ def create_batch(
     try:
         created = jobs.create_job(context.database, new)
     except InputGone:  # it was there a moment ago
-        raise _no_input(request.input_file_id) from None
+        raise no_input(given.file.id) from None
+    except StorageError:
+        given.drop(context)
+        raise
+    if not created.new:  # a request with the same key has made it in between
+        given.drop(context)
     if created.new:
         # After the commit and the response: a slow broker keeps no client waiting.
         background.add_task(context.wakeups.send, Wakeup.plan(created.job.id))
@@ -88,26 +93,6 @@ def _check_sample(context: Context, tenant: str, batch_id: str) -> str:
             "sample_without_answers",
         )
     return job.id
-
-
-def _find_input(context: Context, tenant: str, file_id: str) -> File:
-    """The file to run, or `ApiError` 400."""
-    try:
-        file = files.get(context.database, tenant, checked_id(file_id))
-    except NotFound:
-        raise _no_input(file_id) from None
-    if file.purpose != "batch":
-        raise invalid_value(
-            f"The input file must have the purpose 'batch', not '{file.purpose}'.",
-            "input_file_id",
-            "invalid_purpose",
-        )
-    return file
-
-
-def _no_input(file_id: str) -> ApiError:
-    message = f"No such File object: {file_id[:64]}"
-    return invalid_value(message, "input_file_id", "file_not_found")
 
 
 @router.get("")

@@ -10,6 +10,7 @@ from api.batch_view import status_of
 from api.context import Context, ContextDep
 from api.errors import ApiError, no_such_batch
 from api.ids import checked_id
+from api.routes.batch_input import check_still_allowed
 from api.routes.batches import IdempotencyKey, read_batch
 from api.schemas.batch_create import fingerprint, parse_window
 from api.schemas.batch_retry import BatchRetry
@@ -77,6 +78,7 @@ def retry_batch(
         return read_batch(context, tenant, earlier.id)
     with _refusing(context, tenant, batch_id, "retry", "batch_not_retryable"):
         first = retries.retry_source(context.database, tenant, checked_id(batch_id))
+    check_still_allowed(context, tenant, first.job.options)
     created = jobs.create_job(
         context.database, _retry_of(first, request, idempotency_key, idem_hash)
     )

@@ -1,18 +1,32 @@
 """The request that creates a batch."""
 
 import hashlib
+import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import DAY, HOUR, JSON_NUMBER, ExpiresAfter
 from storage import endpoints
+from storage.datasets.values.sources import Kind
 
 MAX_WINDOW_SECONDS = 365 * DAY
 
+_ONE_OR_MORE = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+    "examples": ["s3://bucket/prefix/", ["s3://bucket/a.parquet", "s3://bucket/b.parquet"]],
+}
 _WINDOW = re.compile(r"([1-9]\d{0,4})([hd])\Z", re.ASCII)
 
 
@@ -51,6 +65,19 @@ def _check_window(value: str) -> str:
     return value
 
 
+def _check_template(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        orjson.dumps(value)
+    except (ValueError, TypeError, RecursionError):
+        raise PydanticCustomError(
+            "invalid_value",
+            "'tidemill.template' has NaN, half of a surrogate pair, a number out of range, or more "
+            "than 250 levels",
+        ) from None
+    return value
+
+
 Window = Annotated[
     str,
     AfterValidator(_check_window),
@@ -62,15 +89,27 @@ Metadata = Annotated[
     Field(max_length=16),
 ]
 
-OF_ESTIMATES = frozenset({"estimate", "sample"})
+Template = Annotated[Any, AfterValidator(_check_template)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=1_024)]
+InputUris = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    Field(min_length=1, max_length=1_000),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    WithJsonSchema(_ONE_OR_MORE),
+]
+OF_ROWS = frozenset({"input_uri", "input_format", "template", "column", "key"})
+LATER = OF_ROWS | {"estimate", "sample"}
 
 
 def fingerprint(request: BaseModel, **more: str) -> str:
     """SHA-256 of a request with its defaults filled in: equal requests have equal fingerprints."""
     values = request.model_dump()
     # Left out where they are not set: a version before knew nothing of them.
-    ours = values["tidemill"].items()
-    values["tidemill"] = {name: value for name, value in ours if value or name not in OF_ESTIMATES}
+    values["tidemill"] = {
+        name: value
+        for name, value in values["tidemill"].items()
+        if name not in LATER or not (value is None or value is False)
+    }
     canonical = orjson.dumps(values | more, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(canonical).hexdigest()
 
@@ -80,6 +119,9 @@ class BatchOptions(BaseModel):
 
     ``on_invalid``: whether an invalid line fails the batch or becomes a line of the error file.
     ``priority``: a batch with a higher one is served first.
+    ``input_uri``: an input where it lies, in place of ``input_file_id``. ``input_format``: what
+    its files are. ``template``: what makes a request of a row. ``column``: where the prompts are.
+    ``key``: the column whose values are the ``custom_id``.
     ``estimate``: nothing is run; the batch ends with its estimate. ``sample`` is a batch that ran
     some of its rows, from which the estimate learns how long outputs are.
     """
@@ -88,6 +130,24 @@ class BatchOptions(BaseModel):
 
     on_invalid: Literal["fail", "skip"] = "fail"
     priority: Priority = 0
+    input_uri: InputUris | None = None
+    input_format: Kind | None = None
+    template: Template = None
+    column: ColumnName | None = None
+    key: ColumnName | None = None
+
+    @property
+    def of_rows(self) -> dict[str, Any]:
+        """What is said of rows, by the names of `DatasetOptions`; empty where nothing is."""
+        said = {
+            "input_uri": self.input_uri,
+            "format": self.input_format,
+            "template": self.template,
+            "column": self.column,
+            "key": self.key,
+        }
+        return {name: value for name, value in said.items() if value is not None}
+
     estimate: StrictBool = False
     sample: Annotated[str, Field(min_length=1)] | None = None
 
@@ -97,7 +157,7 @@ class BatchCreate(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    input_file_id: Annotated[str, Field(min_length=1)]
+    input_file_id: Annotated[str, Field(min_length=1)] | None = None
     endpoint: Annotated[
         str,
         AfterValidator(_check_endpoint),

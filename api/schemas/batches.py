@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from api.schemas.common import Identified
 from api.schemas.estimates import BatchEstimate
@@ -19,13 +19,31 @@ BatchStatus = Literal[
 ]
 
 
+class ErrorOrigin(BaseModel):
+    """The row of a dataset that a line was made of, from 1 in its file."""
+
+    file: str
+    row: int
+
+
 class BatchError(BaseModel):
-    """Why a batch was refused; ``line`` counts the input's lines from 1."""
+    """Why a batch was refused; ``line`` counts the input's lines from 1.
+
+    ``tidemill`` is there for the rows of a dataset alone.
+    """
 
     code: str | None = None
     message: str | None = None
     param: str | None = None
     line: int | None = None
+    tidemill: ErrorOrigin | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_origin(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = standard(self)
+        if self.tidemill is None:
+            del values["tidemill"]
+        return values
 
 
 class BatchErrors(BaseModel):
@@ -108,12 +126,14 @@ class BatchExtension(BaseModel):
     """What Tidemill adds to a batch of the OpenAI API.
 
     ``paused``: no more of it is started until it is resumed. ``waiting_for`` is null for a batch
-    that goes on. ``retry_of``: the batch of which this
-    one runs only the failed lines. ``estimate`` is there once the batch is planned.
+    that goes on. ``retry_of``: the batch of which this one runs only the failed lines.
+    ``input_uri``: what the input file is a snapshot of, where it is one.
+    ``estimate`` is there once the batch is planned.
     """
 
     on_invalid: str
     priority: int
+    input_uri: list[str] | None = None
     paused: bool = False
     waiting_for: BatchWait | None = None
     retry_of: str | None = None

@@ -12,13 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 from uuid import uuid4
 
-import boto3
-from botocore.config import Config
-
-from storage.errors import ConfigurationError, ObjectExists
+from storage.errors import ObjectExists
 from storage.objects.base import ObjectInfo, StoreProbe, check_key, copy
 from storage.objects.s3_bucket import S3Bucket
-from storage.objects.s3_connection import require_whole_heads
+from storage.objects.s3_client import new_client
 from storage.objects.s3_errors import translated
 from storage.objects.s3_writer import S3Writer
 from storage.settings import StorageSettings
@@ -34,32 +31,9 @@ class S3Store(S3Bucket):
         Raises:
             ConfigurationError: the endpoint is no address.
         """
-        require_whole_heads()
-        secret = settings.s3_secret_access_key
-        try:
-            with translated(bucket):
-                client = boto3.client(
-                    "s3",
-                    endpoint_url=settings.s3_endpoint_url,
-                    region_name=settings.s3_region,
-                    aws_access_key_id=settings.s3_access_key_id,
-                    aws_secret_access_key=secret.get_secret_value() if secret else None,
-                    config=Config(
-                        signature_version="s3v4",
-                        connect_timeout=5,
-                        read_timeout=60,
-                        max_pool_connections=40,
-                        retries={"mode": "standard", "total_max_attempts": 5},
-                        request_checksum_calculation="when_required",
-                        response_checksum_validation="when_required",
-                        s3={"addressing_style": settings.s3_addressing_style},
-                    ),
-                )
-        except ValueError as error:  # botocore's word for it
-            raise ConfigurationError(
-                "TIDEMILL_S3_ENDPOINT_URL is no address: expected one such as http://host:9000."
-            ) from error
-        return cls(client, bucket=bucket, prefix=prefix, part_bytes=settings.s3_part_bytes)
+        return cls(
+            new_client(settings), bucket=bucket, prefix=prefix, part_bytes=settings.s3_part_bytes
+        )
 
     def put(
         self,

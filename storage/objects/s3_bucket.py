@@ -34,6 +34,14 @@ class S3Bucket:
         self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
     ) -> Iterator[BinaryIO]:
         check_key(key)
+        with self.stream(key, start=start, end=end, if_match=if_match) as stream:
+            yield stream
+
+    @contextmanager
+    def stream(
+        self, key: str, *, start: int = 0, end: int | None = None, if_match: str | None = None
+    ) -> Iterator[BinaryIO]:
+        """As `reader`, for a key of any characters: an object that others have named."""
         with _Body(self, key, start, end, if_match) as body:
             yield cast(BinaryIO, io.BufferedReader(body, BUFFER_BYTES))
 

@@ -13,6 +13,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as CannotConnect
 
 from storage.errors import (
+    BucketNotFound,
     ConfigurationError,
     ObjectChanged,
     ObjectExists,
@@ -32,7 +33,7 @@ _BY_CODE: Mapping[str, type[StorageError]] = {
     "NoSuchKey": ObjectNotFound,
     "NotFound": ObjectNotFound,
     "404": ObjectNotFound,
-    "NoSuchBucket": ConfigurationError,
+    "NoSuchBucket": BucketNotFound,
     "InvalidAccessKeyId": ConfigurationError,
     "SignatureDoesNotMatch": ConfigurationError,
     "AccessDenied": ConfigurationError,

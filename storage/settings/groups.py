@@ -1,6 +1,7 @@
 """The settings by the part that they belong to. Sizes are bytes and times are seconds."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -9,7 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 MIB = 1024 * 1024
 DEFAULT_TENANT = "default"
+_URI = re.compile(r"(?:([^:/]+):)?((?:s3|file)://.*)\Z", re.DOTALL)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?\Z", re.ASCII)
+
+
+def _entries(value: str) -> Iterator[str]:
+    return filter(None, (item.strip() for item in value.split(",")))
 
 
 class StorageSettings(BaseModel):
@@ -112,6 +118,12 @@ class ApiSettings(BaseModel):
         description="Further names, comma-separated, that a service without keys may be called by.",
     )
 
+    dataset_uris: str = Field(
+        default="",
+        description="Comma-separated prefixes of inputs that may be read where they lie, each "
+        "'uri' or 'tenant:uri'; empty: none.",
+    )
+
     max_connections: int = Field(default=512, ge=1, description="Most connections at once.")
     max_head_bytes: int = Field(
         default=32 * 1024, ge=1024, description="Longest head of a request: all but its body."
@@ -140,10 +152,21 @@ class ApiSettings(BaseModel):
     max_batch_lines: int = 50_000_000
     max_reported_errors: int = 100
 
+    @field_validator("dataset_uris")
+    @classmethod
+    def _uris(cls, value: str) -> str:
+        for entry in _entries(value):
+            if _URI.match(entry) is None:
+                raise ValueError(
+                    f"'{entry}' is no prefix: give 's3://bucket/prefix' or 'file:///folder', "
+                    "perhaps with 'tenant:' before it"
+                )
+        return value
+
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts(cls, value: str) -> str:
-        for entry in filter(None, (item.strip() for item in value.split(","))):
+        for entry in _entries(value):
             if _HOST.match(entry) is None:
                 raise ValueError(f"'{entry}' is no host: give 'name' or 'name:port'")
         return value
@@ -152,7 +175,7 @@ class ApiSettings(BaseModel):
     def keys_by_secret(self) -> dict[str, str]:
         """API key → tenant id; empty where no key is asked for."""
         keys: dict[str, str] = {}
-        for entry in filter(None, (item.strip() for item in self.api_keys.split(","))):
+        for entry in _entries(self.api_keys):
             tenant, colon, key = entry.partition(":")
             keys[key if colon else entry] = tenant if colon else DEFAULT_TENANT
         return keys
@@ -160,8 +183,13 @@ class ApiSettings(BaseModel):
     @property
     def extra_hosts(self) -> frozenset[str]:
         """The entries of ``allowed_hosts``, in lower case."""
-        entries = (item.strip().lower() for item in self.allowed_hosts.split(","))
-        return frozenset(filter(None, entries))
+        return frozenset(entry.lower() for entry in _entries(self.allowed_hosts))
+
+    @property
+    def dataset_prefixes(self) -> list[tuple[str, str]]:
+        """The entries of ``dataset_uris``, each as a tenant and a URI."""
+        found = (_URI.match(entry) for entry in _entries(self.dataset_uris))
+        return [(match[1] or DEFAULT_TENANT, match[2]) for match in found if match]
 
 
 class WorkerSettings(BaseModel):

@@ -1,4 +1,5 @@
 """Gzip as a stream: recognized by its first bytes, decoded in constant memory, up to a limit.
+Zstandard likewise (`storage.streams.zstandard`).
 
 What is in it, or stands there plainly, is given as UTF-8 where a byte-order mark names UTF-16.
 
@@ -13,6 +14,7 @@ import zlib
 from typing import BinaryIO, cast
 
 from storage.errors import DamagedData, DecodedTooLarge
+from storage.streams import zstandard
 from storage.streams.encodings import MARK_BYTES, Utf8, marked_encoding
 
 MAGIC = b"\x1f\x8b"
@@ -23,21 +25,30 @@ _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header and checksum
 
 
 def decoded(stream: BinaryIO, *, max_bytes: int) -> BinaryIO:
-    """The content of ``stream``: unpacked if it is gzip, else as it is; UTF-16 becomes UTF-8.
+    """The content of ``stream``: unpacked if it is gzip or Zstandard; UTF-16 becomes UTF-8.
 
     Reading may raise `DecodedTooLarge` and `DamagedData`, and what ``stream`` raises. The caller
     closes ``stream``.
     """
     head = _first(stream, MARK_BYTES)
+    unpacked: io.RawIOBase | None = None
     if head.startswith(MAGIC):
         unpacked = _Unpacked(head, stream, max_bytes)
+    elif head == zstandard.MAGIC:
+        unpacked = zstandard.Zstandard(head, stream, max_bytes)
+    if unpacked is not None:
         stream = cast(BinaryIO, io.BufferedReader(unpacked, READ_BYTES))
         head = _first(stream, MARK_BYTES)
     marked = marked_encoding(head)
     if marked is None:
-        return cast(BinaryIO, io.BufferedReader(_Joined(head, stream), READ_BYTES))
+        return joined(head, stream)
     encoding, mark = marked
     return cast(BinaryIO, io.BufferedReader(Utf8(head[mark:], stream, encoding), READ_BYTES))
+
+
+def joined(head: bytes, rest: BinaryIO) -> BinaryIO:
+    """Bytes that were read already, and the rest of their stream."""
+    return cast(BinaryIO, io.BufferedReader(_Joined(head, rest), READ_BYTES))
 
 
 def _first(stream: BinaryIO, count: int) -> bytes:

@@ -39,7 +39,8 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def _probe(database: Database, store: ObjectStore, home: Path) -> list[MutableMapping[str, Any]]:
     """What is logged; the store is looked at in a thread, which has ended by then."""
     with structlog.testing.capture_logs() as logs:
-        probe_at_start(StorageSettings(home=home), Stores(database, store))
+        settings = StorageSettings(home=home)
+        probe_at_start(settings, Stores(database, store, settings))
         for thread in threading.enumerate():
             if thread.name == "probe":
                 thread.join(10)

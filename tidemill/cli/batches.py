@@ -131,7 +131,11 @@ def fetch(
 
     with (
         connect(url, api_key, home) as client,
-        open_input(join, column, home, input_format.kind) if join else nullcontext() as source,
+        (
+            open_input(join, column, home, input_format.kind, joined=True)
+            if join
+            else nullcontext()
+        ) as source,
     ):
         batch = client.batch(batch_id)
         if not batch.finished:

@@ -64,6 +64,8 @@ def estimate(
     ] = PAST_JOBS,
     model: options.Model = None,
     column: options.Column = None,
+    template: options.Template = None,
+    template_file: options.TemplateFile = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
@@ -99,6 +101,7 @@ def estimate(
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import print_json, print_problems, print_table
+    from tidemill.cli.templates import template_of
     from tidemill.errors import InputError, UsageError
     from tidemill.estimates.ask import ask
     from tidemill.estimates.past import HEADERS, past_jobs
@@ -121,9 +124,10 @@ def estimate(
         raise UsageError("Name an input, or --history for past jobs.")
     until = _deadline(deadline)
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-    request = RequestOptions(model, system, sampling, endpoint.path)
+    made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
+    request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
     check_options(request)
-    with open_input(input, column, home, input_format.kind) as source:
+    with open_input(input, column, home, input_format.kind, made_by) as source:
         if is_empty(source):
             raise InputError(f"{source.name} has no rows; there is nothing to estimate.")
         with reporter(terminal.console(), quiet=quiet) as report:

@@ -16,6 +16,17 @@ Inputs = Annotated[
         help="The input files, each a job of its own; '-' reads standard input.",
     ),
 ]
+InputsOrUris = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="The input files, each a job of its own; '-' reads standard input. s3://… and "
+        "file:///… are read where they lie, by the service: a file, a folder or a glob.",
+    ),
+]
+Key = Annotated[
+    str | None, typer.Option("--key", help="The column whose values are the custom_id.")
+]
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
 
 Url = Annotated[
@@ -90,6 +101,22 @@ OutputFormat = Annotated[
 Column = Annotated[
     str | None,
     typer.Option("--column", help="The field or column that holds the prompts or messages."),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        metavar="TEXT",
+        help="Makes the prompt of a row, in place of --column: 'Summarize: {{ body }}'.",
+    ),
+]
+TemplateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--template-file",
+        metavar="FILE",
+        help="The same from a file: a text, or JSON of messages or of a request's body.",
+    ),
 ]
 InputFormatOption = Annotated[
     InputFormat,

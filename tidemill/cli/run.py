@@ -1,6 +1,7 @@
 """``tidemill run`` and ``tidemill submit``: a file becomes a job."""
 
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,8 @@ def run(
     format: options.OutputFormat = None,
     model: options.Model = None,
     column: options.Column = None,
+    template: options.Template = None,
+    template_file: options.TemplateFile = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
@@ -50,6 +53,8 @@ def run(
 
         tidemill run table.csv --column question
 
+        tidemill run table.csv --template "Is {{ city }} in {{ country }}? Yes or no."
+
         cat prompts.txt | tidemill run - -o - | jq .answer
 
         tidemill run monday.jsonl tuesday.jsonl -o results/
@@ -65,6 +70,7 @@ def run(
         launched = stack.enter_context(closing(launch()))
         from storage.datasets.request_lines import RequestOptions
         from tidemill.cli.render import print_outcome, shown_at_the_end
+        from tidemill.cli.templates import template_of
         from tidemill.run.checks import ModelNeeded, check_options
         from tidemill.run.empty import is_empty, without_rows
         from tidemill.run.inputs import open_inputs
@@ -74,11 +80,12 @@ def run(
         from tidemill.run.several import needs_model, plan_jobs, what_is_left, worst
 
         sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-        request = RequestOptions(model, system, sampling, endpoint.path)
+        made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
+        request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
         check_options(request)
         outcomes: list[Outcome] = []
         session: Session | None = None
-        sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind))
+        sources = stack.enter_context(open_inputs(inputs, column, home, input_format.kind, made_by))
         jobs = plan_jobs(
             inputs,
             sources,
@@ -89,7 +96,7 @@ def run(
             answer_column=answer_column,
         )
         summaries = stack.enter_context(shown_at_the_end(as_json, several=len(jobs) > 1))
-        needed = ModelNeeded(model, max_tokens) if needs_model(sources) else None
+        needed = ModelNeeded(model, max_tokens) if needs_model(sources, made_by) else None
         for job in jobs:
             with reporter(terminal.console(), quiet=quiet) as report:
                 if not quiet:
@@ -115,9 +122,12 @@ def run(
 
 
 def submit(
-    inputs: options.Inputs,
+    inputs: options.InputsOrUris,
     model: options.Model = None,
     column: options.Column = None,
+    template: options.Template = None,
+    template_file: options.TemplateFile = None,
+    key: options.Key = None,
     input_format: options.InputFormatOption = InputFormat.AUTO,
     system: options.System = None,
     endpoint: options.EndpointOption = Endpoint.CHAT,
@@ -139,40 +149,58 @@ def submit(
 ) -> None:
     """Send a job to a running service and print the batch's id.
 
-    Understands the same inputs as run; several are a batch each, an id a line.
+    Understands the same inputs as run; several are a batch each, an id a line. Of s3://… and
+    file:///…, and with --key, the service makes the requests itself.
 
     Examples:
 
         id=$(tidemill submit requests.jsonl)
 
         tidemill watch $id && tidemill fetch $id -o answers.jsonl
+
+        tidemill submit s3://bucket/reviews/ --template 'Summarize: {{ text }}' --key id
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import shown_at_the_end
+    from tidemill.cli.templates import spec_of, template_of
     from tidemill.errors import InputError
     from tidemill.run.checks import check_options
     from tidemill.run.empty import is_empty
     from tidemill.run.inputs import open_inputs
-    from tidemill.run.jobs import Order
+    from tidemill.run.jobs import Order, submit_table
     from tidemill.run.jobs import submit as send
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
+    from tidemill.run.uploads import Table, is_uri
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
-    request = RequestOptions(model, system, sampling, endpoint.path)
+    made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
+    request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
     check_options(request)
+    spec = spec_of(template, template_file)
+    tables = {
+        given: Table.of(given, request, spec, key=key, column=column, kind=input_format.kind)
+        for given in inputs
+        if is_uri(given) or key
+    }
+    paths = [Path(given) for given in inputs if given not in tables]
     with (
-        open_inputs(inputs, column, home, input_format.kind) as sources,
+        open_inputs(paths, column, home, input_format.kind, made_by) as sources,
         connect(url, api_key, home) as client,
         shown_at_the_end(as_json, several=len(inputs) > 1) as batches,
     ):
         for source in filter(is_empty, sources):
             raise InputError(f"{source.name} has no rows; there is nothing to submit.")
-        for order in [Order.of(source, request) for source in sources]:
+        orders = iter([Order.of(source, request) for source in sources])
+        for order in [tables[each] if each in tables else next(orders) for each in inputs]:
             with reporter(terminal.console(), quiet=quiet) as report:
-                if not quiet:
-                    report.note(order.source.described)
-                batches.append(send(client, order, report, on_invalid=on_invalid, window=window))
+                if isinstance(order, Table):
+                    sent = submit_table(client, order, report, on_invalid=on_invalid, window=window)
+                else:
+                    if not quiet:
+                        report.note(order.source.described)
+                    sent = send(client, order, report, on_invalid=on_invalid, window=window)
+                batches.append(sent)
             if not as_json:
                 # At once: what is sent is sent, whatever becomes of the next one.
                 terminal.put(batches[-1].id)

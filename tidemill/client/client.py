@@ -108,20 +108,26 @@ class Client:
 
     def create_batch(
         self,
-        input_file_id: str,
+        input_file_id: str | None,
         endpoint: str,
         *,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> Batch:
-        """Create a batch. ``options`` is our own extension, e.g. ``{"on_invalid": "skip"}``."""
+        """Create a batch.
+
+        Args:
+            input_file_id: an uploaded file; ``None`` where ``options`` name an ``input_uri``.
+            options: our own extension, e.g. ``{"on_invalid": "skip"}``.
+        """
         body: dict[str, Any] = {
-            "input_file_id": checked_id(input_file_id),
             "endpoint": endpoint,
             "completion_window": completion_window,
             "metadata": metadata,
         }
+        if input_file_id is not None:
+            body["input_file_id"] = checked_id(input_file_id)
         if options:
             body["tidemill"] = options
         return self._create("batches", body)

@@ -65,6 +65,6 @@ def _rows(source: Source, options: RequestOptions) -> Iterator[bytes]:
                 yield row
         return
     limits = source.limits
-    with open_unpacked(source.path, source.name, limits) as stream:
+    with open_unpacked(source.file, source.name, limits) as stream:
         for found in read_lines(stream, max_line_bytes=limits.max_line_bytes):
             yield found.data

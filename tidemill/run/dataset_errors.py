@@ -3,13 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from storage.errors import DatasetError, InputMismatch, InputNotUnderstood, ResultNotUnderstood
-from tidemill.errors import ClientError, InputChanged, InputError, TidemillError
+from storage.errors import (
+    DatasetError,
+    InputMismatch,
+    InputNotUnderstood,
+    ResultNotUnderstood,
+    TemplateError,
+)
+from tidemill.errors import ClientError, InputChanged, InputError, TidemillError, UsageError
 
 _OURS: dict[type[DatasetError], type[TidemillError]] = {
     InputNotUnderstood: InputError,
     InputMismatch: InputChanged,
     ResultNotUnderstood: ClientError,
+    TemplateError: UsageError,
 }
 
 
@@ -19,4 +26,5 @@ def dataset_errors() -> Iterator[None]:
     try:
         yield
     except DatasetError as error:
-        raise _OURS.get(type(error), TidemillError)(str(error)) from error
+        kinds = (ours for theirs, ours in _OURS.items() if isinstance(error, theirs))
+        raise next(kinds, TidemillError)(str(error)) from error

@@ -7,8 +7,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.values.sources import Kind, Limits, Source, shown
@@ -16,12 +17,19 @@ from tidemill.errors import InputError, UsageError
 from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.session import settings_for
 
+if TYPE_CHECKING:
+    from storage.datasets.templates.row_template import RowTemplate
+
 STDIN = Path("-")
 
 
 @contextmanager
 def open_inputs(
-    paths: Sequence[Path], column: str | None, home: Path | None, kind: Kind | None = None
+    paths: Sequence[Path],
+    column: str | None,
+    home: Path | None,
+    kind: Kind | None = None,
+    template: "RowTemplate | None" = None,
 ) -> Iterator[list[Source]]:
     """Several inputs, each as `open_input` gives it; none is begun before all can be read.
 
@@ -32,12 +40,19 @@ def open_inputs(
     if list(paths).count(STDIN) > 1:
         raise UsageError("'-' is named twice; standard input can be read once.")
     with ExitStack() as stack:
-        yield [stack.enter_context(open_input(path, column, home, kind)) for path in paths]
+        opened = (open_input(path, column, home, kind, template) for path in paths)
+        yield [stack.enter_context(each) for each in opened]
 
 
 @contextmanager
 def open_input(
-    path: Path, column: str | None, home: Path | None, kind: Kind | None = None
+    path: Path,
+    column: str | None,
+    home: Path | None,
+    kind: Kind | None = None,
+    template: "RowTemplate | None" = None,
+    *,
+    joined: bool = False,
 ) -> Iterator[Source]:
     """The input, told by its content; what can be read only once through a temporary copy.
 
@@ -45,24 +60,44 @@ def open_input(
         column: the field or column with the prompts.
         home: the folder whose settings limit the input.
         kind: what the input is, where the user says so.
+        template: what makes requests of its rows, in place of a column with the prompts.
+        joined: whether its rows are only put beside their results; they need no prompts then.
 
     Raises:
         InputError: it cannot be read, is none of the kinds, or is larger than the limits.
+        UsageError: the template reads a column that is not there.
     """
     settings = settings_for(home)
     limits = Limits(settings.api.max_line_bytes, settings.api.max_decoded_bytes)
+    opened = partial(
+        _opened, column=column, kind=kind, limits=limits, template=template, joined=joined
+    )
     if path != STDIN and _is_file(path):
-        with dataset_errors():
-            source = open_source(path, column=column, kind=kind, limits=limits)
-        yield source
+        yield opened(path, None)
         return
     with tempfile.NamedTemporaryFile(prefix="tidemill-") as copy:
         name = _copy(path, copy.file)
-        with dataset_errors():
-            source = open_source(
-                Path(copy.name), name=name, column=column, kind=kind, limits=limits
-            )
-        yield source
+        yield opened(Path(copy.name), name)
+
+
+def _opened(
+    path: Path,
+    name: str | None,
+    *,
+    column: str | None,
+    kind: Kind | None,
+    limits: Limits,
+    template: "RowTemplate | None",
+    joined: bool,
+) -> Source:
+    with dataset_errors():
+        if template is None and not joined:
+            return open_source(path, name=name, column=column, kind=kind, limits=limits)
+        from storage.datasets.templates.tables import open_joined, open_rows
+
+        if template is None:
+            return open_joined(path, name=name, column=column, kind=kind, limits=limits)
+        return open_rows(path, template, name=name, kind=kind, limits=limits)
 
 
 def _is_file(path: Path) -> bool:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from storage.datasets.request_lines import RequestOptions
@@ -29,7 +30,7 @@ from tidemill.run.progress import Reporter, with_progress
 from tidemill.run.session import Session
 from tidemill.run.summary import Summary, summarize
 from tidemill.run.targets import Target
-from tidemill.run.uploads import upload_of
+from tidemill.run.uploads import Table, upload_of
 
 MAX_METADATA = 512
 RUN_MARK = {"tidemill_run": "1"}
@@ -211,6 +212,34 @@ def submit(
         completion_window=window,
         metadata={"input": name, **identity, **(metadata or {})},
         options={"on_invalid": on_invalid, **(options or {})},
+    )
+
+
+def submit_table(
+    client: Client, table: Table, reporter: Reporter, *, on_invalid: OnInvalid, window: str
+) -> Batch:
+    """Create the batch of a table; one of this machine is uploaded as it is.
+
+    Raises:
+        InputError: the file cannot be read.
+        ClientError: the service refused.
+    """
+    options: dict[str, Any] = {"on_invalid": on_invalid, **table.options}
+    file_id = None
+    if table.in_place:
+        options["input_uri"] = table.given
+    else:
+        reporter.say("Uploading")
+        path = Path(table.given)
+        if not path.is_file():
+            raise InputError(f"{table.given} is no file; --template and --key need one, or a URI.")
+        file_id = client.upload(with_progress(Upload.from_path(path), reporter)).id
+    return client.create_batch(
+        file_id,
+        table.endpoint,
+        completion_window=window,
+        metadata={"input": shown(table.given)[:MAX_METADATA]},
+        options=options,
     )
 
 

@@ -3,15 +3,21 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from storage.datasets.request_lines import RequestOptions
+from storage.datasets.values.results import ResultColumns, check_names
 from storage.datasets.values.sources import Kind, Source
 from tidemill.errors import UsageError
 from tidemill.exits import ExitCode
+from tidemill.run.dataset_errors import dataset_errors
 from tidemill.run.files import STDOUT, is_stream, output_path
 from tidemill.run.formats import Format
 from tidemill.run.jobs import Order, Outcome
 from tidemill.run.targets import Target, check_targets, plan_target
+
+if TYPE_CHECKING:
+    from storage.datasets.templates.row_template import RowTemplate
 
 _WORST_FIRST = (ExitCode.BATCH_FAILED, ExitCode.STOPPED, ExitCode.LINES_FAILED)
 
@@ -57,6 +63,8 @@ def plan_jobs(
         )
         # The batch's own lines have none of the rows' fields, which may have any name then.
         named = None if target.format is Format.OPENAI else answer_column
+        if named is not None and source.columns is not None:
+            _check_columns(source, named)
         order = Order.of(source, replace(request, answer_column=named))
         jobs.append(Job(path, source, order, target))
     parquet = [job for job in jobs if job.target.format is Format.PARQUET]
@@ -76,9 +84,17 @@ def _check_shared(option: str, path: Path | None, *, streams: bool) -> None:
     )
 
 
-def needs_model(sources: Iterable[Source]) -> bool:
-    """Whether an input names no model itself."""
-    return any(source.kind is not Kind.REQUESTS for source in sources)
+def _check_columns(source: Source, answer_column: str) -> None:
+    from storage.datasets.templates.tables import column_names
+
+    with dataset_errors():
+        check_names(source.name, 1, column_names(source), ResultColumns.named(answer_column))
+
+
+def needs_model(sources: Iterable[Source], template: "RowTemplate | None") -> bool:
+    """Whether an input names no model itself, nor its template."""
+    named = template is not None and template.names_model
+    return any(source.kind is not Kind.REQUESTS and not named for source in sources)
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.datasets.values.files import plain_name
 from storage.datasets.values.results import ResultColumns
 from storage.datasets.values.sources import Kind
 from tidemill import terminal
@@ -43,7 +44,7 @@ def plan_target(
 
     An output or errors file that is a folder gets a file in it, named after the input.
     """
-    name = name.with_suffix("") if name.suffix == ".gz" else name
+    name = name.with_name(plain_name(name.name))
     output = output and output_path(output)
     errors = errors and output_path(errors)
     if output is not None and output.is_dir():

@@ -1,9 +1,11 @@
-"""What to upload for an input: the file itself, or its rows as requests."""
+"""What to send for an input: the file itself, or its rows as requests, or where it lies."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from storage.datasets.request_lines import RequestOptions, request_lines
+from storage.datasets.request_lines import RequestOptions, request_lines, with_system
+from storage.datasets.values.files import plain_name
 from storage.datasets.values.sources import Kind, Source
 from storage.endpoints import COMPLETIONS
 from tidemill.client.uploads import Upload
@@ -11,6 +13,7 @@ from tidemill.errors import UsageError
 from tidemill.run.dataset_errors import dataset_errors
 
 PIECE_BYTES = 256 * 1024
+URI_SCHEMES = ("s3://", "file://")
 
 
 def upload_of(source: Source, options: RequestOptions) -> Upload:
@@ -25,12 +28,12 @@ def upload_of(source: Source, options: RequestOptions) -> Upload:
             raise UsageError(
                 f"{source.name} holds whole requests ({{custom_id, method, url, body}}), which "
                 "name their model and parameters themselves; leave out --model, --system, "
-                "--endpoint and the sampling options."
+                "--template, --endpoint and the sampling options."
             )
         return replace(Upload.from_path(source.path), filename=source.name)
     if options.system and options.endpoint == COMPLETIONS:
         raise UsageError(f"--system needs chat messages; {COMPLETIONS} has none.")
-    name = source.name.removesuffix(".gz").rsplit(".", 1)[0] + ".requests.jsonl"
+    name = plain_name(source.name).rsplit(".", 1)[0] + ".requests.jsonl"
     return Upload(name, lambda: _requests(source, options))
 
 
@@ -49,3 +52,74 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
             piece.clear()
     if piece:
         yield bytes(piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table whose rows the service turns into requests: one where it lies, or a file to upload.
+
+    Attributes:
+        given: the URI or the path, as the user gave it.
+        options: what the service is told of its rows.
+        endpoint: what the requests are for.
+    """
+
+    given: str
+    options: Mapping[str, Any]
+    endpoint: str
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the service reads it where it lies."""
+        return is_uri(self.given)
+
+    @classmethod
+    def of(
+        cls,
+        given: str,
+        request: RequestOptions,
+        template: Any,
+        *,
+        key: str | None,
+        column: str | None,
+        kind: Kind | None,
+    ) -> "Table":
+        """The table that a command names.
+
+        Raises:
+            UsageError: parameters come without a template, in which they are sent.
+        """
+        said = {
+            "template": None if template is None else _template(template, request),
+            "key": key,
+            "column": column,
+            "input_format": kind,
+        }
+        if template is None and (request.model or request.system or request.sampling):
+            raise UsageError(
+                "The service makes the requests of this input, so --model, --system and the "
+                "sampling options need a --template beside them."
+            )
+        options = {name: value for name, value in said.items() if value is not None}
+        return cls(given, options, request.endpoint)
+
+
+def is_uri(given: str) -> bool:
+    """Whether an input is named by a URI, which the service reads where it is."""
+    return given.startswith(URI_SCHEMES)
+
+
+def _template(spec: Any, request: RequestOptions) -> Any:
+    """A template with the other options in it, which come before what it says."""
+    more = {**({"model": request.model} if request.model else {}), **request.sampling}
+    if not more and not request.system:
+        return spec
+    if isinstance(spec, str):
+        spec = [{"role": "user", "content": spec}] if request.system else {"prompt": spec}
+    body = {"messages": spec} if isinstance(spec, list) else spec.get("body", spec)
+    if request.system:
+        messages = body.get("messages")
+        if not isinstance(messages, list):
+            raise UsageError("--system needs a template that is a text or a list of messages.")
+        body = {**body, "messages": with_system(messages, request.system)}
+    return {**body, **more}

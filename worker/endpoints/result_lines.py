@@ -1,6 +1,7 @@
 """Lines of the output file and of the error file, in the shapes of OpenAI's Batch API.
 
-What is ours stands beside those, under the one key ``tidemill``: the number of a line at fault.
+What is ours stands beside those, under the one key ``tidemill``: the number of a line at fault, and
+of a dataset the file and the row in it.
 
 Ids are derived from the job and the line number, so a line that is computed again after a crash
 keeps its id.
@@ -12,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from storage.datasets.values.origins import Origin, described
 from worker.problems import Problem
 
 NOTHING: Mapping[str, Any] = {}
@@ -44,7 +46,9 @@ def output_line(
     return _with_response(digest, custom_id, 200, {"id": id_prefix + digest, **body})
 
 
-def problem_line(job_id: str, problem: Problem, status: int = 400) -> bytes:
+def problem_line(
+    job_id: str, problem: Problem, status: int = 400, origin: Origin | None = None
+) -> bytes:
     """The error line of bad input, or of a request that could not be run (a ``status`` of 500)."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     error = {
@@ -54,11 +58,13 @@ def problem_line(job_id: str, problem: Problem, status: int = 400) -> bytes:
         "code": problem.code,
     }
     digest = _digest(job_id, problem.line)
-    ours = {"tidemill": {"line": problem.line}}
+    ours = {"tidemill": {"line": problem.line, **described(origin)}}
     return _with_response(digest, problem.custom_id, status, {"error": error}, ours)
 
 
-def never_run_line(job_id: str, line: int, custom_id: str | None, code: str) -> bytes:
+def never_run_line(
+    job_id: str, line: int, custom_id: str | None, code: str, origin: Origin | None = None
+) -> bytes:
     """The error line of a request that was never run; ``code`` is a key of `NEVER_RUN`."""
     return orjson.dumps(
         {
@@ -66,7 +72,7 @@ def never_run_line(job_id: str, line: int, custom_id: str | None, code: str) -> 
             "custom_id": custom_id,
             "response": None,
             "error": {"code": code, "message": NEVER_RUN[code]},
-            "tidemill": {"line": line},
+            "tidemill": {"line": line, **described(origin)},
         }
     )
 

@@ -31,7 +31,7 @@ def unplanned_records(
     code = NEVER_RUN_CODES[StopReason(job.cancel or StopReason.CANCELLED)]
     rules = LineRules(job.endpoint, (), worker.settings.worker.default_model)
     retry = retry_source(worker.database, job)
-    given = JobInput(worker.settings.api, worker.store, job, heartbeat, retry)
+    given = JobInput(worker.settings, worker.store, job, heartbeat, retry)
     given.check_not_empty()
     found = False
     with given.lines() as lines, given.chosen() as chosen:
@@ -40,7 +40,8 @@ def unplanned_records(
             if line.number in chosen:
                 found = True
                 custom_id = check(line, rules).custom_id
-                text = never_run_line(job.id, line.number, custom_id, code)
+                origin = given.origins.of(line.number)
+                text = never_run_line(job.id, line.number, custom_id, code, origin)
                 yield Record(line.number, False, Raw(text))
     if not found:
         raise PlanRefused("The input file has no lines to run.", code="empty_batch")

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.config import EngineConfig
 from storage.database.tables import Job
+from storage.datasets.values.origins import Origins
 from storage.estimates.work import PlannedWork
 from storage.jobs.planning import Plan, PlannedChunk
 from storage.objects import ObjectStore, object_keys
@@ -40,6 +41,7 @@ class PlanBuilder:
     Args:
         sources: what each model's engine loads.
         fallback_model: whose workers write the error lines of bad lines.
+        origins: where the lines come from, if the input is a dataset.
         cache_block: tokens in a block of the engine's prefix cache, for the expected saving.
         most_errors: how many bad lines an estimate tells of.
     """
@@ -51,6 +53,7 @@ class PlanBuilder:
     fallback_model: str
     cache_block: int = EngineConfig().block_size
     most_errors: int = 100
+    origins: Origins = field(default_factory=Origins)
     _chunks: list[PlannedChunk] = field(default_factory=list)
     _at: int = 0
     _bad: int = 0
@@ -75,10 +78,12 @@ class PlanBuilder:
         self._bad += len(problems)
         if self.job.only_estimated:
             room = max(0, self.most_errors - len(self._errors))
-            self._errors += [problem.report() for problem in problems[:room]]
+            self._errors += [
+                problem.report(self.origins.of(problem.line)) for problem in problems[:room]
+            ]
             return
-        data = encode_problems(self._header(""), problems)
         lines = [problem.line for problem in problems]
+        data = encode_problems(self._header("", lines), problems)
         self._add_chunk(self.fallback_model, data, lines, prompt_tokens=0)
 
     def _add_groups(self, groups: list[Group]) -> None:
@@ -89,12 +94,13 @@ class PlanBuilder:
             _count(group, self._work[model])
         if self.job.only_estimated:
             return
-        data = encode_groups(self._header(self.sources[model]), groups)
-        self._add_chunk(model, data, [row.line for row in rows], prompt_tokens=tokens)
+        lines = [row.line for row in rows]
+        data = encode_groups(self._header(self.sources[model], lines), groups)
+        self._add_chunk(model, data, lines, prompt_tokens=tokens)
 
-    def _header(self, source: str) -> PlanHeader:
-        job = self.job
-        return PlanHeader(self._at, job.endpoint, source, salt=job.tenant_id)
+    def _header(self, source: str, lines: list[int]) -> PlanHeader:
+        job, files = self.job, self.origins.of_lines(lines)
+        return PlanHeader(self._at, job.endpoint, source, salt=job.tenant_id, files=files)
 
     def _add_chunk(self, model: str, data: bytes, lines: list[int], *, prompt_tokens: int) -> None:
         a, b = self._at, self._at + len(lines)

@@ -55,7 +55,7 @@ def check_line(number: int, data: bytes, rules: LineRules) -> InputLine | Proble
     custom_id = envelope.get("custom_id")
     known_id = custom_id if isinstance(custom_id, str) else None
     if problem := unsendable.problem_of(envelope):
-        return Problem(number, unsendable.CODE, problem, None, known_id)
+        return Problem(number, unsendable.CODE, problem, unsendable.param_of(envelope), known_id)
     wrong = (
         _custom_id_fault(custom_id, envelope)
         or _method_fault(envelope.get("method"))

@@ -2,15 +2,27 @@
 
 from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
 
 from storage.database.tables import Job
+from storage.datasets.dataset_lines import Dataset, DatasetFile
+from storage.datasets.inputs.places import data_file
+from storage.datasets.inputs.remote import StoredObject
+from storage.datasets.inputs.snapshots import read_snapshot
+from storage.datasets.readers.kinds import is_table
+from storage.datasets.values.dataset_options import OPTIONS_KEY, DatasetOptions
+from storage.datasets.values.origins import Origins
+from storage.datasets.values.sources import Limits
 from storage.objects import ObjectStore
-from storage.settings import ApiSettings
-from storage.streams.gzipped import decoded
+from storage.settings import Settings
+from storage.streams.gzipped import decoded, joined
 from storage.streams.jsonl import Line, read_lines
 from worker.errors import PlanRefused
 from worker.plan.retry import RetrySource, chosen_lines
+
+HEAD_BYTES = 64 * 1024  # a table is told by its header
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +30,19 @@ class JobInput:
     """One job's input, of which a retry takes only some lines.
 
     Args:
-        heartbeat: called for every chunk that is read; raises to end the reading.
+        heartbeat: called for every chunk or file that is read; raises to end the reading.
         retry: what the job takes its lines from, if it is a retry.
+
+    Attributes:
+        origins: where the lines that were read so far come from, if the input is a dataset.
     """
 
-    settings: ApiSettings
+    settings: Settings
     store: ObjectStore
     job: Job
     heartbeat: Callable[[], None]
     retry: RetrySource | None = None
+    origins: Origins = field(default_factory=Origins)
 
     def check_not_empty(self) -> None:
         """Raise `PlanRefused` for an empty file, `ObjectNotFound` where there is none."""
@@ -35,17 +51,26 @@ class JobInput:
 
     @contextmanager
     def lines(self) -> Iterator[Iterator[Line]]:
-        """Every line that is not blank.
+        """Every line that is not blank, or every row of a dataset as a line.
 
         Raises:
             ObjectNotFound, ObjectChanged: the input is gone.
             DamagedData, DecodedTooLarge, TooManyLines: also while it is read.
+            DatasetError: of a dataset, as `storage.datasets.dataset_lines.Dataset.lines`.
         """
-        settings = self.settings
-        with self.store.reader(self.job.input_key, if_match=self.job.input_etag) as stream:
+        job, settings = self.job, self.settings.api
+        options = msgspec.convert(job.options.get(OPTIONS_KEY, {}), DatasetOptions)
+        if options.asked:
+            yield self._rows(options)
+            return
+        with self.store.reader(job.input_key, if_match=job.input_etag) as stream:
             plain = decoded(stream, max_bytes=settings.max_decoded_bytes)
+            head = plain.read(HEAD_BYTES)
+            if is_table(head, options.name or ""):
+                yield self._rows(options)
+                return
             yield read_lines(
-                plain,
+                joined(head, plain),
                 max_line_bytes=settings.max_line_bytes,
                 max_lines=settings.max_batch_lines,
                 heartbeat=self.heartbeat,
@@ -53,5 +78,30 @@ class JobInput:
 
     def chosen(self) -> AbstractContextManager[Container[int]]:
         """The numbers of the lines to plan, for one pass; see `worker.plan.retry.chosen_lines`."""
-        limit = self.settings.max_line_bytes
+        limit = self.settings.api.max_line_bytes
         return chosen_lines(self.store, self.retry, max_line_bytes=limit)
+
+    def _rows(self, options: DatasetOptions) -> Iterator[Line]:
+        settings = self.settings.api
+        return Dataset(
+            lambda: self._files(options),
+            options,
+            self.job.endpoint,
+            Limits(settings.max_line_bytes, settings.max_decoded_bytes),
+            settings.max_batch_lines,
+            self.origins,
+            self.heartbeat,
+        ).lines()
+
+    def _files(self, options: DatasetOptions) -> Iterator[DatasetFile]:
+        """The files of a snapshot, or the uploaded table."""
+        job = self.job
+        if not options.input_uri:
+            size = self.store.head(job.input_key).size
+            table = StoredObject(job.input_key, size, job.input_etag, self.store)
+            yield DatasetFile(options.name or job.input_file_id, size, table)
+            return
+        with self.store.reader(job.input_key, if_match=job.input_etag) as stream:
+            for file in read_snapshot(stream):
+                content = data_file(self.settings.storage, file)
+                yield DatasetFile(file.uri, file.size, content, file.partitions)

@@ -13,7 +13,8 @@ One row a line, in the plan's order. Columns:
 - ``problem`` string: JSON of the error that this line gets; null for good lines
 
 Schema metadata: ``version``, ``start`` (plan position of the first row), ``endpoint``, ``source``
-(what the model's engine loads), and ``salt`` (it keeps tenants' prefix caches apart).
+(what the model's engine loads), ``salt`` (it keeps tenants' prefix caches apart) and, of a dataset,
+``files``: JSON of the first line and the name of each file that lines of this chunk come from.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ import orjson
 import pyarrow as pa
 
 from engine.params import SamplingParams
+from storage.datasets.values.origins import Origins
 from worker.errors import BrokenPlan
 from worker.plan.rows import Group, PlannedLine, split, unpack_params, unpack_tokens
 from worker.problems import Problem
@@ -47,12 +49,17 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class PlanHeader:
-    """What holds for every row of a plan file."""
+    """What holds for every row of a plan file.
+
+    Attributes:
+        files: of a dataset, the first line and the name of each file that lines come from.
+    """
 
     start: int
     endpoint: str
     source: str
     salt: str
+    files: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,7 @@ class _Columns:
                 b"endpoint": header.endpoint.encode(),
                 b"source": header.source.encode(),
                 b"salt": header.salt.encode(),
+                **({b"files": orjson.dumps(header.files)} if header.files else {}),
             }
         )
         arrays = [
@@ -140,7 +148,11 @@ class _Columns:
 
 
 class PlanFile:
-    """A plan file in memory; it takes about four bytes a token of its chunk's prompts."""
+    """A plan file in memory; it takes about four bytes a token of its chunk's prompts.
+
+    Attributes:
+        origins: where the lines come from, if they are those of a dataset.
+    """
 
     def __init__(self, data: bytes) -> None:
         """Raises `BrokenPlan` if ``data`` is no plan file."""
@@ -153,9 +165,11 @@ class PlanFile:
                 endpoint=metadata[b"endpoint"].decode(),
                 source=metadata[b"source"].decode(),
                 salt=metadata[b"salt"].decode(),
+                files=tuple(map(tuple, orjson.loads(metadata.get(b"files", b"[]")))),
             )
         except (pa.ArrowException, LookupError, TypeError, ValueError) as error:
             raise BrokenPlan from error
+        self.origins = Origins(self.header.files)
         self._params: dict[str, SamplingParams] = {}
         self._lists = {name: self._list_column(name) for name in ("lengths", "texts")}
 

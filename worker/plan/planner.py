@@ -14,12 +14,15 @@ from typing import Any
 import orjson
 
 from storage.database.tables import Job
+from storage.datasets.values.origins import Origins
 from storage.errors import (
     DamagedData,
+    DatasetError,
     DecodedTooLarge,
     ObjectChanged,
     ObjectNotFound,
     StorageError,
+    TemplateError,
     TooManyLines,
 )
 from storage.ids import new_id
@@ -45,6 +48,7 @@ REFUSING = (
     ObjectChanged,
     DecodedTooLarge,
     DamagedData,
+    DatasetError,
 )
 
 
@@ -84,7 +88,7 @@ class Planner:
             return refused(error)
 
     def _plan(self) -> Plan | Refusal:
-        given = self._input
+        given = JobInput(self.settings, self.store, self.job, self.heartbeat, self.retry)
         given.check_not_empty()
         rules = LineRules(self.job.endpoint, self.sources, self.settings.worker.default_model)
         with given.lines() as lines, given.chosen() as chosen:
@@ -97,19 +101,15 @@ class Planner:
                 chosen=chosen,
             )
         if checked.problems.count and not self._skips:
-            return self._refuse(checked)
-        return self._build(checked, rules)
+            return self._refuse(checked, given.origins)
+        return self._build(checked, rules, given)
 
     @property
     def _skips(self) -> bool:
         """Whether bad lines become error lines instead of failing the batch."""
         return bool(self.job.options.get("on_invalid", "fail") != "fail")
 
-    @property
-    def _input(self) -> JobInput:
-        return JobInput(self.settings.api, self.store, self.job, self.heartbeat, self.retry)
-
-    def _build(self, checked: Checked, rules: LineRules) -> Plan:
+    def _build(self, checked: Checked, rules: LineRules, given: JobInput) -> Plan:
         settings = self.settings
         commonest = checked.models.most_common(1)
         builder = PlanBuilder(
@@ -119,6 +119,7 @@ class Planner:
             chunk_limits(settings.worker, checked.n_lines),
             fallback_model=commonest[0][0] if commonest else settings.worker.default_model,
             most_errors=settings.api.max_reported_errors,
+            origins=given.origins,
         )
         tokenizer = LineTokenizer(
             self.job.endpoint,
@@ -126,7 +127,7 @@ class Planner:
             settings.worker.default_max_tokens,
         )
         limits = WindowLimits(settings.worker.plan_window_lines, settings.worker.plan_window_tokens)
-        with self._input.lines() as lines, self._input.chosen() as chosen:
+        with given.lines() as lines, given.chosen() as chosen:
             planned = (line for line in lines if line.number in chosen)
             for window in windows(
                 planned, checked.problems, rules, tokenizer, limits, self.heartbeat
@@ -135,14 +136,15 @@ class Planner:
                 del window  # or it would live on while the next one is read
         return replace(builder.plan(), common=checked.common)
 
-    def _refuse(self, checked: Checked) -> Refusal:
+    def _refuse(self, checked: Checked, origins: Origins) -> Refusal:
         """A refusal that lists the first bad lines, with a report file that lists all of them."""
         key = object_keys.result(self.job.id, self.job.plan_epoch, "report")
         with self.store.writer(key) as writer:
             for problem in checked.problems:
                 self.heartbeat()
-                writer.write(orjson.dumps(problem.report()) + b"\n")
-        report = NewFile(
+                report = problem.report(origins.of(problem.line))
+                writer.write(orjson.dumps(report) + b"\n")
+        file = NewFile(
             id=new_id("file"),
             tenant_id=self.job.tenant_id,
             purpose="batch_output",
@@ -155,10 +157,10 @@ class Planner:
         )
         first = islice(checked.problems, self.settings.api.max_reported_errors)
         return Refusal(
-            errors=[problem.report() for problem in first],
+            errors=[problem.report(origins.of(problem.line)) for problem in first],
             n_invalid=checked.problems.count,
             n_lines=checked.n_lines,
-            report=report,
+            report=file,
         )
 
 
@@ -169,10 +171,21 @@ def refused(error: StorageError | WorkerError) -> Refusal:
             return refusal(error.code, str(error), error.param)
         case TooManyLines():
             return refusal("too_many_tasks", f"The input file: {error}", "input_file_id")
+        case TemplateError():
+            return refusal(error.code, str(error), error.param)
+        case DatasetError():
+            return refusal(error.code, _in_terms_of_the_api(str(error)), "input_file_id")
         case ObjectNotFound() | ObjectChanged():
             message = "The input file was changed or deleted after the batch was created."
             return refusal("input_modified", message, "input_file_id")
     return refusal(error.code, f"The input file: {error}", "input_file_id")
+
+
+def _in_terms_of_the_api(message: str) -> str:
+    """A message of a reader, which names what the command line calls otherwise."""
+    return message.replace("--column", "tidemill.column").replace(
+        "--input-format", "tidemill.input_format"
+    )
 
 
 def refusal(code: str, message: str, param: str | None = None) -> Refusal:

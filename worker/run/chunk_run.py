@@ -195,9 +195,9 @@ class ChunkRun:
 
     def _result(self, row: PlanRow, written: set[int]) -> tuple[bool, bytes]:
         """Whether the line goes to the output file, and its text; ``written`` are past leaders."""
-        job_id = self.chunk.job_id
+        job_id, origin = self.chunk.job_id, self.plan.origins.of(row.line)
         if row.problem is not None:
-            return False, problem_line(job_id, row.problem)
+            return False, problem_line(job_id, row.problem, origin=origin)
         body = self._body(row.leader)
         if body is not None:
             body = as_duplicate(body) if row.leader in written else body
@@ -207,11 +207,11 @@ class ChunkRun:
         if row.leader in self._failed:
             status, problem = self._failed[row.leader]
             own = replace(problem, line=row.line, custom_id=row.custom_id)
-            return False, problem_line(job_id, own, status)
+            return False, problem_line(job_id, own, status, origin)
         if self.stopped is None:
             raise BrokenResult(f"Line {row.line} has no result, and nobody stopped the job.")
         code = NEVER_RUN_CODES[self.stopped]
-        return False, never_run_line(job_id, row.line, row.custom_id, code)
+        return False, never_run_line(job_id, row.line, row.custom_id, code, origin)
 
     def _body(self, leader: int) -> dict[str, Any] | None:
         """The response body of a line, if all of its requests have outputs."""
@@ -240,8 +240,10 @@ def _failure(completion: Completion) -> tuple[int, Problem]:
 def never_run(job_id: str, plan: PlanFile, a: int, b: int, reason: StopReason) -> Iterator[Record]:
     """Error records of plan positions ``[a, b)``, which were not run, in the input's order."""
     for row in sorted(plan.rows(a, b), key=lambda row: row.line):
+        origin = plan.origins.of(row.line)
         if row.problem is not None:
-            text = problem_line(job_id, row.problem)
+            text = problem_line(job_id, row.problem, origin=origin)
         else:
-            text = never_run_line(job_id, row.line, row.custom_id, NEVER_RUN_CODES[reason])
+            code = NEVER_RUN_CODES[reason]
+            text = never_run_line(job_id, row.line, row.custom_id, code, origin)
         yield Record(row.line, False, Raw(text))

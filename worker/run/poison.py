@@ -61,7 +61,8 @@ def bury_poison(worker: WorkerContext) -> int:
 
 def _error_record(worker: WorkerContext, chunk: Chunk) -> bytes:
     with worker.store.reader(chunk.plan_key) as stream:
-        (row,) = PlanFile(stream.read()).rows(chunk.a, chunk.b)
+        plan = PlanFile(stream.read())
+    (row,) = plan.rows(chunk.a, chunk.b)
     problem = row.problem
     status = 400
     if problem is None:
@@ -72,7 +73,8 @@ def _error_record(worker: WorkerContext, chunk: Chunk) -> bytes:
             _ending(chunk),
             custom_id=row.custom_id,
         )
-    return encode_record(row.line, False, problem_line(chunk.job_id, problem, status))
+    text = problem_line(chunk.job_id, problem, status, plan.origins.of(row.line))
+    return encode_record(row.line, False, text)
 
 
 def _ending(chunk: Chunk) -> str:

@@ -11,6 +11,11 @@ _LISTS = (
     *(pa.types.is_list_view, pa.types.is_large_list_view),
 )
 
+_BYTES = (
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view),
+    pa.types.is_fixed_size_binary,
+)
+
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a type is one of Arrow's three kinds of strings, or repeats such strings."""
@@ -25,6 +30,28 @@ def is_list(kind: pa.DataType) -> bool:
 def stored_type(kind: pa.DataType) -> pa.DataType:
     """The type that an extension's values are kept as; any other type itself."""
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def value_family(kind: pa.DataType) -> object:
+    """What is equal for types of values that are written alike; `None` where all are null."""
+    kind = stored_type(kind)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return value_family(kind.value_type)
+    if pa.types.is_null(kind):
+        return None
+    named = (
+        ("text", is_text),
+        ("list", is_list),
+        ("struct", pa.types.is_struct),
+        ("integer", pa.types.is_integer),
+        ("float", pa.types.is_floating),
+        ("decimal", pa.types.is_decimal),
+        ("date", pa.types.is_date),
+        ("time", pa.types.is_time),
+        ("timestamp", pa.types.is_timestamp),
+        ("bytes", lambda kind: _is_any(_BYTES, kind)),
+    )
+    return next((name for name, holds in named if holds(kind)), kind.id)
 
 
 def own_bytes(column: pa.Array) -> int:

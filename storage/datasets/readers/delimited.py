@@ -7,7 +7,7 @@ closed costs its own row and no other.
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -48,6 +48,27 @@ def read_delimited_rows(stream: BinaryIO, source: Source) -> Iterator[Row]:
         yield _row(record, names, column)
 
 
+def read_delimited_records(
+    stream: BinaryIO, source: Source, columns: Collection[str]
+) -> Iterator[Row]:
+    """The rows below the header with the values of these columns, as far as there are such.
+
+    Raises:
+        InputNotUnderstood: there is no header, or two columns have one name.
+    """
+    records = _records(stream, source.delimiter, source.limits.max_line_bytes)
+    names = _names(source, records)
+    wanted = [(at, name) for at, name in enumerate(names) if name in columns]
+    for record in records:
+        problem = _fault(record, names)
+        fields = {} if problem else {name: record.values[at] for at, name in wanted}
+        bad = next((name for name, text in fields.items() if not is_clean(text)), None)
+        if bad is not None:
+            problem = f"The column {bad!r} {NOT_UTF8}"
+            fields = {name: clean_text(text) for name, text in fields.items()}
+        yield Row(record.number, None, fields, problem=problem)
+
+
 def read_header(stream: BinaryIO, source: Source) -> list[str]:
     """The columns' names.
 
@@ -57,20 +78,24 @@ def read_header(stream: BinaryIO, source: Source) -> list[str]:
     return _names(source, _records(stream, source.delimiter, source.limits.max_line_bytes))
 
 
-def delimiter_of(kind: Kind, head: bytes, source: Source) -> str:
+def delimiter_of(
+    kind: Kind, head: bytes, source: Source, columns: Collection[str] | None = None
+) -> str:
     """A tab for TSV; for CSV what cuts the header best, a comma before others.
 
-    Best are names among which is that of the prompts, then those without stray quotes, then many.
+    Best are names with most of those that are wanted, then those without stray quotes, then many.
 
     Args:
         head: the file's first lines.
+        columns: the names that are wanted; `None` is that of the prompts.
     """
     if kind is Kind.TSV:
         return "\t"
+    wanted = _wanted(source) if columns is None else columns
 
-    def fit(delimiter: str) -> tuple[bool, bool, int]:
+    def fit(delimiter: str) -> tuple[int, bool, int]:
         names = column_names(header_fields(head, delimiter, source))
-        found = any(name in names for name in _wanted(source))
+        found = sum(name in names for name in wanted)
         return found, not any('"' in name for name in names), len(names)
 
     return max(",;\t", key=fit)
@@ -119,9 +144,7 @@ def _names(source: Source, records: Iterator[_Record]) -> list[str]:
 
 def _row(record: _Record, names: list[str], column: str) -> Row:
     fields: dict[str, Any] = dict(zip(names, map(clean_text, record.values), strict=False))
-    problem = record.problem
-    if problem is None and len(record.values) != len(names):
-        problem = f"The row has {len(record.values)} fields, the header {len(names)}."
+    problem = _fault(record, names)
     if problem is not None:
         return Row(record.number, None, fields, problem=problem)
     text = record.values[names.index(column)]
@@ -133,6 +156,12 @@ def _row(record: _Record, names: list[str], column: str) -> Row:
     if prompt is None and problem is None:
         problem = NO_MESSAGES
     return Row(record.number, prompt, fields, problem=problem)
+
+
+def _fault(record: _Record, names: list[str]) -> str | None:
+    if record.problem is None and len(record.values) != len(names):
+        return f"The row has {len(record.values)} fields, the header {len(names)}."
+    return record.problem
 
 
 class _TooLong(Exception):

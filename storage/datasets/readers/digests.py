@@ -17,7 +17,7 @@ def source_digest(source: Source) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with open_unpacked(source.path, source.name, source.limits) as stream:
+        with open_unpacked(source.file, source.name, source.limits) as stream:
             while piece := stream.read(READ_BYTES):
                 digest.update(piece)
     except OSError as error:

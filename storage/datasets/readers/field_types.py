@@ -34,7 +34,7 @@ def field_types(source: Source) -> dict[str, FieldType]:
     are text.
     """
     if source.kind.delimited:
-        with open_unpacked(source.path, source.name, source.limits) as stream:
+        with open_unpacked(source.file, source.name, source.limits) as stream:
             return dict.fromkeys(read_header(stream, source), FieldType.TEXT)
     seen: defaultdict[str, _Seen] = defaultdict(_Seen)
     for _, fields, _ in read_fields(source):

@@ -8,6 +8,7 @@ is part of the prompt. Numbers with a fraction or an exponent stay the digits th
 import json
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -33,6 +34,25 @@ def json_row(number: int, line: bytes, column: str | None) -> Row:
         if strict or _is_sendable(prompt):
             return Row(number, prompt, fields)
         return Row(number, None, fields, raw=line)
+    except RecursionError:
+        return Row(number, None, {}, problem=TOO_DEEP)
+    except ValueError:
+        return Row(number, None, {}, raw=line)
+
+
+def json_record(number: int, line: bytes, columns: Collection[str]) -> Row:
+    """The row of a line of which only these fields are sent, without a prompt.
+
+    One that is no JSON object, or has such a field that cannot be sent, is kept as it is.
+    """
+    try:
+        value, strict = _read(line)
+        if not isinstance(value, dict):
+            return Row(number, None, {}, raw=line)
+        if strict:
+            return Row(number, None, value)
+        sendable = all(_is_sendable(value[name]) for name in columns if name in value)
+        return Row(number, None, _clean(value), raw=None if sendable else line)
     except RecursionError:
         return Row(number, None, {}, problem=TOO_DEEP)
     except ValueError:

@@ -2,96 +2,133 @@
 
 A few bytes of Parquet can stand for very many, as a value that repeats is kept once. So the limit
 is checked twice: against the file's own footer before anything is read, and against what comes out
-while it is read, which is only a few rows at a time.
+while it is read, which is only a few rows at a time. Of each column only a buffer is held, however
+large a row group is.
 """
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.datasets.readers.arrow_types import is_list, own_bytes, plain, plain_schema
-from storage.datasets.values.sources import Limits, Source
+from storage.datasets.values.files import DataFile
+from storage.datasets.values.sources import ENCRYPTED, Limits, Source
 from storage.errors import InputNotUnderstood
 
 FEW_ROWS = 64
 
 _MOST_SECONDS = 2**63 // 10**9  # that a time in nanoseconds can be from 1970
+_BUFFERS_BYTES = 64 * 1024**2  # of all columns together
+_LEAST_BUFFER_BYTES = 128 * 1024
 
 
-def checked_schema(path: Path, name: str, limits: Limits) -> pa.Schema:
+def checked_schema(file: DataFile, name: str, limits: Limits) -> pa.Schema:
     """The columns of a file and their types.
 
     Raises:
         InputNotUnderstood: it is damaged, has two columns of a name or one of a type that cannot be
             written again, or holds more than the limit.
     """
-    with _faults_named(path, name):
-        file = _open(path)
-    groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
-    if sum(group.total_byte_size for group in groups) > limits.max_decoded_bytes:
-        raise _too_large(name, limits)
-    schema = file.schema_arrow
-    if len(set(schema.names)) < len(schema.names):
-        raise InputNotUnderstood(f"{name} has two columns of the same name.")
+    schema = readable_schema(file, name, limits)
     for field in schema:
         check_writable(name, field)
     return schema
 
 
+def readable_schema(file: DataFile, name: str, limits: Limits) -> pa.Schema:
+    """As `checked_schema`, but for a file whose columns are not written again."""
+    with _faults_named(file, name):
+        opened = _opened(file, "ns", ())
+    groups = (opened.metadata.row_group(index) for index in range(opened.metadata.num_row_groups))
+    if sum(group.total_byte_size for group in groups) > limits.max_decoded_bytes:
+        raise _too_large(name, limits)
+    schema = opened.schema_arrow
+    if len(set(schema.names)) < len(schema.names):
+        raise InputNotUnderstood(f"{name} has two columns of the same name.")
+    return schema
+
+
 def schema_of(source: Source) -> pa.Schema:
     """The columns of a source and their types; `InputNotUnderstood` where it is damaged."""
-    with _faults_named(source.path, source.name):
-        return _open(source.path).schema_arrow
+    with _faults_named(source.file, source.name):
+        return _open(source.file).schema_arrow
 
 
-def read_batches(source: Source) -> Iterator[pa.RecordBatch]:
-    """The rows with all columns, `FEW_ROWS` or fewer at a time, in the types of `plain_schema`.
+def row_count(source: Source) -> int:
+    """How many rows a source has; `InputNotUnderstood` where it is damaged."""
+    with _faults_named(source.file, source.name):
+        return int(_opened(source.file, "ns", ()).metadata.num_rows)
+
+
+def read_batches(
+    source: Source, columns: Collection[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows, `FEW_ROWS` or fewer at a time, in the types of `plain_schema`.
+
+    Args:
+        columns: names of the columns to read, which come in the file's order; ``None`` is all.
 
     Raises:
         InputNotUnderstood: the file is damaged, or holds more than the limit.
     """
-    schema = plain_schema(schema_of(source))
     left = source.limits.max_decoded_bytes
-    with _faults_named(source.path, source.name):
-        for batch in _batches(_open(source.path)):
-            rows = pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), schema=schema)
+    with _faults_named(source.file, source.name):
+        opened = _open(source.file, columns)
+        wanted = [f for f in opened.schema_arrow if columns is None or f.name in columns]
+        schema = plain_schema(pa.schema(wanted))
+        for batch in _batches(opened, None if columns is None else schema.names):
+            # Where a name has a dot, Arrow reads more columns than were asked for.
+            found = batch.columns if columns is None else map(batch.column, schema.names)
+            rows = pa.RecordBatch.from_arrays(list(map(plain, found)), schema=schema)
             left -= sum(map(own_bytes, rows.columns))
             if left < 0:
                 raise _too_large(source.name, source.limits)
             yield rows
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open(file: DataFile, columns: Collection[str] | None = None) -> pq.ParquetFile:
     """Open a file; old times of 96 bits are read in nanoseconds where those can hold them all."""
-    file = _opened(path, "ns")
-    found = path.stat()
-    if not _old_times(file) or _fit_nanoseconds(path, found.st_mtime_ns, found.st_size):
-        return file
-    return _opened(path, "us")
+    opened = _opened(file, "ns", columns)
+    old = _old_times(opened, columns)
+    if not old or _fit_nanoseconds(file, file.version, tuple(old)):
+        return opened
+    return _opened(file, "us", columns)
 
 
-def _opened(path: Path, old_times_in: str) -> pq.ParquetFile:
-    # As bytes: a file's name need not be UTF-8, which Arrow takes a text for.
-    file = pa.OSFile(os.fsencode(path))
-    return pq.ParquetFile(file, coerce_int96_timestamp_unit=old_times_in)
+def _opened(
+    file: DataFile, old_times_in: str, columns: Collection[str] | None = None
+) -> pq.ParquetFile:
+    most = _BUFFERS_BYTES // max(1, len(columns)) if columns is not None else _LEAST_BUFFER_BYTES
+    return pq.ParquetFile(
+        file.arrow(),
+        coerce_int96_timestamp_unit=old_times_in,
+        buffer_size=min(file.buffer_bytes, max(most, _LEAST_BUFFER_BYTES)),
+    )
 
 
-def _old_times(file: pq.ParquetFile) -> list[str]:
+def _old_times(file: pq.ParquetFile, columns: Collection[str] | None) -> list[str]:
     leaves = (file.schema.column(index) for index in range(len(file.schema)))
-    return [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    return [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "INT96"
+        and (columns is None or any(_is_in(leaf.path, name) for name in columns))
+    ]
+
+
+def _is_in(leaf: str, column: str) -> bool:
+    return leaf == column or leaf.startswith(f"{column}.")
 
 
 @lru_cache(maxsize=8)
-def _fit_nanoseconds(path: Path, modified: int, size: int) -> bool:
-    """Whether nanoseconds hold all old times of a file; Arrow itself lets them wrap around."""
-    file = _opened(path, "s")
-    for batch in _batches(file, _old_times(file)):
+def _fit_nanoseconds(file: DataFile, version: Hashable, leaves: tuple[str, ...]) -> bool:
+    """Whether nanoseconds hold these old times of a file; Arrow itself lets them wrap around."""
+    opened = _opened(file, "s", leaves)
+    for batch in _batches(opened, list(leaves)):
         for times in _in_seconds(batch.columns):
             ends = pc.min_max(times.view(pa.int64())).as_py()
             if not all(end is None or abs(end) < _MOST_SECONDS for end in ends.values()):
@@ -114,8 +151,11 @@ def _in_seconds(columns: Iterable[pa.Array]) -> Iterator[pa.Array]:
 
 def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     # Group by group: Arrow cannot read categories inside of lists from two of them at once.
+    # In this thread: handing a few rows to others takes longer than to read them.
     for group in range(file.num_row_groups):
-        yield from file.iter_batches(batch_size=FEW_ROWS, row_groups=[group], columns=columns)
+        yield from file.iter_batches(
+            batch_size=FEW_ROWS, row_groups=[group], columns=columns, use_threads=False
+        )
 
 
 def check_writable(name: str, field: pa.Field) -> None:
@@ -134,21 +174,23 @@ def check_writable(name: str, field: pa.Field) -> None:
 
 
 @contextmanager
-def _faults_named(path: Path, name: str) -> Iterator[None]:
+def _faults_named(file: DataFile, name: str) -> Iterator[None]:
     try:
         yield
     except pa.ArrowException as error:
-        raise InputNotUnderstood(_fault(path, name, error)) from error
+        raise InputNotUnderstood(_fault(file, name, error)) from error
     except OSError as error:
         # Arrow reports damage so, too, but without a number.
         reason = f"{name} cannot be read: {error.strerror}." if error.errno else None
-        raise InputNotUnderstood(reason or _fault(path, name, error)) from error
+        raise InputNotUnderstood(reason or _fault(file, name, error)) from error
 
 
-def _fault(path: Path, name: str, error: Exception) -> str:
+def _fault(file: DataFile, name: str, error: Exception) -> str:
     """What is wrong with a file that Arrow cannot read, with the column where it is one's fault."""
+    if "crypt" in str(error):
+        return ENCRYPTED.format(name)
     unknown = isinstance(error, pa.ArrowNotImplementedError)
-    where = _column_at_fault(path)
+    where = _column_at_fault(file)
     if where is None:
         return (
             f"{name} cannot be read: {error}" if unknown else f"{name} is a damaged Parquet file."
@@ -157,16 +199,16 @@ def _fault(path: Path, name: str, error: Exception) -> str:
     return f"{name}: {what}: {error}" if unknown else f"{name} is a damaged Parquet file: {what}."
 
 
-def _column_at_fault(path: Path) -> pa.Field | None:
+def _column_at_fault(file: DataFile) -> pa.Field | None:
     try:
-        file = _open(path)
-        leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+        opened = _open(file)
+        leaves = [opened.schema.column(index).path for index in range(len(opened.schema))]
     except (pa.ArrowException, OSError):
         return None
-    for field in file.schema_arrow:
-        own = [leaf for leaf in leaves if leaf == field.name or leaf.startswith(f"{field.name}.")]
+    for field in opened.schema_arrow:
+        own = [leaf for leaf in leaves if _is_in(leaf, field.name)]
         try:
-            for _ in _batches(file, own):
+            for _ in _batches(opened, own):
                 pass
         except (pa.ArrowException, OSError):
             return field

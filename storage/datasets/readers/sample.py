@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.datasets.readers.json_lines import json_value
+from storage.datasets.values.files import plain_name
 from storage.datasets.values.sources import EXPECTED
-from storage.errors import InputNotUnderstood
+from storage.errors import EmptyInput
 from storage.streams.jsonl import without_mark
 from storage.streams.lines import is_blank_bytes
 
@@ -38,14 +39,14 @@ class Sample:
 
     @classmethod
     def of(cls, name: str, head: bytes) -> "Sample":
-        """The sample that a file's head gives; `InputNotUnderstood` where all of it is blank."""
+        """The sample that a file's head gives; `EmptyInput` where all of it is blank."""
         lines = [
             (number, line)
             for number, line in enumerate(map(without_mark, head.split(b"\n")), 1)
             if not is_blank_bytes(line)
         ][:SAMPLE_LINES]
         if not lines:
-            raise InputNotUnderstood(f"{name} is empty. {EXPECTED}")
+            raise EmptyInput(f"{name} is empty. {EXPECTED}")
         values = [_value(line) for _, line in lines]
         objects = [value for value in values if isinstance(value, dict)]
         return cls(name, lines, values[0], objects, values[0] is _NOT_JSON and _is_document(head))
@@ -74,7 +75,7 @@ class Sample:
 
 def means_json(sample: Sample) -> bool:
     """Whether a file is meant as JSON lines, though some of them may be broken."""
-    suffix = Path(sample.name.lower().removesuffix(".gz")).suffix
+    suffix = Path(plain_name(sample.name.lower())).suffix
     if suffix in (".jsonl", ".ndjson", ".json"):
         return True
     first = sample.first

@@ -37,7 +37,7 @@ def first_telling(source: Source) -> tuple[int, dict[str, Any], Kind] | None:
         InputNotUnderstood: the file is damaged or holds more than the limit.
     """
     limits = source.limits
-    with open_unpacked(source.path, source.name, limits) as stream:
+    with open_unpacked(source.file, source.name, limits) as stream:
         for line in read_lines(stream, max_line_bytes=limits.max_line_bytes):
             try:
                 fields = json_value(line.data)

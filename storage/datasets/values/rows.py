@@ -32,6 +32,7 @@ class Row(msgspec.Struct, frozen=True):
         raw: the line itself where it is not JSON as the service reads it, or no object; the service
             then says what is wrong.
         problem: why the row has no prompt, where the service could not know.
+        param: what asks for the part of the row that is at fault, where that is known.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Row(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any]
     raw: bytes | None = None
     problem: str | None = None
+    param: str | None = None
 
 
 def prompt_of(fields: Mapping[str, Any], column: str | None) -> Prompt | None:
@@ -78,7 +80,7 @@ def why_no_prompt(fields: Mapping[str, Any], column: str | None) -> str:
     found = [name for name in names if name in fields]
     if not found:
         wanted = f"no field {column!r}" if column else "neither a field 'prompt' nor 'messages'"
-        return f"The row has {wanted}; it has {_listed(fields)}."
+        return f"The row has {wanted}; it has {listed(fields)}."
     name = next((name for name in found if fields[name] is not None), found[0])
     value = fields[name]
     if name == MESSAGES and isinstance(value, str):
@@ -90,7 +92,8 @@ def why_no_prompt(fields: Mapping[str, Any], column: str | None) -> str:
     return f"The field {name!r} is {kind}; {PROMPTS}."
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first few names, for messages."""
     first = [repr(name)[:SHOWN_CHARACTERS] for name in islice(names, SHOWN_NAMES + 1)]
     if not first:
         return "none at all"
@@ -99,7 +102,12 @@ def _listed(names: Iterable[str]) -> str:
 
 def custom_id(kind: Kind, number: int) -> str:
     """The ``custom_id`` of a row: ``line-7``, or ``row-7`` where the input has no lines."""
-    return f"{'row' if kind is Kind.PARQUET else 'line'}-{number}"
+    return f"{id_prefix(kind)}{number}"
+
+
+def id_prefix(kind: Kind) -> str:
+    """How the `custom_id` of every row begins."""
+    return "row-" if kind is Kind.PARQUET else "line-"
 
 
 def row_number(custom_id: str) -> int | None:

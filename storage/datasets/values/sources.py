@@ -8,13 +8,14 @@ The kinds that are understood:
 - ``csv`` and ``tsv``: a header, and a column ``prompt`` or ``messages``;
 - ``parquet``: a column ``prompt`` (strings) or ``messages`` (lists of role and content).
 
-All but the first are called plain inputs. All but Parquet may be compressed with gzip.
+All but the first are called plain inputs. All but Parquet may be compressed with gzip or Zstandard.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from storage.datasets.values.files import DataFile, LocalFile
 from storage.endpoints import CHAT_COMPLETIONS
 
 EXPECTED = (
@@ -22,6 +23,8 @@ EXPECTED = (
     "plain text with one prompt a line; a CSV, TSV or Parquet file with a column prompt or "
     "messages. --input-format says which it is, --column which field holds the prompts."
 )
+
+ENCRYPTED = "{} is an encrypted Parquet file, and there is no key for it; write it in plain."
 
 
 class Kind(StrEnum):
@@ -61,7 +64,7 @@ class Limits:
 
     Attributes:
         max_line_bytes: a longer line is not read, and its row fails.
-        max_decoded_bytes: most bytes that a gzip or Parquet file may unpack to.
+        max_decoded_bytes: most bytes that a compressed or Parquet file may unpack to.
     """
 
     max_line_bytes: int = 8 * 1024**2
@@ -73,16 +76,18 @@ class Source:
     """An input file whose kind is known.
 
     Attributes:
-        name: what to call it in messages and in the name of the output; the path may be a copy.
+        name: what to call it in messages and in the name of the output; the file may be a copy.
         column: the field or column that holds the prompts; ``None`` looks for ``messages`` and
             ``prompt`` in every row.
         endpoint: the endpoint that its requests name; for plain inputs the default.
         reason: how its kind was told.
         asked: whether the user named its kind.
         delimiter: what stands between the fields of a delimited file.
+        columns: the columns that a template takes of rows that are written again beside their
+            results; no column need hold prompts then.
     """
 
-    path: Path
+    file: DataFile
     name: str
     kind: Kind
     column: str | None = None
@@ -91,8 +96,16 @@ class Source:
     reason: str = ""
     asked: bool = False
     delimiter: str = ","
+    columns: frozenset[str] | None = None
 
     @property
     def described(self) -> str:
         """What it is read as, and why, in one line."""
         return f"Reading {self.name} as {_LABELS[self.kind]}: {self.reason}"
+
+    @property
+    def path(self) -> Path:
+        """Where an input of this machine's file system is; `TypeError` for any other."""
+        if not isinstance(self.file, LocalFile):
+            raise TypeError(f"{self.name} is no file of this machine.")
+        return self.file.path

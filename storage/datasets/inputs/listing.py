@@ -1,0 +1,106 @@
+"""The files that an input's URIs stand for, in their order, all of one kind."""
+
+from collections.abc import Iterator, Sequence
+
+from storage.datasets.inputs.allowed import AllowedUris
+from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, data_file, find
+from storage.datasets.inputs.uris import InputUri, partitions_of
+from storage.datasets.readers.kinds import kind_named
+from storage.datasets.values.sources import Kind
+from storage.errors import InputUriError
+from storage.settings import StorageSettings
+
+MOST_FILES = 100_000
+MOST_LISTED = 400_000  # of which a glob chooses
+TOO_MANY = "too_many_input_files"
+KINDS_DIFFER = "input_kinds_differ"
+_MARKERS = (".crc", "_$folder$")  # of Hadoop
+
+
+def list_files(
+    settings: StorageSettings,
+    allowed: AllowedUris,
+    tenant: str,
+    uris: Sequence[str],
+    kind: Kind | None = None,
+) -> list[InputFile]:
+    """All files, those of one URI by their names; a file that is named twice comes once.
+
+    Passed over are files and folders whose names begin with a dot, or with an underscore and spell
+    no partition, and the markers of Hadoop. A file that is named itself is never passed over.
+
+    Args:
+        kind: what all of them are, where the user says so; else their names must agree.
+
+    Raises:
+        InputUriError: a URI is wrong, or not allowed; there is nothing, or nothing that may be
+            read; there are too many files, or files of different kinds.
+        ObjectStoreUnavailable: the store cannot be reached.
+    """
+    parsed = [InputUri.parse(uri) for uri in uris]
+    roots = [allowed.root_of(tenant, uri) for uri in parsed]  # all, before anything is looked at
+    found: dict[str, InputFile] = {}
+    for uri, root in zip(parsed, roots, strict=True):
+        before = len(found)
+        for place in sorted(_chosen(find(settings, uri, root), uri), key=lambda place: place.path):
+            name = str(InputUri(uri.bucket, place.path))
+            found[name] = InputFile(name, place.size, place.etag, partitions_of(place.path))
+        if len(found) > MOST_FILES:
+            raise _too_many(uri)
+        if len(found) == before:
+            raise InputUriError(f"There is no file at '{uri}'.", NOT_FOUND)
+    files = list(found.values())
+    # The right to list is not the right to read; who lacks it is told now.
+    with data_file(settings, files[0]).open() as stream:
+        stream.read(1)
+    if kind is None:
+        _check_kinds(files)
+    return files
+
+
+def _chosen(places: Iterator[Place], uri: InputUri) -> Iterator[Place]:
+    chosen = 0
+    for count, place in enumerate(places, 1):
+        if count > MOST_LISTED:
+            raise InputUriError(f"There are more than {MOST_LISTED:,} files at '{uri}'.", TOO_MANY)
+        if place.path == uri.path or (_is_data(place.path, uri) and _matches(place.path, uri)):
+            chosen += 1
+            if chosen > MOST_FILES:
+                raise _too_many(uri)
+            yield place
+
+
+def _too_many(uri: InputUri) -> InputUriError:
+    return InputUriError(
+        f"There are more than {MOST_FILES:,} files with those of '{uri}'; name fewer, or make "
+        "larger ones of them.",
+        TOO_MANY,
+    )
+
+
+def _matches(path: str, uri: InputUri) -> bool:
+    return not uri.is_glob or uri.matches(path)
+
+
+def _is_data(path: str, uri: InputUri) -> bool:
+    names = path[len(uri.folder) :].lstrip("/").split("/")
+    hidden = any(name.startswith(".") or (name[:1] == "_" and "=" not in name) for name in names)
+    return not hidden and bool(names[-1]) and not path.endswith(_MARKERS)
+
+
+def _check_kinds(files: Sequence[InputFile]) -> None:
+    first = files[0]
+    kind = kind_named(first.uri)
+    for file in files:
+        other = kind_named(file.uri)
+        if other is not kind:
+            raise InputUriError(
+                f"An input is of one kind, and '{first.uri}' {_named(kind)} while '{file.uri}' "
+                f"{_named(other)}; name the files by a glob such as '*.parquet', or say "
+                "tidemill.input_format.",
+                KINDS_DIFFER,
+            )
+
+
+def _named(kind: Kind | None) -> str:
+    return "has no suffix that says what it is" if kind is None else f"is {kind.value} by its name"

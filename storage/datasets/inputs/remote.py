@@ -1,0 +1,233 @@
+"""Bytes of inputs that lie elsewhere: objects of S3 and of our own store, files of a folder.
+
+Each reads one version: the one that a snapshot names.
+"""
+
+import io
+import os
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from storage.errors import (
+    ConfigurationError,
+    InputModified,
+    InputUriError,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectStoreError,
+    ObjectStoreUnavailable,
+)
+from storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from storage.objects.s3_bucket import S3Bucket
+
+ACCESS_DENIED = "input_access_denied"
+READ_BYTES = 8 * 1024**2
+SMALL_BYTES = 4 * 1024**2  # a smaller object is fetched whole, once
+TAIL_BYTES = 1024**2  # a footer, which is read whenever a file is opened
+
+
+@dataclass(frozen=True, slots=True)
+class S3Object:
+    """A `DataFile` in a bucket; other content than that of the ETag is `InputModified`."""
+
+    uri: str
+    key: str
+    size: int
+    etag: str
+    bucket: "S3Bucket" = field(compare=False)
+    kept: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def version(self) -> Hashable:
+        return self.etag
+
+    @property
+    def buffer_bytes(self) -> int:
+        return READ_BYTES
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        with _unchanged(self.uri), self.bucket.stream(self.key, if_match=self.etag) as stream:
+            yield stream
+
+    def arrow(self) -> Any:
+        return _arrow(Ranges(self._range, self.size, self.kept))
+
+    def _range(self, start: int, end: int) -> bytes:
+        with (
+            _unchanged(self.uri),
+            self.bucket.stream(self.key, start=start, end=end, if_match=self.etag) as stream,
+        ):
+            return stream.read()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A `DataFile` of our own store, whose objects never change in place."""
+
+    key: str
+    size: int
+    etag: str
+    store: ObjectStore = field(compare=False)
+    kept: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def version(self) -> Hashable:
+        return self.etag
+
+    @property
+    def buffer_bytes(self) -> int:
+        return READ_BYTES
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        with self.store.reader(self.key, if_match=self.etag) as stream:
+            yield stream
+
+    def arrow(self) -> Any:
+        # Asked for once: a folder's store may have to read a whole object to know its ETag.
+        with self.store.reader(self.key, end=0, if_match=self.etag):
+            return _arrow(Ranges(self._range, self.size, self.kept))
+
+    def _range(self, start: int, end: int) -> bytes:
+        with self.store.reader(self.key, start=start, end=end) as stream:
+            return stream.read()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFile:
+    """A `DataFile` of the service's machine; a file with another tag is `InputModified`."""
+
+    uri: str
+    path: Path
+    size: int
+    etag: str
+    kept: dict[int, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def version(self) -> Hashable:
+        return self.etag
+
+    @property
+    def buffer_bytes(self) -> int:
+        return READ_BYTES
+
+    def open(self) -> BinaryIO:
+        try:
+            file = self.path.open("rb")
+        except PermissionError as error:
+            raise denied(self.uri) from error
+        except OSError as error:
+            raise modified(self.uri) from error
+        # What was opened is compared, not what has the name now.
+        if file_tag(os.fstat(file.fileno())) != self.etag:
+            file.close()
+            raise modified(self.uri)
+        return file
+
+    def arrow(self) -> Any:
+        return _arrow(Ranges(self._range, self.size, self.kept))
+
+    def _range(self, start: int, end: int) -> bytes:
+        with self.open() as file:
+            file.seek(start)
+            return file.read(end - start)
+
+
+def file_tag(found: os.stat_result) -> str:
+    """What tells a file's version: another one is another file, or was written at another time."""
+    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+
+
+def denied(uri: str) -> InputUriError:
+    """The error that names a file which the service may not read."""
+    return InputUriError(
+        f"The service may not read '{uri}'; give its credentials the right to list and to read it.",
+        ACCESS_DENIED,
+    )
+
+
+def modified(uri: str) -> InputModified:
+    """The error that names a file which is not the one of the snapshot."""
+    return InputModified(
+        f"'{uri}' was changed or deleted after the batch was created; create the batch again."
+    )
+
+
+class Ranges(io.RawIOBase):
+    """A file that is read in ranges.
+
+    Args:
+        fetch: the bytes ``[start, end)``.
+        kept: pieces by where they begin, which go up to the end; is filled, and may be shared.
+    """
+
+    def __init__(
+        self, fetch: Callable[[int, int], bytes], size: int, kept: dict[int, bytes]
+    ) -> None:
+        self._fetch = fetch
+        self._size = size
+        self._kept = kept
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        data = self._range(self._at, end)
+        if len(data) != end - self._at:
+            raise ObjectStoreUnavailable("An object came shorter than it is.")
+        buffer[: len(data)] = data
+        self._at = end
+        return len(data)
+
+    def _range(self, start: int, end: int) -> bytes:
+        found = next((at for at in self._kept if at <= start), None)
+        if found is not None:
+            return self._kept[found][start - found : end - found]
+        small = self._size <= SMALL_BYTES
+        if not small and (end < self._size or end - start > TAIL_BYTES):
+            return self._fetch(start, end)
+        first = 0 if small else start
+        self._kept[first] = self._fetch(first, self._size)
+        return self._kept[first][start - first : end - first]
+
+
+def _arrow(file: Ranges) -> Any:
+    import pyarrow as pa
+
+    return pa.PythonFile(file, mode="r")
+
+
+@contextmanager
+def _unchanged(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (ObjectNotFound, ObjectChanged) as error:
+        raise modified(uri) from error
+    except ConfigurationError as error:
+        raise denied(uri) from error
+    except ObjectStoreError as error:
+        if error.retryable:
+            raise
+        # Such as an object that was put into an archive.
+        raise InputUriError(f"'{uri}' cannot be read: {error}", ACCESS_DENIED) from error

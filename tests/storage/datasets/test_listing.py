@@ -1,0 +1,178 @@
+"""The files that URIs stand for: in a folder of this machine, and in a bucket of a real server."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from storage.datasets.inputs import listing
+from storage.datasets.inputs.allowed import AllowedUris
+from storage.datasets.inputs.listing import list_files
+from storage.datasets.inputs.places import InputFile, data_file
+from storage.datasets.inputs.snapshots import read_snapshot, write_snapshot
+from storage.datasets.values.sources import Kind
+from storage.errors import DamagedData, InputModified, InputUriError
+from storage.objects.local import LocalStore
+from storage.settings import StorageSettings
+
+KEYS = [
+    "t/a.csv",
+    "t/b.csv",
+    "t/_SUCCESS",
+    "t/_temporary/0/x.csv",
+    "t/.a.csv.crc",
+    "t/b.csv.crc",
+    "t/.hidden/x.csv",
+    "t/dt=2026-01-01/c d:é+%2F.csv",
+    "t/_day=2/e.csv",
+    "tt/other.csv",
+]
+DATA = ["t/_day=2/e.csv", "t/a.csv", "t/b.csv", "t/dt=2026-01-01/c d:é+%2F.csv"]
+
+
+@pytest.fixture
+def filled(lake: Any) -> Any:
+    for key in KEYS:
+        lake.put(key, key.encode())
+    return lake
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["t"], DATA),
+        (["t/"], DATA),
+        (["t/a.csv"], ["t/a.csv"]),
+        (["t/_SUCCESS"], ["t/_SUCCESS"]),
+        (["t/*.csv"], ["t/a.csv", "t/b.csv"]),
+        (["t/dt=*/"], ["t/dt=2026-01-01/c d:é+%2F.csv"]),
+        (["t/**/*.csv"], DATA),
+        (["t/[b]*", "t/a.csv", "t"], ["t/b.csv", "t/a.csv", DATA[0], DATA[3]]),
+        (["tt"], ["tt/other.csv"]),
+    ],
+)
+def test_a_uri_is_a_file_a_folder_or_a_glob(
+    filled: Any, paths: list[str], names: list[str]
+) -> None:
+    kind = Kind.CSV if "t/_SUCCESS" in paths else None
+    assert filled.names(*paths, kind=kind) == names
+    for file, name in zip(filled.listed(*paths, kind=kind), names, strict=True):
+        assert filled.read(file) == name.encode()
+        assert file.size == len(name.encode())
+
+
+def test_the_names_of_folders_are_columns(filled: Any) -> None:
+    (file,) = filled.listed("t/dt=*/")
+    assert file.partitions == {"dt": "2026-01-01"}
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing", "t/nothing.csv", "t/*.parquet", "t/.hidden", "nothing/"]
+)
+def test_where_there_is_nothing_it_is_said(filled: Any, path: str) -> None:
+    if path == "t/.hidden":  # named itself, it is no hidden folder
+        assert filled.names(path) == ["t/.hidden/x.csv"]
+        return
+    with pytest.raises(InputUriError, match=path.rstrip("/").replace("*", r"\*")) as caught:
+        filled.listed(path)
+    assert caught.value.code == "input_not_found"
+
+
+def test_files_of_two_kinds_are_refused_by_name(lake: Any) -> None:
+    for name in ("a.csv", "b.parquet", "c"):
+        lake.put(f"t/{name}", b"x")
+    with pytest.raises(InputUriError, match=r"a\.csv' is csv .*b\.parquet' is parquet") as caught:
+        lake.listed("t")
+    assert caught.value.code == "input_kinds_differ"
+    with pytest.raises(InputUriError, match=r"b\.parquet' is parquet .*c' has no suffix"):
+        lake.listed("t/[bc]*")
+    assert lake.names("t", kind=Kind.TEXT) == ["t/a.csv", "t/b.parquet", "t/c"]
+
+
+def test_too_many_files_are_refused(filled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MOST_FILES", 3)
+    with pytest.raises(InputUriError, match="more than 3 files") as caught:
+        filled.listed("t")
+    assert caught.value.code == "too_many_input_files"
+
+
+def test_a_file_that_changes_is_named(filled: Any) -> None:
+    changed, kept = filled.listed("t/[ab].csv")
+    filled.put("t/a.csv", b"other")
+    with pytest.raises(InputModified, match=r"t/a\.csv' was changed or deleted"):
+        filled.read(changed)
+    with pytest.raises(InputModified, match=r"t/a\.csv' was changed or deleted"):
+        data_file(filled.settings, changed).arrow().read()
+    assert filled.read(kept) == b"t/b.csv"
+
+
+def test_a_snapshot_is_read_as_it_was_written(filled: Any, tmp_path: Path) -> None:
+    files = filled.listed("t")
+    store = LocalStore(tmp_path / "objects")
+    with store.writer("snapshot") as writer:
+        write_snapshot(writer, [f"{filled.root}/t"], files)
+    with store.reader("snapshot") as stream:
+        data = stream.read()
+    assert list(read_snapshot(io.BytesIO(data))) == files
+    lines = data.splitlines(keepends=True)
+    for broken in (b"", b"{}\n", b"".join(lines[:-1]), b"".join([*lines, b"{}\n"]), lines[1]):
+        with pytest.raises(DamagedData):
+            list(read_snapshot(io.BytesIO(broken)))
+
+
+def test_links_that_lead_out_of_the_folder_are_refused(folder: Any, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for made in (inside / "t", inside / "u", outside):
+        made.mkdir(parents=True)
+        (made / "a.csv").write_text("a\n1\n")
+    lake = type(folder)(inside.as_uri(), StorageSettings(), lambda path, data: None)
+    (inside / "t" / "b.csv").symlink_to(inside / "t" / "a.csv")
+    assert lake.names("t") == ["t/a.csv", "t/b.csv"]
+    (inside / "u" / "b.csv").symlink_to(outside / "a.csv")
+    (inside / "folder").symlink_to(outside)
+    (inside / "v").mkdir()
+    (inside / "v" / "folder").symlink_to(outside)
+    for path in ("u", "u/b.csv", "u/*", "folder", "folder/a.csv", "folder/*", "v"):
+        with pytest.raises(InputUriError, match="leads elsewhere") as caught:
+            lake.listed(path)
+        assert caught.value.code == "input_uri_not_allowed"
+
+
+def test_what_is_no_regular_file_is_refused(folder: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputUriError, match="no regular file"):
+        folder.listed("")
+
+
+@pytest.mark.servers
+class TestOnServer:
+    def list(self, settings: StorageSettings, uri: str) -> list[InputFile]:
+        return list_files(settings, AllowedUris.of([("acme", uri)]), "acme", [uri])
+
+    def test_a_bucket_that_is_not_there(self, s3_settings: StorageSettings) -> None:
+        with pytest.raises(InputUriError, match="no bucket 'missing'") as caught:
+            self.list(s3_settings, "s3://missing/a")
+        assert caught.value.code == "input_not_found"
+
+    def test_credentials_without_the_right(self, s3_settings: StorageSettings) -> None:
+        wrong = s3_settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
+        uri = s3_settings.object_store_url
+        with pytest.raises(InputUriError, match="may not read") as caught:
+            self.list(wrong, uri)
+        assert caught.value.code == "input_access_denied"
+        assert "wrong" not in str(caught.value)
+
+    def test_a_file_that_may_not_be_read_any_more(
+        self, filled: Any, s3_settings: StorageSettings
+    ) -> None:
+        """The right to list is not the right to read, and rights may be withdrawn."""
+        wrong = s3_settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
+        (file,) = filled.listed("t/a.csv")
+        if not file.uri.startswith("s3:"):
+            return
+        with pytest.raises(InputUriError, match=r"may not read .*t/a\.csv") as caught:
+            data_file(wrong, file).arrow().read()
+        assert caught.value.code == "input_access_denied"
