@@ -16,9 +16,11 @@ from api.schemas.batches import (
     InputTokensDetails,
     RequestCounts,
 )
+from api.schemas.estimates import BatchEstimate
 from storage.database.states import OPEN_JOB_STATES, TERMINAL_JOB_STATES, JobState, StopReason
 from storage.database.tables import Job
 from storage.datasets.values.dataset_options import OPTIONS_KEY
+from storage.estimates.left import Done, is_measured, seconds_left
 from storage.jobs.jobs import JobView
 from storage.jobs.progress import JobProgress
 
@@ -131,6 +133,9 @@ def _extension(job: Job, progress: JobProgress, span: Span) -> BatchExtension:
         retry_of=job.retry_of,
         progress=_progress(job, progress, span),
         plan=job.plan,
+        estimate=BatchEstimate.of(
+            job, progress, span.seconds(job.in_progress_at, job.finalizing_at)
+        ),
         invalid_lines=job.n_invalid,
         report_file_id=job.report_file_id,
         timing=_timing(job, span),
@@ -161,18 +166,25 @@ def _progress(job: Job, progress: JobProgress, span: Span) -> BatchProgress:
         cached_tokens=progress.cached_tokens,
         output_tokens=progress.completion_tokens,
         tokens_per_second=round(tokens / running, 1) if running and tokens else None,
-        seconds_left=_seconds_left(job, progress.done, running),
+        seconds_left=_seconds_left(job, progress, running),
     )
 
 
-def _seconds_left(job: Job, done: int, running: float | None) -> float | None:
-    """The time that the remaining lines take at the rate so far, or `None`."""
+def _seconds_left(job: Job, progress: JobProgress, running: float | None) -> float | None:
+    """The time that the remaining lines take, or `None` where nothing is known of it."""
     if job.state in TERMINAL_JOB_STATES:
         return 0.0
     held = job.cancel or job.paused_at is not None
-    if job.state != JobState.RUNNING or held or not (done and running and job.n_lines):
+    if job.state != JobState.RUNNING or held or not (running and job.n_lines):
         return None
-    return round(running * max(0, job.n_lines - done) / done, 1)
+    if not progress.done and not is_measured(job.estimate):
+        return None
+    if job.estimate is None:
+        left = running * max(0, job.n_lines - progress.done) / progress.done
+    else:
+        tokens = progress.prompt_tokens, progress.completion_tokens
+        left = seconds_left(job.estimate, Done(progress.done, job.n_lines, *tokens), running)
+    return round(left, 1)
 
 
 def _timing(job: Job, span: Span) -> BatchTiming:

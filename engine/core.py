@@ -12,6 +12,7 @@ from engine.cache.eviction import LeastRecentlyUsed
 from engine.config import EngineConfig, ModelConfig
 from engine.errors import InvalidRequest
 from engine.executors.executor import Pending
+from engine.executors.machine import hardware_name
 from engine.executors.placement import Placement
 from engine.executors.runner import Sampled, SampledTokens, StepRunner
 from engine.executors.start import start_runner
@@ -266,4 +267,5 @@ def _describe(config: EngineConfig, loaded: LoadedModel) -> EngineInfo:
         kv_cache_dtype=str(choice.cache_dtype).removeprefix("torch."),
         threads=choice.threads,
         reasons=placement.reasons,
+        hardware=hardware_name(placement.device),
     )

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine is and what it chose for its machine. Sizes are tokens, blocks, sequences."""
+    """What an engine is and what it chose for its machine. Sizes are tokens, blocks, sequences.
+
+    ``hardware`` is the name of the GPU or of the processor.
+    """
 
     model: str
     context_length: int
@@ -22,6 +25,27 @@ class EngineInfo:
     kv_cache_dtype: str = ""
     threads: int = 1
     reasons: tuple[str, ...] = ()
+    hardware: str = ""
+
+    @property
+    def weights(self) -> str:
+        """What the weights are computed in: ``int8``, or the dtype where nothing is quantized."""
+        return self.dtype if self.quantization == "none" else self.quantization
+
+    @property
+    def rated_as(self) -> str:
+        """What its speed is kept under: all that makes engines of one model equally fast.
+
+        ``cuda:NVIDIA H200, bfloat16`` or ``cpu:AMD EPYC 9B14, 2 threads, int8``.
+        """
+        kind = self.device.partition(":")[0]
+        where = f"{kind}:{self.hardware}" if self.hardware else kind
+        return ", ".join(filter(None, (where, self._threads_told(kind), self.weights)))
+
+    def _threads_told(self, kind: str) -> str:
+        if kind != "cpu":
+            return ""
+        return f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"
 
     @property
     def description(self) -> str:

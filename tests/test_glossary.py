@@ -94,7 +94,7 @@ def test_the_glossary_has_its_words() -> None:
         ("part_key", "engine/kernels", "part"),
         ("AttentionPlan", "engine/kernels", "plan"),
         ("PlannedChunk", "storage/jobs", None),
-        ("num_steps", "worker/run", "step"),
+        ("num_steps", "api/routes", "step"),
         ("_crew", "worker/process", "crew"),
         ("partition", "engine/kernels", None),
         ("answer_column", "tidemill/cli", None),

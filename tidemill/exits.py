@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     LINES_FAILED = 3
     BATCH_FAILED = 4
     STOPPED = 5
+    LATE = 6
     HUNG_UP = 129
     INTERRUPTED = 130
     READER_GONE = 141
@@ -20,7 +21,8 @@ class ExitCode(IntEnum):
 
 HELP = (
     "Exit codes: 0 all lines answered; 1 failed; 2 wrong usage; 3 some lines failed; "
-    "4 the batch failed validation; 5 cancelled or expired; 130 Ctrl-C; 143 SIGTERM; 129 SIGHUP."
+    "4 the batch failed validation; 5 cancelled or expired; 6 a deadline would be missed; "
+    "130 Ctrl-C; 143 SIGTERM; 129 SIGHUP."
 )
 
 

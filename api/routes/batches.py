@@ -1,16 +1,16 @@
 """``/v1/batches``: create, list, read; `api.routes.lifecycle` has what is done to one."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query
 
 from api.auth import TenantDep
-from api.batch_view import batch_of
+from api.batch_view import batch_of, status_of
 from api.context import Context, ContextDep
 from api.errors import invalid_value, no_such_batch
 from api.ids import checked_id
 from api.routes.batch_input import input_of, no_input
-from api.schemas.batch_create import BatchCreate, fingerprint
+from api.schemas.batch_create import BatchCreate, BatchOptions, fingerprint
 from api.schemas.batches import Batch
 from api.schemas.common import Page
 from storage.errors import InputGone, NotFound, StorageError
@@ -47,7 +47,7 @@ def create_batch(
         window_seconds=request.window_seconds,
         input_file=given.file,
         meta=request.metadata,
-        options={"on_invalid": request.tidemill.on_invalid, **given.options},
+        options=_options(context, tenant, request.tidemill) | given.options,
         priority=request.tidemill.priority,
         output_expires_seconds=request.output_lifetime,
         idem_key=idempotency_key,
@@ -66,6 +66,33 @@ def create_batch(
         # After the commit and the response: a slow broker keeps no client waiting.
         background.add_task(context.wakeups.send, Wakeup.plan(created.job.id))
     return read_batch(context, tenant, created.job.id)
+
+
+def _options(context: Context, tenant: str, asked: BatchOptions) -> dict[str, Any]:
+    """What is kept of the options with the job, or `ApiError` 400."""
+    options: dict[str, Any] = {"on_invalid": asked.on_invalid}
+    if asked.estimate:
+        options["estimate"] = True
+    if asked.sample is not None:
+        options["sample"] = _check_sample(context, tenant, asked.sample)
+    return options
+
+
+def _check_sample(context: Context, tenant: str, batch_id: str) -> str:
+    """The id of a batch from whose answers an estimate can learn, or `ApiError` 400."""
+    try:
+        job = jobs.get(context.database, tenant, checked_id(batch_id))
+    except NotFound:
+        raise invalid_value(
+            f"No such batch: {batch_id[:64]}", "tidemill.sample", "batch_not_found"
+        ) from None
+    if job.out_file_id is None:
+        raise invalid_value(
+            f"The batch {job.id} has no answers to learn from; it is {status_of(job)}.",
+            "tidemill.sample",
+            "sample_without_answers",
+        )
+    return job.id
 
 
 @router.get("")

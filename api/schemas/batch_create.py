@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
@@ -97,14 +98,18 @@ InputUris = Annotated[
     WithJsonSchema(_ONE_OR_MORE),
 ]
 OF_ROWS = frozenset({"input_uri", "input_format", "template", "column", "key"})
+LATER = OF_ROWS | {"estimate", "sample"}
 
 
 def fingerprint(request: BaseModel, **more: str) -> str:
     """SHA-256 of a request with its defaults filled in: equal requests have equal fingerprints."""
     values = request.model_dump()
-    ours = values.get("tidemill", {})
     # Left out where they are not set: a version before knew nothing of them.
-    values["tidemill"] = {k: v for k, v in ours.items() if v is not None or k not in OF_ROWS}
+    values["tidemill"] = {
+        name: value
+        for name, value in values["tidemill"].items()
+        if name not in LATER or not (value is None or value is False)
+    }
     canonical = orjson.dumps(values | more, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(canonical).hexdigest()
 
@@ -117,6 +122,8 @@ class BatchOptions(BaseModel):
     ``input_uri``: an input where it lies, in place of ``input_file_id``. ``input_format``: what
     its files are. ``template``: what makes a request of a row. ``column``: where the prompts are.
     ``key``: the column whose values are the ``custom_id``.
+    ``estimate``: nothing is run; the batch ends with its estimate. ``sample`` is a batch that ran
+    some of its rows, from which the estimate learns how long outputs are.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -140,6 +147,9 @@ class BatchOptions(BaseModel):
             "key": self.key,
         }
         return {name: value for name, value in said.items() if value is not None}
+
+    estimate: StrictBool = False
+    sample: Annotated[str, Field(min_length=1)] | None = None
 
 
 class BatchCreate(BaseModel):

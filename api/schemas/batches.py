@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from api.schemas.common import Identified
+from api.schemas.estimates import BatchEstimate
 
 BatchStatus = Literal[
     "validating",
@@ -127,6 +128,7 @@ class BatchExtension(BaseModel):
     ``paused``: no more of it is started until it is resumed. ``waiting_for`` is null for a batch
     that goes on. ``retry_of``: the batch of which this one runs only the failed lines.
     ``input_uri``: what the input file is a snapshot of, where it is one.
+    ``estimate`` is there once the batch is planned.
     """
 
     on_invalid: str
@@ -137,6 +139,7 @@ class BatchExtension(BaseModel):
     retry_of: str | None = None
     progress: BatchProgress
     plan: dict[str, Any] | None = None
+    estimate: BatchEstimate | None = None
     invalid_lines: int = 0
     report_file_id: str | None = None
     timing: BatchTiming

@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -101,3 +102,21 @@ def has_bfloat16(device: torch.device) -> bool:
         return False
     flags = next((x for x in cpuinfo.read_text().splitlines() if x.startswith("flags")), "")
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def hardware_name(device: torch.device) -> str:
+    """What a GPU or this machine's processor calls itself; empty where nothing tells."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return processor_name(Path("/proc/cpuinfo"))
+
+
+def processor_name(cpuinfo: Path) -> str:
+    """The processor's name; ``cpuinfo`` is as Linux has it."""
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = (line.partition(":") for line in lines)
+    names = (value.strip() for name, _, value in fields if name.strip() == "model name")
+    return next(filter(None, names), platform.machine())

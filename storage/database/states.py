@@ -38,8 +38,10 @@ class StopReason(StrEnum):
 
 
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    # Straight to finalizing: one that is stopped before it is planned.
-    JobState.VALIDATING: frozenset({JobState.RUNNING, JobState.FINALIZING, JobState.FAILED}),
+    # Straight to finalizing: one that is stopped before it is planned. To completed: an estimate.
+    JobState.VALIDATING: frozenset(
+        {JobState.RUNNING, JobState.FINALIZING, JobState.FAILED, JobState.COMPLETED}
+    ),
     JobState.RUNNING: frozenset({JobState.FINALIZING}),
     JobState.FINALIZING: frozenset(
         {JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}

@@ -59,6 +59,8 @@ class Job(SQLModel, table=True):
     from going on (`storage.jobs.waiting_models`). ``n_lines`` counts the planned lines;
     ``n_ok``, ``n_err`` and ``n_cancelled`` are written once, as sums over the chunks, when the job
     becomes terminal. ``collected_at`` is when its plan files and parts were deleted.
+    ``estimate`` is what it was expected to cost (`storage.estimates.estimate`), and ``likeness`` a
+    digest of what its rows have in common.
     """
 
     __tablename__ = "job"
@@ -66,6 +68,7 @@ class Job(SQLModel, table=True):
         UniqueConstraint("tenant_id", "idem_key"),
         Index("ix_job_tenant", "tenant_id", "created_at", "id"),
         Index("ix_job_state_priority", "state", "priority"),
+        Index("ix_job_likeness", "tenant_id", "likeness", "created_at"),
     )
 
     id: str = Field(primary_key=True)
@@ -97,6 +100,8 @@ class Job(SQLModel, table=True):
 
     n_lines: int | None = Field(default=None, sa_type=BigInteger)
     plan: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    estimate: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    likeness: str | None = None
     errors: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(_JSON))
     n_invalid: int = _big()
     report_file_id: str | None = None
@@ -124,6 +129,11 @@ class Job(SQLModel, table=True):
     cancelled_at: float | None = None
     collected_at: float | None = None
 
+    @property
+    def only_estimated(self) -> bool:
+        """Whether nothing of it is to be run: it asks for its estimate."""
+        return bool(self.options.get("estimate"))
+
 
 class Chunk(SQLModel, table=True):
     """Lines ``[a, b)`` of a job's plan order, run and committed as one.
@@ -132,7 +142,9 @@ class Chunk(SQLModel, table=True):
     ``plan_a`` (a split child reads its parent's file). ``first_line`` and ``last_line`` bound the
     input's line numbers (from 1) in it, for the merge. ``crashes`` counts the attempts whose
     engine, worker or host died; ``engine_crashes`` counts those in which it is known that the
-    engine died.
+    engine died. ``seconds`` and ``steps`` are its share of an engine's time and steps, ``device``
+    what that engine is rated as; ``generated_tokens`` counts each output once, however many lines
+    got it.
     """
 
     __tablename__ = "chunk"
@@ -142,6 +154,7 @@ class Chunk(SQLModel, table=True):
         CheckConstraint("a < b", name="not_empty"),
         Index("ix_chunk_claim", "state", "model", "not_before"),
         Index("ix_chunk_job", "job_id", "state", "a"),
+        Index("ix_chunk_rate", "model", "done_at"),
     )
 
     id: str = Field(primary_key=True)
@@ -169,6 +182,12 @@ class Chunk(SQLModel, table=True):
     prompt_tokens: int = _big()
     cached_tokens: int = _big()
     completion_tokens: int = _big()
+    generated_tokens: int = Field(
+        default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"}
+    )
+    device: str | None = None
+    seconds: float = Field(default=0.0, sa_column_kwargs={"server_default": "0"})
+    steps: float = Field(default=0.0, sa_column_kwargs={"server_default": "0"})
     done_at: float | None = None
 
 

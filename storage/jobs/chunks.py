@@ -14,6 +14,7 @@ from sqlmodel import Session, col
 from storage.database.connection import Database, now_sql
 from storage.database.states import ChunkState, JobState, StopReason
 from storage.database.tables import Chunk, Job
+from storage.estimates.engine_time import EngineTime
 from storage.jobs.transitions import RenewResult, advance_chunk, lost
 
 PAGE_ROWS = 1_000
@@ -25,18 +26,23 @@ NO_COUNTS = {
     "prompt_tokens": 0,
     "cached_tokens": 0,
     "completion_tokens": 0,
+    "generated_tokens": 0,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of one attempt at a chunk: lines with an output, lines that are errors, and tokens used."""
+    """Of one attempt at a chunk: lines with an output, lines that are errors, and tokens used.
+
+    ``generated_tokens`` counts an output once that several lines have.
+    """
 
     ok: int = 0
     err: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    generated_tokens: int = 0
 
     def values(self) -> dict[str, int]:
         """As columns of the chunk."""
@@ -47,6 +53,7 @@ class Counts:
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "completion_tokens": self.completion_tokens,
+            "generated_tokens": self.generated_tokens,
         }
 
 
@@ -156,8 +163,9 @@ def commit_chunk(
     part_key: str,
     part_sha256: str,
     counts: Counts,
+    took: EngineTime | None = None,
 ) -> Chunk:
-    """Make a stored part the chunk's results. ``counts`` covers every line of the chunk.
+    """Make a stored part the chunk's results; ``counts`` covers every line, ``took`` what ran.
 
     Raises:
         StateConflict: the lease is not this attempt's any more; the part will be deleted.
@@ -172,7 +180,7 @@ def commit_chunk(
             part_key=part_key,
             part_sha256=part_sha256,
             done_at=now_sql(),
-            **counts.values(),
+            **counts.values() | (took.values() if took else {}),
         )
         if chunk is not None:
             return chunk

@@ -1,7 +1,7 @@
 """The planner's lease on a job, and the one transaction that ends it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, insert
@@ -11,6 +11,7 @@ from storage.database.connection import Database, now_sql
 from storage.database.states import JobState
 from storage.database.tables import Chunk, Job
 from storage.errors import PlanInvalid
+from storage.estimates.work import PlannedWork
 from storage.ids import new_id
 from storage.jobs.job_leases import claim_job, held, release_job, renew_job
 from storage.jobs.transitions import RenewResult, advance_job, lost
@@ -41,7 +42,9 @@ class PlannedChunk:
 class Plan:
     """A whole plan. The chunks are in order and cover ``[0, n_lines)``.
 
-    ``model`` is set where all lines name the same; ``report`` lists the bad lines, if any.
+    ``model`` is set where all lines name the same; ``report`` lists the bad lines, if any. ``work``
+    is what each model has to do, by its name; ``common`` what the rows have in common, as a text.
+    ``estimate`` and ``likeness`` are as in the job's row.
     """
 
     n_lines: int
@@ -51,6 +54,22 @@ class Plan:
     n_invalid: int = 0
     errors: Sequence[dict[str, Any]] = ()
     report: NewFile | None = None
+    work: Mapping[str, PlannedWork] = field(default_factory=dict)
+    common: str = ""
+    estimate: dict[str, Any] | None = None
+    likeness: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """As columns of the job, but for the number of its lines."""
+        return {
+            "n_invalid": self.n_invalid,
+            "model": self.model,
+            "plan": self.summary,
+            "errors": list(self.errors) or None,
+            "report_file_id": self.report.id if self.report else None,
+            "estimate": self.estimate,
+            "likeness": self.likeness,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,23 +140,40 @@ def commit_plan(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:
             col(Job.cancel).is_(None),
             in_progress_at=now_sql(),
             n_lines=plan.n_lines,
-            n_invalid=plan.n_invalid,
-            model=plan.model,
-            plan=plan.summary,
-            errors=list(plan.errors) or None,
-            report_file_id=plan.report.id if plan.report else None,
+            **plan.values(),
         )
         if job is None:
-            known = session.get(Job, job_id)
-            if known is not None and known.in_progress_at and known.plan_epoch == epoch:
-                return known  # this commit, whose reply was lost
-            raise lost(session, Job, job_id)
+            return _left_before(session, job_id, epoch, "in_progress_at")
         if plan.report is not None:
             files.add(session, plan.report)
         for start in range(0, len(plan.chunks), INSERT_ROWS):
             rows = [_row(job_id, chunk) for chunk in plan.chunks[start : start + INSERT_ROWS]]
             session.execute(insert(Chunk), rows)
         return job
+
+    return database.settle(change)
+
+
+def complete_estimate(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:
+    """End a job that asks for its estimate alone: it has no chunks, and no line of it is run.
+
+    Raises:
+        StateConflict: the epoch is over, or the job is asked to stop.
+    """
+
+    def change(session: Session) -> Job:
+        job = advance_job(
+            session,
+            job_id,
+            JobState.VALIDATING,
+            JobState.COMPLETED,
+            col(Job.plan_epoch) == epoch,
+            col(Job.cancel).is_(None),
+            completed_at=now_sql(),
+            n_lines=0,
+            **plan.values(),
+        )
+        return job or _left_before(session, job_id, epoch, "completed_at")
 
     return database.settle(change)
 
@@ -164,10 +200,7 @@ def fail_job(database: Database, job_id: str, epoch: int, refusal: Refusal) -> J
             report_file_id=refusal.report.id if refusal.report else None,
         )
         if job is None:
-            known = session.get(Job, job_id)
-            if known is not None and known.failed_at and known.plan_epoch == epoch:
-                return known
-            raise lost(session, Job, job_id)
+            return _left_before(session, job_id, epoch, "failed_at")
         if refusal.report is not None:
             files.add(session, refusal.report)
         return job
@@ -177,6 +210,14 @@ def fail_job(database: Database, job_id: str, epoch: int, refusal: Refusal) -> J
 
 def _held(epoch: int) -> tuple[ColumnElement[bool], ...]:
     return held(JobState.VALIDATING, col(Job.plan_epoch) == epoch)
+
+
+def _left_before(session: Session, job_id: str, epoch: int, time: str) -> Job:
+    """The job as this planner has changed it before, where the reply was lost; or the error."""
+    known = session.get(Job, job_id)
+    if known is not None and getattr(known, time) and known.plan_epoch == epoch:
+        return known
+    raise lost(session, Job, job_id)
 
 
 def _check_cover(plan: Plan) -> None:

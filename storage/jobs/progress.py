@@ -1,7 +1,7 @@
 """The progress of jobs: always sums over their chunks."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, func, select
 from sqlmodel import Session, col
@@ -16,7 +16,7 @@ class JobProgress:
 
     ``n_cancelled`` counts lines that will never run; each becomes an error line.
     ``planned_tokens`` are the prompts' tokens of all lines. ``running`` counts the chunks that
-    workers hold.
+    workers hold. ``engine_seconds`` is engines' time for what is committed.
     """
 
     n_ok: int = 0
@@ -27,6 +27,8 @@ class JobProgress:
     completion_tokens: int = 0
     planned_tokens: int = 0
     running: int = 0
+    generated_tokens: int = 0
+    engine_seconds: float = 0.0
 
     @property
     def done(self) -> int:
@@ -49,12 +51,17 @@ def totals(session: Session, *guards: ColumnElement[bool]) -> dict[str, JobProgr
             func.sum(col(Chunk.completion_tokens)),
             func.sum(col(Chunk.n_tokens)),
             func.count().filter(col(Chunk.state) == ChunkState.LEASED),
+            func.sum(col(Chunk.generated_tokens)),
+            func.sum(col(Chunk.seconds)),
         )
         # A split chunk's lines are counted in its children.
         .where(col(Chunk.state) != ChunkState.SPLIT, *guards)
         .group_by(col(Chunk.job_id))
     )
-    return {job_id: JobProgress(*(int(value) for value in sums)) for job_id, *sums in rows}
+    return {
+        job_id: replace(JobProgress(*map(int, sums)), engine_seconds=float(seconds))
+        for job_id, *sums, seconds in rows
+    }
 
 
 def progress_of(session: Session, job_ids: Iterable[str]) -> dict[str, JobProgress]:

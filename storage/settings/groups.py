@@ -221,6 +221,12 @@ class WorkerSettings(BaseModel):
     renew_seconds: float = Field(default=10.0, gt=0)
     reconcile_seconds: float = Field(default=5.0, gt=0)
     max_crashes: int = Field(default=3, ge=1)
+    device_price_per_hour: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="What an hour of one device costs, in any currency; for estimates.",
+    )
     drain_seconds: float = Field(
         default=20.0, ge=0, description="On SIGTERM, how long chunks in hand may still run."
     )

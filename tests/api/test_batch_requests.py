@@ -40,6 +40,11 @@ def post(http: httpx.Client, **body: Any) -> httpx.Response:
         ({"tidemill": {"priorty": 1}}, "tidemill.priorty", "unknown_parameter"),
         ({"tidemill": {"priority": 1000}}, "tidemill.priority", "invalid_value"),
         ({"tidemill": {"on_invalid": "ignore"}}, "tidemill.on_invalid", "invalid_value"),
+        ({"tidemill": {"estimate": 1}}, "tidemill.estimate", "invalid_type"),
+        ({"tidemill": {"estimate": "true"}}, "tidemill.estimate", "invalid_type"),
+        ({"tidemill": {"sample": "batch_none"}}, "tidemill.sample", "batch_not_found"),
+        ({"tidemill": {"sample": "\u0000"}}, "tidemill.sample", "batch_not_found"),
+        ({"tidemill": {"sample": ""}}, "tidemill.sample", "invalid_value"),
         ({"surprise": 1}, "surprise", "unknown_parameter"),
     ],
 )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,3 +97,104 @@ def test_what_a_batch_waits_for_is_told_while_nobody_works_on_it(
     batch = batch_of(view(state, running, **({"waiting_for": note} | values)))
     found = batch.model_dump()["tidemill"]["waiting_for"]
     assert found == (note | {"since": 1005} if told else None)
+
+
+ESTIMATE: dict[str, Any] = {
+    "rows": 10,
+    "invalid_rows": 0,
+    "duplicate_rows": 2,
+    "prompt_tokens": 1_800,
+    "duplicate_tokens": 100,
+    "prefix_tokens": 300,
+    "output_tokens": {
+        "expected": 200,
+        "low": 150,
+        "high": 250,
+        "most": 640,
+        "source": "history",
+        "rows_seen": 40,
+    },
+    "device_seconds": {
+        "expected": 80.0,
+        "low": 60.0,
+        "high": 100.0,
+        "source": "measured",
+        "runs_seen": 3,
+        "devices": ["cpu"],
+    },
+    "prompt_seconds": 20.0,
+    "engines": 2,
+    "start_seconds": 0.0,
+    "ahead_seconds": 30.0,
+    "volumes": [
+        {
+            "volume": volume,
+            "rows": 10 * volume,
+            "output_tokens": 200 * volume,
+            "device_seconds": 80.0 * volume,
+            "seconds": 40.0 * volume,
+        }
+        for volume in (1, 2, 3)
+    ],
+    "price_per_hour": 9.0,
+}
+
+
+def test_an_estimate_says_when_it_would_be_done_and_for_how_much() -> None:
+    asked = view(
+        JobState.COMPLETED,
+        n_lines=0,
+        options={"estimate": True},
+        estimate=ESTIMATE,
+        completed_at=1040.0,
+        expires_at=1180.0,
+    )
+    batch = batch_of(asked)
+    assert (batch.status, batch.request_counts.total) == ("completed", 0)
+    found = batch.tidemill.estimate
+    assert found is not None
+    assert found.actual is None
+    assert [volume.finish_at for volume in found.volumes] == [1110, 1150, 1190]
+    assert [volume.meets_window for volume in found.volumes] == [True, True, False]
+    assert [volume.cost for volume in found.volumes] == [0.2, 0.4, 0.6]
+    free = batch_of(view(JobState.RUNNING, estimate=ESTIMATE | {"price_per_hour": None}))
+    assert free.tidemill.estimate is not None
+    assert free.tidemill.estimate.volumes[0].model_dump(exclude={"volume"}) == {
+        "rows": 10,
+        "output_tokens": 200,
+        "device_seconds": 80.0,
+        "seconds": 40.0,
+        "finish_at": None,
+        "meets_window": None,
+        "cost": None,
+    }
+
+
+def test_what_came_stands_beside_what_was_expected() -> None:
+    times: dict[str, Any] = {
+        "in_progress_at": 1002.0,
+        "finalizing_at": 1032.0,
+        "completed_at": 1033.0,
+    }
+    ended = view(JobState.COMPLETED, estimate=ESTIMATE, **times)
+    ended = replace(ended, progress=replace(ended.progress, engine_seconds=57.25))
+    found = batch_of(ended).tidemill.estimate
+    assert found is not None
+    assert found.actual is not None
+    assert found.actual.model_dump() == {
+        "prompt_tokens": 900,
+        "cached_tokens": 0,
+        "output_tokens": 100,
+        "device_seconds": 57.25,
+        "seconds": 30.0,
+    }
+    assert batch_of(view(JobState.RUNNING)).tidemill.estimate is None
+
+
+def test_time_left_comes_from_the_estimate_before_a_row_has_ended() -> None:
+    begun = view(JobState.RUNNING, estimate=ESTIMATE, in_progress_at=1030.0)
+    begun = replace(begun, progress=JobProgress())
+    assert batch_of(begun).tidemill.progress.seconds_left == 30.0  # of 40, on two engines
+    never = ESTIMATE | {"device_seconds": ESTIMATE["device_seconds"] | {"source": "roofline"}}
+    unknown = replace(begun, job=view(JobState.RUNNING, estimate=never, in_progress_at=1030.0).job)
+    assert batch_of(unknown).tidemill.progress.seconds_left is None

@@ -1,5 +1,6 @@
 """Batches, through the `openai` client, up to where the workers take over."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,11 @@ from typing import Any
 
 import httpx
 import openai
+import orjson
 import pytest
 from openai import OpenAI
 
+from api.schemas.batch_create import BatchCreate, BatchOptions, fingerprint
 from storage.jobs import jobs, planning
 from storage.wakeups import Wakeup
 
@@ -248,3 +251,25 @@ def test_the_input_of_a_batch_that_validates_stays(serve_with: Callable[..., Any
     assert caught.value.code == "file_in_use"
     fail(service, made.id)
     assert client.files.delete(input_id).deleted
+
+
+def test_a_request_is_the_same_one_to_a_version_that_knew_no_estimates() -> None:
+    plain = BatchCreate(input_file_id="f", endpoint="/v1/completions", completion_window="24h")
+    known = plain.model_dump() | {"tidemill": {"on_invalid": "fail", "priority": 0}}
+    canonical = orjson.dumps(known, option=orjson.OPT_SORT_KEYS)
+    assert fingerprint(plain) == hashlib.sha256(canonical).hexdigest()
+    asked = plain.model_copy(update={"tidemill": BatchOptions(estimate=True)})
+    assert fingerprint(asked) != fingerprint(plain)
+
+
+def test_an_estimate_is_asked_for_and_a_sample_must_have_answers(
+    client: OpenAI, service: Any, input_id: str
+) -> None:
+    made = create(client, input_id, extra_body={"tidemill": {"estimate": True}})
+    assert jobs.get(service.database, "default", made.id).only_estimated
+    plain = create(client, input_id)
+    assert not jobs.get(service.database, "default", plain.id).only_estimated
+    with pytest.raises(
+        openai.BadRequestError, match="has no answers to learn from; it is validating"
+    ):
+        create(client, input_id, extra_body={"tidemill": {"estimate": True, "sample": plain.id}})

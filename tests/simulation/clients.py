@@ -90,7 +90,7 @@ class Client:
             "24h",
             self.batch.window,
             file,
-            options=OPTIONS,
+            options=OPTIONS | ({"estimate": True} if self.batch.estimated else {}),
             priority=self.batch.priority,
             idem_key=key,
             idem_hash=key,

@@ -11,6 +11,8 @@
 - I6 a terminal job never changes, nor does a published file
 - I7 what was created is there
 - I8 once faults stop, every job becomes terminal
+- estimate: what only asks for its estimate is never run and ends with no line in a file; nothing
+  else ends at its plan
 - claim: nothing is claimed of a job that is stopped, paused or not running, or before its time
 - told: whoever says that it has committed a chunk has
 - crash: product code raised what nobody expects

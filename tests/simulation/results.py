@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from simulation.rows import ENDED, Fail, Row, Rows
+from simulation.rows import ENDED, Fail, Row, Rows, estimated
 from simulation.scenario import DAY, Line
 from simulation.virtual.echo import echo
 from simulation.virtual.scheduler import Scheduler
@@ -60,6 +60,10 @@ class Results:
         """A job became terminal: each line is in its results once, in order, and counted."""
         self._sums(job)
         if job["state"] == "failed":
+            return
+        if job["state"] == "completed" and estimated(job):
+            if job["out_key"] or job["err_key"] or self.rows.of_job(job["id"]):
+                self.fail("estimate", f"{job['id']} has chunks or files")
             return
         wanted = self.inputs[job["idem_key"]]
         place = {line.custom_id: index for index, line in enumerate(wanted)}

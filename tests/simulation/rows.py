@@ -5,6 +5,7 @@ Row by row it judges the step from what was there before, and by whom it was tak
 a whole.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ Fail = Callable[[str, str], None]
 DEAD_CHUNKS = frozenset({"done", "split", "cancelled"})
 ENDED = frozenset({"completed", "failed", "cancelled", "expired"})
 NEXT = {
-    "validating": {"running", "finalizing", "failed"},
+    "validating": {"running", "finalizing", "failed", "completed"},
     "running": {"finalizing"},
     "finalizing": ENDED,
 }
@@ -193,6 +194,10 @@ class Rows:
         kind = "plan_epoch" if before == "validating" else "fin_epoch"
         if before == "running":
             return
+        if before == "validating" and after in ("running", "completed"):
+            wanted = "completed" if estimated(job) else "running"
+            if after != wanted:
+                self.fail("estimate", f"{what} took {name} to {after}, not to {wanted}")
         if before == "validating" and after == "finalizing":
             if not job["cancel"]:
                 self.fail("I5", f"{what}: {name} is not planned, and nobody asked it to stop")
@@ -217,6 +222,11 @@ class Rows:
             live = [c for c in chunks if c["state"] not in DEAD_CHUNKS]
             if live:
                 self.fail("I5", f"{job['id']} is {job['state']} and has live chunks")
+
+
+def estimated(job: Row) -> bool:
+    """Whether a job asks for its estimate alone."""
+    return bool(json.loads(job["options"]).get("estimate"))
 
 
 def _tells(old: Row | None, new: Row) -> bool:

@@ -52,7 +52,8 @@ class Line:
 class Batch:
     """A batch that a client creates, and what it does with it then.
 
-    Times are seconds after the run's start; ``None`` is never. ``window`` is the completion window.
+    Times are seconds after the run's start; ``None`` is never. ``window`` is the completion window;
+    ``estimated``: the batch asks for its estimate alone.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Batch:
     paused: float | None
     resumed: float
     retried: bool
+    estimated: bool
 
     @property
     def data(self) -> bytes:
@@ -140,6 +142,8 @@ def _batch(rng: random.Random, number: int) -> Batch:
         paused=created + rng.uniform(0, 40) if rng.random() < 0.15 else None,
         resumed=created + rng.uniform(40, 150),
         retried=rng.random() < 0.3,
+        # Of its own: the draws of other things stay as they were.
+        estimated=random.Random(f"{number} {created}").random() < 0.2,
     )
 
 

@@ -107,6 +107,7 @@ class EchoEngine:
 
     def poll(self, timeout: float) -> list[Completion]:
         self._lab.before_poll(self)
+        self._lab.polls += 1
         batch = [] if self._lab.paused else self._waiting[: self.max_num_seqs]
         if any(POISON in request.prompt for request in batch):
             self.die()
@@ -121,7 +122,7 @@ class EchoEngine:
         raise EngineDied("The engine process was killed.", exit_code=-9, log_tail="last words")
 
     def stats(self) -> EngineStats:
-        return EngineStats()
+        return EngineStats(steps=self._lab.polls)
 
     def close(self, timeout: float = 10.0) -> None:
         self.alive = False
@@ -141,7 +142,7 @@ class EngineLab:
     def __init__(self) -> None:
         self.submitted: list[Request] = []
         self.cancelled: set[str] = set()
-        self.starts = self.deaths = self.flushes = self.most_waiting = 0
+        self.starts = self.deaths = self.flushes = self.most_waiting = self.polls = 0
         self.start_error: EngineError | None = None
         self.paused = False
         self.before_poll: Callable[[EchoEngine], None] = lambda engine: None

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tidemill import terminal
-from tidemill.cli import batches, doctor, lifecycle, models, processes, run, up
+from tidemill.cli import batches, doctor, estimate, lifecycle, models, processes, run, up
 from tidemill.cli.texts import only_utf8
 from tidemill.errors import Interrupted, TidemillError
 from tidemill.exits import HELP, ExitCode
@@ -33,6 +33,7 @@ for command, name in (
     (processes.reconciler, "reconciler"),
     (run.run, "run"),
     (run.submit, "submit"),
+    (estimate.estimate, "estimate"),
     (batches.status, "status"),
     (batches.watch, "watch"),
     (batches.fetch, "fetch"),

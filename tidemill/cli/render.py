@@ -191,6 +191,7 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
         ("rows", f"{done} of {counts.total} done, {counts.failed} failed"),
         ("progress", "" if batch.finished else detail_of(batch)),
         ("waiting for", batch.waiting_for.message if batch.waiting_for else ""),
+        ("expected", _expected(batch)),
         ("created", _time(batch.created_at)),
         ("expires", _time(batch.expires_at) if not batch.finished else ""),
         ("input file", batch.input_file_id),
@@ -203,6 +204,19 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
     problems = batch.errors.data if batch.errors else []
     fields += [("problem", f"{p.place}{p.message}") for p in problems[:SHOWN_PROBLEMS]]
     return [(name, value) for name, value in fields if value]
+
+
+def _expected(batch: Batch) -> str:
+    """What the batch was expected to cost, beside what it took."""
+    if batch.estimate is None:
+        return ""
+    output, time = batch.estimate.output_tokens, batch.estimate.device_seconds
+    text = f"{output.expected:,} output tokens, {duration(time.expected)} of device time"
+    actual = batch.estimate.actual
+    if actual is None:
+        return text
+    took = duration(actual.device_seconds)
+    return f"{text}; it took {actual.output_tokens:,} and {took}"
 
 
 def _status(batch: Batch) -> str:

@@ -107,6 +107,69 @@ class Wait(Struct, frozen=True):
     since: int = 0
 
 
+class OutputTokens(Struct, frozen=True):
+    """Output tokens that are expected, between what they may lie, and from what that is known."""
+
+    expected: int
+    low: int
+    high: int
+    most: int
+    source: str
+    rows_seen: int = 0
+
+
+class DeviceSeconds(Struct, frozen=True):
+    """Device time that is expected, between what it may lie, and from what that is known."""
+
+    expected: float
+    low: float
+    high: float
+    source: str
+    runs_seen: int = 0
+    devices: list[str] = field(default_factory=list)
+
+
+class Volume(Struct, frozen=True):
+    """So many times the input: its rows, tokens, time and cost, and when it would be done."""
+
+    volume: int
+    rows: int
+    output_tokens: int
+    device_seconds: float
+    seconds: float
+    finish_at: int | None = None
+    meets_window: bool | None = None
+    cost: float | None = None
+
+
+class Actual(Struct, frozen=True):
+    """What a batch took in the end."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    device_seconds: float
+    seconds: float | None = None
+
+
+class Estimate(Struct, frozen=True):
+    """What a batch was expected to cost when it was planned, beside what it took."""
+
+    rows: int
+    invalid_rows: int
+    duplicate_rows: int
+    prompt_tokens: int
+    duplicate_tokens: int
+    prefix_tokens: int
+    output_tokens: OutputTokens
+    device_seconds: DeviceSeconds
+    engines: int
+    start_seconds: float
+    ahead_seconds: float
+    volumes: list[Volume]
+    actual: Actual | None = None
+
+
 class BatchExtension(Struct, frozen=True):
     """What Tidemill adds to a batch under the key ``tidemill``."""
 
@@ -115,6 +178,7 @@ class BatchExtension(Struct, frozen=True):
     retry_of: str | None = None
     progress: Progress | None = None
     plan: dict[str, Any] | None = None
+    estimate: Estimate | None = None
     report_file_id: str | None = None
 
 
@@ -158,6 +222,11 @@ class Batch(Struct, frozen=True):
     def waiting_for(self) -> Wait | None:
         """What keeps it from going on, if anything does."""
         return None if self.tidemill is None else self.tidemill.waiting_for
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """What it was expected to cost, once it is planned."""
+        return None if self.tidemill is None else self.tidemill.estimate
 
     @property
     def retry_of(self) -> str | None:

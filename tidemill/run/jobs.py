@@ -192,8 +192,11 @@ def submit(
     on_invalid: OnInvalid,
     window: str,
     metadata: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Upload an input and create its batch, which may take as long as ``window`` says.
+
+    ``options`` are more of our own, beside ``on_invalid``.
 
     Raises:
         InputError: a row of the input cannot be sent.
@@ -208,7 +211,7 @@ def submit(
         order.endpoint,
         completion_window=window,
         metadata={"input": name, **identity, **(metadata or {})},
-        options={"on_invalid": on_invalid},
+        options={"on_invalid": on_invalid, **(options or {})},
     )
 
 

@@ -1,19 +1,24 @@
 """Windows → plan files in the store, and the chunks that name them."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
 
 from engine.config import EngineConfig
 from storage.database.tables import Job
 from storage.datasets.values.origins import Origins
+from storage.estimates.work import PlannedWork
 from storage.jobs.planning import Plan, PlannedChunk
 from storage.objects import ObjectStore, object_keys
 from storage.settings import WorkerSettings
 from worker.plan.order import ChunkLimits, arrange, cut, shared_tokens
 from worker.plan.plan_file import PlanHeader, encode_groups, encode_problems
-from worker.plan.rows import Group
+from worker.plan.rows import Group, unpack_params
 from worker.plan.windows import Window
+from worker.problems import Problem
 
 # A small job has smaller chunks: several workers share it, and a crash repeats less of it.
 _FEWEST_REQUESTS = 32
@@ -30,13 +35,15 @@ def chunk_limits(settings: WorkerSettings, n_lines: int) -> ChunkLimits:
 class PlanBuilder:
     """Takes windows in the input's order and appends their chunks to the plan.
 
-    Of a chunk only a small tuple stays in memory.
+    Of a chunk only a small tuple stays in memory. Of a job that asks for its estimate alone nothing
+    is written, and the first bad lines are kept instead.
 
     Args:
         sources: what each model's engine loads.
         fallback_model: whose workers write the error lines of bad lines.
         origins: where the lines come from, if the input is a dataset.
         cache_block: tokens in a block of the engine's prefix cache, for the expected saving.
+        most_errors: how many bad lines an estimate tells of.
     """
 
     store: ObjectStore
@@ -45,16 +52,13 @@ class PlanBuilder:
     limits: ChunkLimits
     fallback_model: str
     cache_block: int = EngineConfig().block_size
+    most_errors: int = 100
     origins: Origins = field(default_factory=Origins)
     _chunks: list[PlannedChunk] = field(default_factory=list)
     _at: int = 0
     _bad: int = 0
-    _duplicates: int = 0
-    _prompt_tokens: int = 0
-    _unique_tokens: int = 0
-    _shared_tokens: int = 0
-    _output_limit: int = 0
-    _models: Counter[str] = field(default_factory=Counter)
+    _errors: list[dict[str, Any]] = field(default_factory=list)
+    _work: defaultdict[str, PlannedWork] = field(default_factory=lambda: defaultdict(PlannedWork))
 
     def add(self, window: Window) -> None:
         """Plan one window.
@@ -63,26 +67,33 @@ class PlanBuilder:
             StorageError: a plan file could not be written.
         """
         groups = arrange(window.lines, self.cache_block)
-        self._shared_tokens += shared_tokens(groups, self.cache_block)
+        for model, alike in groupby(groups, lambda group: group.leader.model):
+            self._work[model].shared_tokens += shared_tokens(alike, self.cache_block)
         for chunk in cut(groups, self.limits):
             self._add_groups(chunk)
         if window.problems:
-            model = self.fallback_model
-            lines = [problem.line for problem in window.problems]
-            data = encode_problems(self._header("", lines), window.problems)
-            self._bad += len(lines)
-            self._add_chunk(model, data, lines, prompt_tokens=0)
+            self._add_problems(window.problems)
+
+    def _add_problems(self, problems: list[Problem]) -> None:
+        self._bad += len(problems)
+        if self.job.only_estimated:
+            room = max(0, self.most_errors - len(self._errors))
+            self._errors += [
+                problem.report(self.origins.of(problem.line)) for problem in problems[:room]
+            ]
+            return
+        lines = [problem.line for problem in problems]
+        data = encode_problems(self._header("", lines), problems)
+        self._add_chunk(self.fallback_model, data, lines, prompt_tokens=0)
 
     def _add_groups(self, groups: list[Group]) -> None:
         rows = [row for group in groups for row in group.lines]
         model = rows[0].model
         tokens = sum(row.prompt_tokens for row in rows)
-        self._models[model] += len(rows)
-        self._duplicates += len(rows) - len(groups)
-        self._prompt_tokens += tokens
         for group in groups:
-            self._unique_tokens += group.leader.computed_tokens
-            self._output_limit += group.leader.output_limit
+            _count(group, self._work[model])
+        if self.job.only_estimated:
+            return
         lines = [row.line for row in rows]
         data = encode_groups(self._header(self.sources[model], lines), groups)
         self._add_chunk(model, data, lines, prompt_tokens=tokens)
@@ -119,22 +130,51 @@ class PlanBuilder:
           line equals another or begins like one; the batch's usage tells what was cached in the end
         - ``max_output_tokens``: of all outputs, at most
         """
+        work = self._work
+        lines = sum(each.lines for each in work.values()) + self._bad
+        prompts = sum(each.prompt_tokens for each in work.values())
+        distinct = sum(each.distinct_tokens for each in work.values())
+        shared = sum(each.shared_tokens for each in work.values())
         return Plan(
-            n_lines=self._at,
+            n_lines=lines,
             chunks=self._chunks,
-            model=next(iter(self._models)) if len(self._models) == 1 else None,
+            model=next(iter(work)) if len(work) == 1 else None,
             n_invalid=self._bad,
+            errors=self._errors,
+            work=work,
             summary={
-                "lines": self._at,
+                "lines": lines,
                 "invalid_lines": self._bad,
-                "duplicate_lines": self._duplicates,
-                "prompt_tokens": self._prompt_tokens,
-                "unique_prompt_tokens": self._unique_tokens,
-                "expected_cached_tokens": self._shared_tokens
-                + self._prompt_tokens
-                - self._unique_tokens,
-                "max_output_tokens": self._output_limit,
+                "duplicate_lines": sum(x.lines - x.distinct_lines for x in work.values()),
+                "prompt_tokens": prompts,
+                "unique_prompt_tokens": distinct,
+                "expected_cached_tokens": shared + prompts - distinct,
+                "max_output_tokens": sum(x.distinct_limit_tokens for x in work.values()),
                 "chunks": len(self._chunks),
-                "models": dict(self._models),
+                "models": {model: each.lines for model, each in work.items()},
             },
         )
+
+
+def _count(group: Group, work: PlannedWork) -> None:
+    """Add equal lines to what their model has to do."""
+    leader, lines = group.leader, len(group.lines)
+    prompts = leader.computed_prompts
+    computed = sum(map(len, prompts)) // 4
+    longest, each = _outputs(leader.params)
+    limit = leader.budget - computed
+    work.lines += lines
+    work.distinct_lines += 1
+    work.outputs += len(prompts) * each
+    work.prompt_tokens += leader.prompt_tokens * lines
+    work.distinct_tokens += computed
+    work.limit_tokens += limit * lines
+    work.distinct_limit_tokens += limit
+    work.longest = max(work.longest, longest)
+
+
+@lru_cache(maxsize=1024)
+def _outputs(params: str) -> tuple[int, int]:
+    """Most tokens of an output, and the outputs of a prompt, by packed parameters."""
+    found = unpack_params(params)
+    return found.max_tokens or 0, found.num_generated

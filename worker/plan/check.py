@@ -8,6 +8,7 @@ from pathlib import Path
 
 from storage.streams.jsonl import Line
 from worker.errors import PlanRefused
+from worker.estimates.likeness import Likeness
 from worker.plan.duplicates import CustomIds
 from worker.plan.envelope import InputLine, LineRules, check_line, too_long
 from worker.plan.retry import EVERY_LINE
@@ -23,11 +24,13 @@ class Checked:
         n_lines: lines that are not blank.
         models: number of good lines by model; those with doubled custom_ids count too.
         problems: one for each bad line, in line order; can be read more than once.
+        common: what the good lines have in common (`worker.estimates.likeness`).
     """
 
     n_lines: int
     models: Counter[str]
     problems: ProblemSpool
+    common: str
 
 
 def check_lines(
@@ -54,6 +57,7 @@ def check_lines(
     envelope = ProblemSpool(folder / "envelope")
     ids = CustomIds(folder)
     models: Counter[str] = Counter()
+    likeness = Likeness()
     count = 0
     for line in lines:
         heartbeat()
@@ -70,12 +74,13 @@ def check_lines(
             envelope.append(found)
         else:
             models[found.model] += 1
+            likeness.add(found.body)
     if count == 0:
         raise PlanRefused("The input file has no lines to run.", code="empty_batch")
     problems = ProblemSpool(folder / "problems")
     for problem in _one_a_line(envelope, ids):
         problems.append(problem)
-    return Checked(count, models, problems)
+    return Checked(count, models, problems, likeness.text)
 
 
 def check(line: Line, rules: LineRules) -> InputLine | Problem:

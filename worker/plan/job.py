@@ -23,6 +23,7 @@ from worker.errors import (
     Stopping,
     TakesLong,
 )
+from worker.estimates.make import with_estimate
 from worker.lease import Lease, Renewal
 from worker.plan.planner import Planner, refusal
 from worker.plan.retry import retry_source
@@ -110,6 +111,10 @@ def _settle(
         code = outcome.errors[0]["code"]
         log.info("job_failed", job=job.id, code=code, invalid=outcome.n_invalid, seconds=seconds)
         return
+    if job.only_estimated:
+        planning.complete_estimate(database, job.id, job.plan_epoch, outcome)
+        log.info("job_estimated", job=job.id, seconds=seconds, **outcome.summary)
+        return
     planning.commit_plan(database, job.id, job.plan_epoch, outcome)
     log.info("job_planned", job=job.id, seconds=seconds, **outcome.summary)
     for model in {chunk.model for chunk in outcome.chunks}:
@@ -124,7 +129,7 @@ def _outcome(worker: WorkerContext, job: Job, heartbeat: Callable[[], None]) -> 
     waited = waiting_models.seconds_waited(worker.database, job)
     sources = {row.name: row.source for row in models.list_models(worker.database)}
     with scratch_folder() as folder:
-        return Planner(
+        outcome = Planner(
             worker.settings,
             worker.store,
             job,
@@ -135,6 +140,9 @@ def _outcome(worker: WorkerContext, job: Job, heartbeat: Callable[[], None]) -> 
             retry,
             patient=waited < worker.settings.worker.model_wait_seconds,
         ).run()
+    if isinstance(outcome, Refusal):
+        return outcome
+    return with_estimate(worker, job, outcome, sources)
 
 
 def _exhausted() -> Refusal:

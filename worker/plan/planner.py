@@ -6,7 +6,7 @@ order, cuts them into chunks, and writes each chunk's plan file.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ class Planner:
             self.sources,
             chunk_limits(settings.worker, checked.n_lines),
             fallback_model=commonest[0][0] if commonest else settings.worker.default_model,
+            most_errors=settings.api.max_reported_errors,
             origins=given.origins,
         )
         tokenizer = LineTokenizer(
@@ -133,7 +134,7 @@ class Planner:
             ):
                 builder.add(window)
                 del window  # or it would live on while the next one is read
-        return builder.plan()
+        return replace(builder.plan(), common=checked.common)
 
     def _refuse(self, checked: Checked, origins: Origins) -> Refusal:
         """A refusal that lists the first bad lines, with a report file that lists all of them."""

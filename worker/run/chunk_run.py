@@ -163,6 +163,7 @@ class ChunkRun:
             prompt_tokens=counts.prompt_tokens + line.prompt_tokens * lines,
             cached_tokens=counts.cached_tokens + cached,
             completion_tokens=counts.completion_tokens + line.completion_tokens * lines,
+            generated_tokens=counts.generated_tokens + line.generated_tokens,
         )
 
     def refuse(self, error: ModelUnavailable) -> None:

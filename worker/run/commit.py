@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from storage.database.tables import Chunk
 from storage.errors import ObjectExists
+from storage.estimates.engine_time import EngineTime
 from storage.jobs.chunks import Counts, commit_chunk
 from storage.objects import ObjectStore, object_keys
 from worker.context import WorkerContext
@@ -30,9 +31,15 @@ def write_part(store: ObjectStore, key: str, records: Iterable[bytes]) -> str:
 
 
 def commit_part(
-    worker: WorkerContext, chunk: Chunk, records: Iterable[bytes], counts: Counts
+    worker: WorkerContext,
+    chunk: Chunk,
+    records: Iterable[bytes],
+    counts: Counts,
+    took: EngineTime | None = None,
 ) -> Chunk:
     """Write a chunk's part and commit the chunk with it; its row as it is then.
+
+    ``took`` is what it took of an engine, if one ran it.
 
     Raises:
         StateConflict: another attempt holds the lease by now.
@@ -47,4 +54,5 @@ def commit_part(
         part_key=key,
         part_sha256=sha256,
         counts=counts,
+        took=took,
     )

@@ -17,6 +17,7 @@ from worker.context import WorkerContext
 from worker.errors import ModelNotReady, ModelUnavailable, Stopping
 from worker.lease import LeaseKeeper
 from worker.models.engines import Resident
+from worker.run.engine_clock import EngineClock
 from worker.run.held_chunks import HeldChunk, HeldChunks, backoff
 from worker.run.model_choice import ModelChoice
 from worker.run.waiting import tell_running, tell_wait
@@ -49,6 +50,7 @@ class DrainLoop:
         self._worker = worker
         self._held_chunks = HeldChunks(worker)
         self._model_choice = ModelChoice(worker, models)
+        self._clock = EngineClock()
         self._resident: Resident | None = None
         self._next_claim = 0.0
 
@@ -103,7 +105,9 @@ class DrainLoop:
         self._stop_ended_jobs()
         self._submit()
         if self._resident is not None and any(held.submitted for held in self._held_chunks):
-            for completion in self._resident.engine.poll(POLL_SECONDS):
+            completions = self._resident.engine.poll(POLL_SECONDS)
+            self._clock.read(self._resident, self._held_chunks)
+            for completion in completions:
                 self._accept(completion)
         for held in self._held_chunks:
             if not held.run.pending:
@@ -159,7 +163,9 @@ class DrainLoop:
                 held.run.refuse(error)
                 tell_running(self._worker, held.chunk.model)
                 return
+        self._clock.start(self._resident, self._held_chunks)
         held.submitted = True
+        held.rated_as = self._resident.info.rated_as
         self._resident.engine.submit(held.run.requests())
 
     def _start(self, model: str, source: str) -> Resident:

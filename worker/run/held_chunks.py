@@ -12,6 +12,7 @@ import structlog
 
 from storage.database.tables import Chunk
 from storage.errors import ObjectNotFound, StateConflict, StorageError
+from storage.estimates.engine_time import EngineTime
 from storage.jobs.chunks import release_chunk
 from storage.jobs.claims import claim_chunks
 from storage.jobs.crashes import crash_chunk
@@ -39,17 +40,36 @@ class HeldChunk:
     Attributes:
         claimed_at: monotonic seconds.
         submitted: whether its requests were handed to the engine.
+        rated_as: what that engine is rated as.
+        seconds, steps: its share of the engine's time and steps so far.
     """
 
     run: ChunkRun
     lease: Lease
     claimed_at: float
     submitted: bool = False
+    rated_as: str = ""
+    seconds: float = 0.0
+    steps: float = 0.0
 
     @property
     def chunk(self) -> Chunk:
         """The row as it was claimed."""
         return self.run.chunk
+
+    @property
+    def at_work(self) -> bool:
+        """Whether the engine has requests of it in hand."""
+        return self.submitted and self.run.pending > 0
+
+    @property
+    def took(self) -> EngineTime | None:
+        """What it took of an engine, if any ran it.
+
+        Of a chunk that was stopped no rate can be learned: what was done of it is not counted.
+        """
+        device = self.rated_as if self.run.stopped is None else None
+        return EngineTime(device, self.seconds, self.steps) if self.submitted else None
 
     @property
     def alone(self) -> bool:
@@ -153,7 +173,9 @@ class HeldChunks:
         while True:
             try:
                 held.lease.check()
-                commit_part(self._worker, held.chunk, held.run.records(), held.run.counts)
+                commit_part(
+                    self._worker, held.chunk, held.run.records(), held.run.counts, held.took
+                )
                 break
             except (LeaseLost, StateConflict, PartMismatch) as error:
                 self.abandon(held, error.code)
@@ -182,6 +204,7 @@ class HeldChunks:
             cached_tokens=counts.cached_tokens,
             completion_tokens=counts.completion_tokens,
             seconds=round(time.monotonic() - held.claimed_at, 3),
+            engine_seconds=round(held.seconds, 3),
         )
 
     def abandon(self, held: HeldChunk, reason: str) -> None:

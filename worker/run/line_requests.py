@@ -48,4 +48,5 @@ class LineRequests:
             prompt_tokens=counts.prompt_tokens + prompt * times,
             cached_tokens=counts.cached_tokens + completion.cached_tokens + prompt * (times - 1),
             completion_tokens=counts.completion_tokens + completion.completion_tokens * times,
+            generated_tokens=counts.generated_tokens + completion.completion_tokens,
         )

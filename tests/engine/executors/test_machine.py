@@ -1,11 +1,14 @@
-"""How many CPUs a process may use."""
+"""How many CPUs a process may use, and what they are called."""
 
 import os
+import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.executors import machine
+from engine.info import EngineInfo
 
 
 def _group(folder: Path, **files: str) -> None:
@@ -64,3 +67,21 @@ def test_a_quota_is_rounded_up(
     monkeypatch.setattr(machine, "cpu_quota", lambda *_paths: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(allowed)))
     assert machine.cpu_count() == count
+
+
+def test_a_processor_is_known_by_its_name(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD EPYC 9B14\nprocessor\t: 1\n")
+    assert machine.processor_name(cpuinfo) == "AMD EPYC 9B14"
+    cpuinfo.write_text("model name\t:\n")
+    assert machine.processor_name(cpuinfo) == platform.machine()
+    assert machine.processor_name(tmp_path / "none")
+
+
+def test_speed_is_kept_under_what_makes_it() -> None:
+    sizes = ("m", 64, 100)
+    ran = EngineInfo(*sizes, "cpu", "bfloat16", 1, 16, 4, 64, 0.0, quantization="int8", threads=2)
+    assert replace(ran, hardware="AMD EPYC").rated_as == "cpu:AMD EPYC, 2 threads, int8"
+    assert replace(ran, threads=1).rated_as == "cpu, 1 thread, int8"
+    gpu = replace(ran, device="cuda:3", quantization="none", hardware="NVIDIA H200")
+    assert gpu.rated_as == "cuda:NVIDIA H200, bfloat16"

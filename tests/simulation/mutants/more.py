@@ -13,6 +13,24 @@ MORE = (
         ),
     ),
     mutant(
+        "no-epoch-guard-in-complete-estimate",
+        "I2",
+        Edit(
+            "storage.jobs.planning",
+            "            JobState.COMPLETED,\n            col(Job.plan_epoch) == epoch,\n",
+            "            JobState.COMPLETED,\n",
+        ),
+    ),
+    mutant(
+        "every-job-ends-as-an-estimate",
+        "estimate",
+        Edit(
+            "storage.database.tables",
+            'return bool(self.options.get("estimate"))',
+            "return True",
+        ),
+    ),
+    mutant(
         "no-epoch-guard-in-commit-final",
         "I2 I5 I6",
         Edit("storage.jobs.finalizing", "if job.fin_epoch != epoch or job.state", "if job.state"),

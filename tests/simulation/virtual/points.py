@@ -11,6 +11,7 @@ HOT = (
     "commit_chunk",
     "commit_final",
     "commit_plan",
+    "complete_estimate",
     "crash_chunk",
     "put parts/",
     "put results/",

@@ -92,7 +92,8 @@ def test_a_job_that_runs_goes_on_after_an_upgrade(empty: Database) -> None:
     empty.migrate()
     empty.migrate()
     job = jobs.get(empty, "acme", "batch_1")
-    assert (job.paused_at, job.retry_of) == (None, None)
+    assert (job.paused_at, job.retry_of, job.estimate) == (None, None, None)
     assert reconcile(empty, max_crashes=MAX_CRASHES) == [Wakeup.drain("smollm2")]
     chunk = must_claim(empty)
     assert (chunk.id, chunk.attempt, chunk.crashes, chunk.engine_crashes) == ("chunk_1", 2, 1, 0)
+    assert (chunk.generated_tokens, chunk.seconds, chunk.device) == (0, 0.0, None)

@@ -30,7 +30,7 @@ def test_groups_follow_from_the_tables() -> None:
     ("before", "after"),
     [
         (JobState.COMPLETED, JobState.RUNNING),
-        (JobState.VALIDATING, JobState.COMPLETED),
+        (JobState.VALIDATING, JobState.CANCELLED),
         (JobState.RUNNING, JobState.CANCELLED),
         (ChunkState.DONE, ChunkState.PENDING),
         (ChunkState.PENDING, ChunkState.DONE),

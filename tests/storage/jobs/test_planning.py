@@ -1,6 +1,7 @@
 """The planner's lease, and the one transaction that ends it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,3 +153,23 @@ def test_commits_whose_answer_is_lost(lossy: Any, new_job: Create, make_plan: Ma
     lossy.losses = 1
     assert planning.fail_job(lossy, second.id, epochs[1], Refusal([])).state == "failed"
     assert len(list(chunks.iter_chunks(lossy, first.id, list(ChunkState)))) == 2
+
+
+def test_an_estimate_ends_its_job_with_its_plan(
+    lossy: Any, new_job: Create, make_plan: MakePlan
+) -> None:
+    job = new_job(options={"estimate": True})
+    assert job.only_estimated
+    epoch = claim(lossy).plan_epoch
+    plan = replace(make_plan(), chunks=[], estimate={"rows": 8}, errors=[{"code": "x"}])
+    lossy.losses = 1
+    ended = planning.complete_estimate(lossy, job.id, epoch, plan)
+    assert (ended.state, ended.n_lines, ended.estimate) == ("completed", 0, {"rows": 8})
+    assert ended.completed_at is not None
+    assert ended.in_progress_at is None
+    assert ended.errors == [{"code": "x"}]
+    assert list(chunks.iter_chunks(lossy, job.id, list(ChunkState))) == []
+    with pytest.raises(StateConflict):
+        planning.complete_estimate(lossy, job.id, epoch - 1, plan)
+    with pytest.raises(StateConflict):
+        planning.commit_plan(lossy, job.id, epoch, make_plan())

@@ -16,7 +16,7 @@ from storage.home import Home
 
 COMMANDS = (
     *("up", "run", "submit", "status", "watch", "fetch", "cancel", "list", "doctor"),
-    *("pause", "resume", "retry"),
+    *("pause", "resume", "retry", "estimate"),
     *("api", "worker", "reconciler"),
     *("models list", "models add", "models pull"),
 )
