@@ -4,7 +4,6 @@
 without them, and loads sooner. The `tidemill` command does the rest.
 """
 
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

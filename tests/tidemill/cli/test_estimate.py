@@ -120,9 +120,7 @@ def test_without_an_input_there_is_only_history(command: Command, url: str) -> N
     assert json.loads(command("estimate", "--history", "--json", "--url", url).out) == []
 
 
-def test_a_template_makes_requests_of_a_table(
-    command: Command, url: str, tmp_path: Path
-) -> None:
+def test_a_template_makes_requests_of_a_table(command: Command, url: str, tmp_path: Path) -> None:
     (tmp_path / "cities.csv").write_text("city,country\nParis,France\nLima,Peru\n")
     template = ("--template", "Is {{ city }} in {{ country }}?", "--max-tokens", "4")
     done = command("estimate", "cities.csv", *template, "--url", url, "--json")

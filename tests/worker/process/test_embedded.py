@@ -115,8 +115,9 @@ class Watched(LocalWakeups):
 def test_a_cancel_takes_effect_at_once_and_a_stop_is_quick(make_bench: Any, line: Any) -> None:
     bench = make_bench(reconcile_seconds=600)  # it is the wake-up that does it
     wakeups = Watched()
-    stores = Stores(bench.worker.database, bench.worker.store)
-    worker = EmbeddedWorker(bench.worker.settings, stores, wakeups, make_engine=bench.lab.make)
+    settings = bench.worker.settings
+    stores = Stores(bench.worker.database, bench.worker.store, settings.storage)
+    worker = EmbeddedWorker(settings, stores, wakeups, make_engine=bench.lab.make)
     worker.start()
     try:
         job_id = bench.create([line("a")])
