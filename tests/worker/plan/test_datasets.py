@@ -164,7 +164,7 @@ def test_a_job_that_is_stopped_before_it_is_planned_tells_every_row(
     [
         (parquet(prompt=["a", "b"]), None),
         (b"prompt,x\na,1\nb,2\n", None),
-        (gzip.compress(b"prompt;x\na;1\nb;2\n"), None),
+        (gzip.compress(b"prompt;x\na;1\nb;2\n", mtime=0), None),
         (b"q,x\na,1\nb,2\n", {"name": "t.csv", "column": "q"}),
         (b"prompt\na\nb\n", {"name": "t.csv"}),
         (b'{"q": "a"}\n{"q": "b"}\n', {"name": "t.jsonl", "template": {"prompt": "{{ q }}"}}),
