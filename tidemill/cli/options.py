@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tidemill.cli.ranges import above_zero_to, at_least, between, completion_window
+from tidemill.cli.texts import file_or_uri
 from tidemill.errors import UsageError
 from tidemill.run.formats import Endpoint, Format, InputFormat
 
@@ -19,6 +20,7 @@ Inputs = Annotated[
 InputsOrUris = Annotated[
     list[str],
     typer.Argument(
+        parser=file_or_uri,
         metavar="INPUT...",
         help="The input files, each a job of its own; '-' reads standard input. s3://… and "
         "file:///… are read where they lie, by the service: a file, a folder or a glob.",

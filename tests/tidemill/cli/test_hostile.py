@@ -42,6 +42,7 @@ COMMANDS = (
     "list",
     "submit NAME",
     "run NAME",
+    "estimate NAME",
 )
 
 
