@@ -38,7 +38,8 @@ class ModelOutlook:
         outputs_a_row = planned.outputs / planned.distinct_lines if planned.distinct_lines else 1.0
         mean = tokens_a_row / outputs_a_row
         longest = max(mean, min(self.lengths.longest, planned.longest))
-        return expected_work(planned, mean, longest, self.room, times)
+        first = self.lengths.cut
+        return expected_work(planned, mean, longest, self.room, times, longest_first=first)
 
 
 def estimate(

@@ -36,6 +36,7 @@ class Lengths:
         mean, low, high: what a row has on the average, and between what that may lie.
         longest: of the longest output.
         rows: on how many this was seen.
+        cut: whether it is their limits that end outputs, as far as is known.
     """
 
     mean: float
@@ -44,6 +45,7 @@ class Lengths:
     longest: float
     source: LengthSource
     rows: int = 0
+    cut: bool = False
 
     def within(self, limits: Limits) -> "Lengths":
         """The same, none above the limits."""
@@ -55,6 +57,7 @@ class Lengths:
             max(min(self.longest, limits.longest), min(self.mean, most)),
             self.source,
             self.rows,
+            self.cut,
         )
 
 
@@ -71,11 +74,16 @@ class Seen:
         """Tokens of a row."""
         return self.tokens / self.rows
 
+    @property
+    def cut(self) -> bool:
+        """Whether it was mostly their limits that ended its outputs."""
+        return 0 < self.limit_tokens * _CUT_SHARE <= self.tokens
+
 
 def from_limits(limits: Limits) -> Lengths:
     """Where nothing else is known: every output as long as it may be, which is a bound."""
     low = min(1.0, limits.mean)
-    return Lengths(limits.mean, low, limits.mean, limits.longest, LengthSource.LIMIT)
+    return Lengths(limits.mean, low, limits.mean, limits.longest, LengthSource.LIMIT, cut=True)
 
 
 def from_sample(tokens: Sequence[int], limit_tokens: int, limits: Limits, rows: int) -> Lengths:
@@ -102,6 +110,7 @@ def from_sample(tokens: Sequence[int], limit_tokens: int, limits: Limits, rows: 
         1.2 * longest,
         LengthSource.SAMPLE,
         len(tokens),
+        seen.cut,
     )
     return found.within(limits)
 
@@ -121,14 +130,13 @@ def from_history(jobs: Sequence[Seen], limits: Limits, rows: int) -> Lengths:
         longest,
         LengthSource.HISTORY,
         sum(counts),
+        all(job.cut for job in jobs),
     )
     return found.within(limits)
 
 
 def _scaled(seen: Seen, limits: Limits) -> float:
     """The mean of a row under other limits: where the limits end outputs, it grows with them."""
-    limit = seen.limit_tokens / seen.rows
-    if limit <= 0 or limits.mean <= 0:
+    if not seen.cut or limits.mean <= 0:
         return seen.mean
-    share = seen.mean / limit
-    return seen.mean * (limits.mean / limit if share >= _CUT_SHARE else 1.0)
+    return seen.mean * limits.mean * seen.rows / seen.limit_tokens

@@ -71,23 +71,34 @@ class Room:
 
 
 def expected_work(
-    planned: PlannedWork, mean: float, longest: float, room: Room, times: int = 1
+    planned: PlannedWork,
+    mean: float,
+    longest: float,
+    room: Room,
+    times: int = 1,
+    *,
+    longest_first: bool = False,
 ) -> Work:
     """The work of a plan whose outputs are so long.
 
     While there are outputs enough, every step generates one token of each that runs; at the end the
-    longest one runs on by itself. Prompts fill steps of their own.
+    longest one runs on by itself. The prompts of those that run first fill steps of their own, and
+    all others find room beside outputs.
 
     Args:
         mean: tokens of an output, on the average.
         longest: tokens of the longest output.
         times: how many such plans, one after the other, as one.
+        longest_first: whether the plan's order, which puts outputs with high limits first, puts the
+            long ones first: so it is where limits end them.
     """
     outputs = planned.outputs * times
     prompts, generated = planned.computed_tokens * times, mean * outputs
     if not outputs:
         return Work(0.0, 0.0, 0.0)
     at_once = min(float(outputs), room.at_once(prompts / outputs + mean))
-    tail = max(0.0, longest - mean)
-    steps = generated / at_once + tail + prompts / room.step_tokens
-    return Work(prompts, generated, steps)
+    first = prompts * at_once / outputs
+    full = generated / at_once
+    steps = max(longest, full) if longest_first else full + max(0.0, longest - mean)
+    steps += first / room.step_tokens
+    return Work(prompts, generated, max(steps, (prompts + generated) / room.step_tokens))

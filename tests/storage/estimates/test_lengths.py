@@ -29,7 +29,7 @@ def in_order(found: Lengths, limits: Limits) -> bool:
 
 
 def test_limits_alone_are_a_bound() -> None:
-    assert from_limits(LIMITS) == Lengths(64.0, 1.0, 64.0, 64.0, LengthSource.LIMIT)
+    assert from_limits(LIMITS) == Lengths(64.0, 1.0, 64.0, 64.0, LengthSource.LIMIT, cut=True)
 
 
 @given(st.lists(st.integers(0, 64), min_size=1, max_size=60), st.integers(60, 10_000))
@@ -58,8 +58,10 @@ def test_outputs_that_their_limits_end_grow_with_them() -> None:
     wide = Limits(256.0, 256.0)
     cut = Seen(rows=10, tokens=640, limit_tokens=640)
     assert from_history([cut], wide, 100).mean == 256.0
+    assert from_history([cut], wide, 100).cut
     natural = Seen(rows=10, tokens=200, limit_tokens=640)
     assert from_history([natural], wide, 100).mean == 20.0
+    assert not from_history([natural], wide, 100).cut
     assert from_sample([64] * 5, 320, wide, 100).mean == 256.0
 
 

@@ -126,11 +126,26 @@ def test_steps_follow_from_how_many_outputs_run_at_once(
     assert work.output_tokens == mean * outputs
 
 
+def test_the_longest_outputs_come_first_where_limits_end_them() -> None:
+    planned = PlannedWork(150, 150, 150)
+    room = Room(100, 1_000)
+    assert expected_work(planned, 20.0, 50.0, room).steps == 30.0 + 30.0
+    assert expected_work(planned, 20.0, 50.0, room, longest_first=True).steps == 50.0
+
+
+def test_prompts_behind_the_first_find_room_beside_outputs() -> None:
+    planned = PlannedWork(1_000, 1_000, 1_000, 50_000, 50_000, 0)
+    room = Room(100, 1_000)
+    assert expected_work(planned, 20.0, 20.0, room).steps == 200.0 + 5.0
+    # Unless there is more of them than steps have room for.
+    assert expected_work(planned, 1.0, 1.0, room).steps == 51.0
+
+
 def test_a_small_cache_runs_fewer_at_once() -> None:
     planned = PlannedWork(100, 100, 100, 8_000, 8_000, 0)
     wide = expected_work(planned, 20.0, 20.0, Room(100, 1_000))
     narrow = expected_work(planned, 20.0, 20.0, Room(100, 1_000, cache_tokens=1_000))
-    assert (wide.steps, narrow.steps) == (20.0 + 8.0, 200.0 + 8.0)
+    assert (wide.steps, narrow.steps) == (20.0 + 8.0, 200.0 + 0.8)
 
 
 def test_a_faster_card_and_a_smaller_model_take_less() -> None:
