@@ -13,6 +13,7 @@ from storage.database.tables import Chunk, Job
 from storage.errors import PlanInvalid
 from storage.ids import new_id
 from storage.jobs.job_leases import claim_job, held, release_job, renew_job
+from storage.jobs.outputs.planned import PlannedShard, add_shards
 from storage.jobs.transitions import RenewResult, advance_job, lost
 from storage.registry import files
 from storage.registry.files import NewFile
@@ -42,6 +43,8 @@ class Plan:
     """A whole plan. The chunks are in order and cover ``[0, n_lines)``.
 
     ``model`` is set where all lines name the same; ``report`` lists the bad lines, if any.
+    ``shards`` are those of a job whose results are written elsewhere too, with ``columns`` as
+    ``{name, type}``.
     """
 
     n_lines: int
@@ -51,6 +54,8 @@ class Plan:
     n_invalid: int = 0
     errors: Sequence[dict[str, Any]] = ()
     report: NewFile | None = None
+    shards: Sequence[PlannedShard] = ()
+    columns: Sequence[dict[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def commit_plan(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:
     """Insert every chunk and start the job, in one transaction.
 
     Raises:
-        PlanInvalid: the chunks do not cover the lines exactly once.
+        PlanInvalid: the chunks do not cover the lines exactly once, or the shards do not.
         StateConflict: the epoch is over, or the job is asked to stop.
     """
     _check_cover(plan)
@@ -137,6 +142,7 @@ def commit_plan(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:
         for start in range(0, len(plan.chunks), INSERT_ROWS):
             rows = [_row(job_id, chunk) for chunk in plan.chunks[start : start + INSERT_ROWS]]
             session.execute(insert(Chunk), rows)
+        add_shards(session, job_id, plan.n_lines, plan.shards, plan.columns)
         return job
 
     return database.settle(change)
