@@ -1,6 +1,7 @@
 """The input of a new batch: an uploaded file, or a dataset where it lies, of which a snapshot is
 taken."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def _snapshot(context: Context, tenant: str, uris: Sequence[str], kind: Kind | N
     key = object_keys.upload(tenant, file_id)
     with context.store.writer(key) as writer:
         write_snapshot(writer, uris, found)
-    name = uris[0].rstrip("/").rpartition("/")[2] or "input"
+    name = re.sub(r"[*?\[\]]", "_", uris[0].rstrip("/").rpartition("/")[2]) or "input"
     new = files.NewFile(
         id=file_id,
         tenant_id=tenant,

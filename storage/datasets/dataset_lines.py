@@ -167,7 +167,8 @@ class _Reading:
             if spelled:
                 row = msgspec.structs.replace(row, fields={**row.fields, **spelled})
             self.columns.add_row(row.fields)
-            number, request_id = before + count, f"row-{before + count}"
+            number = before + count
+            request_id: str | None = f"row-{number}"
             if row.problem is not None and row.number != count:
                 problem = f"{row.problem} It is on line {row.number}."
                 row = msgspec.structs.replace(row, problem=problem)

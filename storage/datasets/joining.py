@@ -17,7 +17,8 @@ from storage.datasets.values.results import (
     ResultError,
     check_names,
 )
-from storage.datasets.values.sources import Source
+from storage.datasets.values.rows import id_prefix
+from storage.datasets.values.sources import Kind, Source
 from storage.datasets.values.unsendable import CODE
 from storage.errors import InputMismatch
 
@@ -31,10 +32,14 @@ class OrderedResults:
 
     Args:
         rows: how many rows the batch's input had, if that is known.
+        prefix: how every ``custom_id`` begins, where rows are numbered in more than one way.
     """
 
-    def __init__(self, outputs: Pieces, errors: Pieces, rows: int | None = None) -> None:
-        self._results = heapq.merge(_by_row(outputs), _by_row(errors), key=itemgetter(0))
+    def __init__(
+        self, outputs: Pieces, errors: Pieces, rows: int | None = None, prefix: str = ""
+    ) -> None:
+        each = (_by_row(outputs, prefix), _by_row(errors, prefix))
+        self._results = heapq.merge(*each, key=itemgetter(0))
         self._row, self._result = next(self._results, _END)
         self._rows, self._asked = rows, 0
 
@@ -92,7 +97,10 @@ def join_rows(
         InputMismatch: the results are not those of the source.
         ResultNotUnderstood: a line of the result files is not a result.
     """
-    results, number = OrderedResults(outputs, errors, rows), 0
+    # Of a table that it reads itself the service numbers the rows alone, "row-1", and not the lines.
+    prefix = "" if source.kind is Kind.PARQUET else id_prefix(source.kind)
+    results = OrderedResults(outputs, errors, rows, prefix)
+    number = 0
     for number, fields, problem in read_fields(source):
         if columns is not None:
             check_names(source.name, number, fields, columns)
@@ -116,9 +124,9 @@ _NO_RESULT = Result(
 _END = (sys.maxsize, _NO_RESULT)
 
 
-def _by_row(pieces: Pieces) -> Iterator[tuple[int, Result]]:
+def _by_row(pieces: Pieces, prefix: str) -> Iterator[tuple[int, Result]]:
     for result in read_results(pieces):
-        if result.row is None:
+        if result.row is None or not (result.custom_id or prefix).startswith(prefix):
             raise InputMismatch(
                 f"{InputMismatch()} The custom_id {result.custom_id!r} is that of no row."
             )

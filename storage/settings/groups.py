@@ -123,8 +123,8 @@ class ApiSettings(BaseModel):
 
     dataset_uris: str = Field(
         default="",
-        description="Comma-separated prefixes of inputs that may be read where they lie, each 'uri' "
-        "or 'tenant:uri'; empty: none.",
+        description="Comma-separated prefixes of inputs that may be read where they lie, each "
+        "'uri' or 'tenant:uri'; empty: none.",
     )
     output_uris: str = Field(
         default="",
@@ -165,8 +165,8 @@ class ApiSettings(BaseModel):
         for entry in _entries(value):
             if _URI.match(entry) is None:
                 raise ValueError(
-                    f"'{entry}' is no prefix: give 's3://bucket/prefix' or 'file:///folder', perhaps "
-                    "with 'tenant:' before it"
+                    f"'{entry}' is no prefix: give 's3://bucket/prefix' or 'file:///folder', "
+                    "perhaps with 'tenant:' before it"
                 )
         return value
 

@@ -14,10 +14,18 @@ from tidemill.serve.server import ServerThread, listen, url_of
 
 
 @pytest.fixture(scope="session")
-def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose files the API of `api_url` may read where they lie."""
+    return tmp_path_factory.mktemp("lake")
+
+
+@pytest.fixture(scope="session")
+def api_url(tmp_path_factory: pytest.TempPathFactory, lake: Path) -> Iterator[str]:
     """A live API, keyed with ``secret``, over SQLite and a folder."""
     home: Path = tmp_path_factory.mktemp("home")
-    settings = Settings.load(home=home, api_keys="secret", env_file=None)
+    settings = Settings.load(
+        home=home, api_keys="secret", dataset_uris=lake.as_uri(), env_file=None
+    )
     stores = Stores.open(settings.storage)
     stores.database.migrate()
     wakeups = Wakeups(celery_app(settings.storage))

@@ -154,8 +154,7 @@ def print_problems(batch: Batch) -> None:
     problems = batch.errors.data if batch.errors else []
     terminal.say(f"The batch {batch.id} failed validation:")
     for problem in problems[:SHOWN_PROBLEMS]:
-        place = f"line {problem.line}: " if problem.line else ""
-        terminal.say(f"  {place}{problem.message or ''} [{problem.code}]")
+        terminal.say(f"  {problem.place}{problem.message or ''} [{problem.code}]")
     if len(problems) > SHOWN_PROBLEMS:
         terminal.say(f"  … and {len(problems) - SHOWN_PROBLEMS:,} more in the batch's errors")
     if batch.tidemill and batch.tidemill.report_file_id:
@@ -202,7 +201,7 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
         text = f"{usage.total_tokens:,} ({usage.cached_share:.1%} of the prompt from the cache)"
         fields.append(("tokens", text))
     problems = batch.errors.data if batch.errors else []
-    fields += [("problem", f"line {p.line}: {p.message}") for p in problems[:SHOWN_PROBLEMS]]
+    fields += [("problem", f"{p.place}{p.message}") for p in problems[:SHOWN_PROBLEMS]]
     return [(name, value) for name, value in fields if value]
 
 

@@ -157,7 +157,7 @@ def submit(
 
         tidemill watch $id && tidemill fetch $id -o answers.jsonl
 
-        tidemill submit s3://bucket/reviews/ --template 'Summarise: {{ text }}' --key id
+        tidemill submit s3://bucket/reviews/ --template 'Summarize: {{ text }}' --key id
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import shown_at_the_end

@@ -57,6 +57,13 @@ class Usage(Struct, frozen=True):
         return self.input_tokens_details.cached_tokens / max(1, self.input_tokens)
 
 
+class Origin(Struct, frozen=True):
+    """The row of a dataset that a line was made of."""
+
+    file: str
+    row: int
+
+
 class BatchProblem(Struct, frozen=True):
     """One reason why a batch failed validation."""
 
@@ -64,6 +71,14 @@ class BatchProblem(Struct, frozen=True):
     message: str | None = None
     param: str | None = None
     line: int | None = None
+    tidemill: Origin | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: a row of a file, or a line of the input; empty for neither."""
+        if self.tidemill is not None:
+            return f"{self.tidemill.file}, row {self.tidemill.row}: "
+        return f"line {self.line}: " if self.line else ""
 
 
 class BatchProblems(Struct, frozen=True):

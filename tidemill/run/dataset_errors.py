@@ -26,4 +26,5 @@ def dataset_errors() -> Iterator[None]:
     try:
         yield
     except DatasetError as error:
-        raise _OURS.get(type(error), TidemillError)(str(error)) from error
+        kinds = (ours for theirs, ours in _OURS.items() if isinstance(error, theirs))
+        raise next(kinds, TidemillError)(str(error)) from error

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from storage.datasets.inputs.allowed import AllowedUris
-from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, find
+from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, data_file, find
 from storage.datasets.inputs.uris import InputUri, partitions_of
 from storage.datasets.readers.kinds import kind_named
 from storage.datasets.values.sources import Kind
@@ -50,6 +50,9 @@ def list_files(
         if len(found) == before:
             raise InputUriError(f"There is no file at '{uri}'.", NOT_FOUND)
     files = list(found.values())
+    # The right to list is not the right to read; who lacks it is told now.
+    with data_file(settings, files[0]).open() as stream:
+        stream.read(1)
     if kind is None:
         _check_kinds(files)
     return files

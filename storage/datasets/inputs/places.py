@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.datasets.inputs.allowed import NOT_ALLOWED
-from storage.datasets.inputs.remote import FolderFile, S3Object, file_tag
+from storage.datasets.inputs.remote import FolderFile, S3Object, denied, file_tag
 from storage.datasets.inputs.uris import InputUri
 from storage.datasets.values.files import DataFile
 from storage.errors import BucketNotFound, ConfigurationError, InputUriError, ObjectNotFound
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from storage.objects.s3_bucket import S3Bucket
 
 NOT_FOUND = "input_not_found"
-ACCESS_DENIED = "input_access_denied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def _in_folder(uri: InputUri, root: InputUri) -> Iterator[Place]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputUriError(f"There is nothing at '{uri}'.", NOT_FOUND) from error
     except OSError as error:
-        raise _denied(uri) from error
+        raise denied(str(uri)) from error
 
 
 def _raise(error: OSError) -> None:
@@ -167,11 +166,5 @@ def _named(uri: InputUri) -> Iterator[None]:
     except ObjectNotFound as error:
         raise InputUriError(f"There is nothing at '{uri}'.", NOT_FOUND) from error
     except ConfigurationError as error:
-        raise _denied(uri) from error
+        raise denied(str(uri)) from error
 
-
-def _denied(uri: InputUri) -> InputUriError:
-    return InputUriError(
-        f"The service may not read '{uri}'; give its credentials the right to list and to read it.",
-        ACCESS_DENIED,
-    )

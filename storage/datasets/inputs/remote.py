@@ -11,12 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from storage.errors import InputModified, ObjectChanged, ObjectNotFound, ObjectStoreUnavailable
+from storage.errors import (
+    ConfigurationError,
+    InputModified,
+    InputUriError,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectStoreError,
+    ObjectStoreUnavailable,
+)
 from storage.objects import ObjectStore
 
 if TYPE_CHECKING:
     from storage.objects.s3_bucket import S3Bucket
 
+ACCESS_DENIED = "input_access_denied"
 READ_BYTES = 8 * 1024**2
 SMALL_BYTES = 4 * 1024**2  # a smaller object is fetched whole, once
 TAIL_BYTES = 1024**2  # a footer, which is read whenever a file is opened
@@ -111,6 +120,8 @@ class FolderFile:
     def open(self) -> BinaryIO:
         try:
             file = self.path.open("rb")
+        except PermissionError as error:
+            raise denied(self.uri) from error
         except OSError as error:
             raise modified(self.uri) from error
         # What was opened is compared, not what has the name now.
@@ -131,6 +142,14 @@ class FolderFile:
 def file_tag(found: os.stat_result) -> str:
     """What tells a file's version: another one is another file, or was written at another time."""
     return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+
+
+def denied(uri: str) -> InputUriError:
+    """The error that names a file which the service may not read."""
+    return InputUriError(
+        f"The service may not read '{uri}'; give its credentials the right to list and to read it.",
+        ACCESS_DENIED,
+    )
 
 
 def modified(uri: str) -> InputModified:
@@ -205,3 +224,10 @@ def _unchanged(uri: str) -> Iterator[None]:
         yield
     except (ObjectNotFound, ObjectChanged) as error:
         raise modified(uri) from error
+    except ConfigurationError as error:
+        raise denied(uri) from error
+    except ObjectStoreError as error:
+        if error.retryable:
+            raise
+        # Such as an object that was put into an archive.
+        raise InputUriError(f"'{uri}' cannot be read: {error}", ACCESS_DENIED) from error

@@ -38,7 +38,8 @@ def read_snapshot(stream: BinaryIO) -> Iterator[InputFile]:
         header = msgspec.json.decode(stream.readline(), type=_Header)
         decoder = msgspec.json.Decoder(InputFile)
         count = 0
-        for count, line in enumerate(stream, 1):
+        for line in stream:
+            count += 1
             yield decoder.decode(line)
     except msgspec.MsgspecError as error:
         raise DamagedData("The snapshot of the input is damaged.") from error

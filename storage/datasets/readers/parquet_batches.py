@@ -151,8 +151,11 @@ def _in_seconds(columns: Iterable[pa.Array]) -> Iterator[pa.Array]:
 
 def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     # Group by group: Arrow cannot read categories inside of lists from two of them at once.
+    # In this thread: handing a few rows to others takes longer than to read them.
     for group in range(file.num_row_groups):
-        yield from file.iter_batches(batch_size=FEW_ROWS, row_groups=[group], columns=columns)
+        yield from file.iter_batches(
+            batch_size=FEW_ROWS, row_groups=[group], columns=columns, use_threads=False
+        )
 
 
 def check_writable(name: str, field: pa.Field) -> None:

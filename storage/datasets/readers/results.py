@@ -33,6 +33,7 @@ class _Response(Struct):
 
 class _Extension(Struct):
     line: int | None = None
+    file: str | None = None  # of a dataset, whose lines are numbered over all of its files
 
 
 class _Line(Struct):
@@ -73,7 +74,8 @@ def _result(line: _Line) -> Result:
     if problem is not None:
         error = ResultError(problem.code, problem.message, problem.param)
         # Earlier versions wrote the number into the error.
-        row = row or line.tidemill.line or problem.line
+        if line.tidemill.file is None:
+            row = row or line.tidemill.line or problem.line
         return Result(line.custom_id, row, None, None, error)
     if not body.choices:
         return Result(line.custom_id, row, None, None, None)

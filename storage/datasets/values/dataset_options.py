@@ -6,7 +6,6 @@ import msgspec
 
 from storage.datasets.values.sources import Kind
 
-
 OPTIONS_KEY = "dataset"  # of a job's options
 
 

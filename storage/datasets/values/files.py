@@ -13,6 +13,9 @@ COMPRESSED_SUFFIXES = (".gz", ".zst", ".zstd")
 class DataFile(Protocol):
     """Bytes that can be read more than once. Equal ones are the same file."""
 
+    def __hash__(self) -> int:
+        """Equal for equal files."""
+
     @property
     def version(self) -> Hashable:
         """What is another one once the content is."""

@@ -102,7 +102,12 @@ def listed(names: Iterable[str]) -> str:
 
 def custom_id(kind: Kind, number: int) -> str:
     """The ``custom_id`` of a row: ``line-7``, or ``row-7`` where the input has no lines."""
-    return f"{'row' if kind is Kind.PARQUET else 'line'}-{number}"
+    return f"{id_prefix(kind)}{number}"
+
+
+def id_prefix(kind: Kind) -> str:
+    """How the `custom_id` of every row begins."""
+    return "row-" if kind is Kind.PARQUET else "line-"
 
 
 def row_number(custom_id: str) -> int | None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from storage.datasets.joining import join_rows
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.readers.results import read_results
-from storage.errors import ResultNotUnderstood
+from storage.errors import InputMismatch, ResultNotUnderstood
 
 
 def answered(line: int, text: str) -> bytes:
@@ -97,3 +97,16 @@ def test_a_line_that_is_no_result_is_an_error() -> None:
     assert next(results).text == "A"
     with pytest.raises(ResultNotUnderstood, match="a line that is no result"):
         next(results)
+
+
+def test_results_of_a_table_that_the_service_read_are_not_taken_for_lines(tmp_path: Path) -> None:
+    """It numbers the rows, from row-1; the lines of the file are others, as it has a header."""
+    (tmp_path / "in.csv").write_text("prompt,n\na,1\nb,2\n")
+    source = open_source(tmp_path / "in.csv")
+    by_row = [answered(n, "A").replace(b"line-", b"row-") for n in (1, 2)]
+    with pytest.raises(InputMismatch, match="'row-1' is that of no row"):
+        list(join_rows(source, by_row, []))
+    extra = b'"tidemill": {"line": 2, "file": "in.csv", "row": 2}'
+    keyed = b'{"custom_id": "k", "error": {"code": "c", "message": "m"}, %s}\n' % extra
+    with pytest.raises(InputMismatch, match="'k' is that of no row"):
+        list(join_rows(source, [], [keyed]))

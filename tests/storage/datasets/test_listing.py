@@ -164,3 +164,15 @@ class TestOnServer:
             self.list(wrong, uri)
         assert caught.value.code == "input_access_denied"
         assert "wrong" not in str(caught.value)
+
+    def test_a_file_that_may_not_be_read_any_more(
+        self, filled: Any, s3_settings: StorageSettings
+    ) -> None:
+        """The right to list is not the right to read, and rights may be withdrawn."""
+        wrong = s3_settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
+        (file,) = filled.listed("t/a.csv")
+        if not file.uri.startswith("s3:"):
+            return
+        with pytest.raises(InputUriError, match=r"may not read .*t/a\.csv") as caught:
+            data_file(wrong, file).arrow().read()
+        assert caught.value.code == "input_access_denied"

@@ -64,9 +64,8 @@ def test_a_uri_has_a_bucket_and_a_path(text: str, bucket: str, path: str, folder
     ],
 )
 def test_what_is_none_or_could_lead_elsewhere_is_refused(text: str, reason: str) -> None:
-    with pytest.raises(InputUriError, match="URI|bucket|host|encoded|folder|times") as caught:
+    with pytest.raises(InputUriError, match=reason.replace(".", r"\.")) as caught:
         InputUri.parse(text)
-    assert reason in str(caught.value)
     assert caught.value.code == "invalid_input_uri"
 
 

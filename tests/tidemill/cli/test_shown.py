@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tidemill.cli.render import batch_row, describe, shown_at_the_end
-from tidemill.client.shapes import Batch
+from tidemill.client.shapes import Batch, BatchProblem, BatchProblems, Origin
 
 NO_DATES = (10**12, -(10**12), 2**63, -(2**63), 10**30)
 
@@ -35,3 +35,17 @@ def test_what_was_done_is_shown_whatever_ends_it(
             raise KeyboardInterrupt
         out = capsys.readouterr().out
         assert (json.loads(out) if as_json else out) == (shown if as_json else "")
+
+
+@pytest.mark.parametrize(
+    ("problem", "shown"),
+    [
+        (BatchProblem("c", "Wrong."), "Wrong."),
+        (BatchProblem("c", "Wrong.", line=7), "line 7: Wrong."),
+        (BatchProblem("c", "Wrong.", None, 7, Origin("s3://b/a.csv", 2)), "s3://b/a.csv, row 2: W"),
+    ],
+)
+def test_a_problem_is_shown_with_its_place(problem: BatchProblem, shown: str) -> None:
+    errors = BatchProblems([problem])
+    batch = Batch("batch_1", "failed", "/v1/completions", "file", 1, errors=errors)
+    assert dict(describe(batch))["problem"].startswith(shown)

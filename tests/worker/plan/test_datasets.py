@@ -130,7 +130,9 @@ def test_failed_rows_are_retried(bench: Any, folder: Path) -> None:
 
 
 def test_doubled_keys_are_refused_with_both_lines(bench: Any, folder: Path) -> None:
-    job = bench.plan(create_in_place(bench, folder, {"template": {"prompt": "x {{ text }}"}, "key": "day"}))
+    job = bench.plan(
+        create_in_place(bench, folder, {"template": {"prompt": "x {{ text }}"}, "key": "day"})
+    )
     assert [error["line"] for error in job.errors] == [2, 3, 5, 6]
     assert {error["code"] for error in job.errors} == {"duplicate_custom_id"}
     assert [error["tidemill"]["row"] for error in job.errors] == [2, 3, 2, 3]
