@@ -96,7 +96,9 @@ InputUris = Annotated[
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     WithJsonSchema(_ONE_OR_MORE),
 ]
+Passthrough = Literal["all"] | Annotated[list[ColumnName], Field(max_length=1_000)]
 OF_ROWS = frozenset({"input_uri", "input_format", "template", "column", "key"})
+OF_OUTPUT = frozenset({"output_uri", "format", "passthrough"})
 
 
 def fingerprint(request: BaseModel, **more: str) -> str:
@@ -104,7 +106,9 @@ def fingerprint(request: BaseModel, **more: str) -> str:
     values = request.model_dump()
     ours = values.get("tidemill", {})
     # Left out where they are not set: a version before knew nothing of them.
-    values["tidemill"] = {k: v for k, v in ours.items() if v is not None or k not in OF_ROWS}
+    values["tidemill"] = {
+        k: v for k, v in ours.items() if v is not None or k not in OF_ROWS | OF_OUTPUT
+    }
     canonical = orjson.dumps(values | more, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(canonical).hexdigest()
 
@@ -117,6 +121,9 @@ class BatchOptions(BaseModel):
     ``input_uri``: an input where it lies, in place of ``input_file_id``. ``input_format``: what
     its files are. ``template``: what makes a request of a row. ``column``: where the prompts are.
     ``key``: the column whose values are the ``custom_id``.
+    ``output_uri``: a folder or prefix that the results are written to as well, while the batch
+    runs. ``format``: what the files there are, by default Parquet. ``passthrough``: the columns of
+    the input that each row is to have again, or all.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -128,6 +135,9 @@ class BatchOptions(BaseModel):
     template: Template = None
     column: ColumnName | None = None
     key: ColumnName | None = None
+    output_uri: Annotated[str, Field(min_length=1, max_length=2_048)] | None = None
+    format: Literal["parquet", "jsonl"] | None = None
+    passthrough: Passthrough | None = None
 
     @property
     def of_rows(self) -> dict[str, Any]:

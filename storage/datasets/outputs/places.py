@@ -83,6 +83,11 @@ def parse_output_uri(text: str) -> InputUri:
     return uri
 
 
+def canonical(uri: str) -> str:
+    """The one way to write the URI of a place."""
+    return f"{str(parse_output_uri(uri)).rstrip('/')}/"
+
+
 def check_new_place(store: ObjectStore, uri: str) -> None:
     """Check that a place is empty and that it can be written: an object is written and deleted.
 
@@ -96,7 +101,7 @@ def check_new_place(store: ObjectStore, uri: str) -> None:
                 f"'{uri}' is not empty; name a folder or prefix without anything in it.", NOT_EMPTY
             )
         key = f"_probe-{uuid4().hex}"
-        store.put(key, b"", if_absent=True)
+        store.put(key, b"probe\n", if_absent=True)
         store.delete(key)
         tidy(store)
     except BucketNotFound as error:
