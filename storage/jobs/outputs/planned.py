@@ -39,7 +39,8 @@ def add_output(session: Session, job: Job) -> None:
     if said is None or session.get(Output, job.id) is not None:
         return
     values = {"job_id": job.id, "uri": said["uri"], "format": said["format"]}
-    if not insert_if_absent(session, Output, values):
+    insert_if_absent(session, Output, values)
+    if session.get(Output, job.id) is None:
         raise OutputError(
             f"Another batch is writing its results to '{said['uri']}'; give each batch a folder or "
             "prefix of its own.",

@@ -1,10 +1,13 @@
 """Jobs whose results are written into a folder of the caller's."""
 
+import hashlib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.parquet as pq
 import pytest
 
 from storage.ids import new_id
@@ -21,6 +24,8 @@ TEMPLATE = {"prompt": "{{ text }}", "max_tokens": 2, "temperature": 0}
 
 class Site:
     """One worker, and the folder that results go to."""
+
+    ten = tuple({"id": f"r{n}", "n": n, "text": f"w{n} x"} for n in range(10))
 
     def __init__(self, bench: Any, folder: Path) -> None:
         self.bench = bench
@@ -68,6 +73,22 @@ class Site:
         """What the manifest says."""
         return orjson.loads((self.folder / place / "manifest.json").read_bytes())
 
+    def listed(self, place: str = "out") -> list[dict[str, Any]]:
+        """The rows of the shards that the manifest lists, in its order; each must be whole."""
+        rows: list[dict[str, Any]] = []
+        for shard in self.manifest(place)["shards"]:
+            path = self.folder / place / shard["file"]
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            assert (len(data), digest) == (shard["bytes"], shard["sha256"])
+            if path.suffix == ".parquet":
+                found = pq.read_table(io.BytesIO(data)).to_pylist()
+            else:
+                found = [orjson.loads(line) for line in data.splitlines()]
+            assert (shard["first_row"], shard["rows"]) == (len(rows) + 1, len(found))
+            rows += found
+        return rows
+
     def names(self, place: str = "out") -> list[str]:
         """All that lies in the folder, hidden or not."""
         folder = self.folder / place
@@ -80,7 +101,7 @@ def make_site(make_bench: Callable[..., Any], tmp_path: Path) -> Callable[..., S
 
     def make(**changes: Any) -> Site:
         settings = {"plan_window_lines": 4, "chunk_lines": 2, "output_uris": folder.as_uri()}
-        return Site(make_bench(**settings, **changes), folder)
+        return Site(make_bench(**{**settings, **changes}), folder)
 
     return make
 

@@ -1,8 +1,6 @@
 """Shards in a folder: whole, in order, with the input's columns, while a job runs and after."""
 
-import hashlib
 import io
-import json
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -22,36 +20,23 @@ from storage.jobs import jobs
 from storage.jobs.reconcile import reconcile
 from worker.run.drain import drain
 
-ROWS = [{"id": f"r{n}", "n": n, "text": f"w{n} x"} for n in range(10)]
 RESULTS = [
     *("answer", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens"),
     *("error_code", "error_message"),
 ]
 
 
-def listed(site: Any, place: str = "out") -> list[dict[str, Any]]:
-    """The rows of the shards that the manifest lists, in its order; each must be whole."""
-    rows: list[dict[str, Any]] = []
-    for shard in site.manifest(place)["shards"]:
-        path = site.folder / place / shard["file"]
-        data = path.read_bytes()
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard["bytes"], shard["sha256"])
-        if path.suffix == ".parquet":
-            found = pq.read_table(io.BytesIO(data)).to_pylist()
-        else:
-            found = [json.loads(line) for line in data.splitlines()]
-        assert (shard["first_row"], shard["rows"]) == (len(rows) + 1, len(found))
-        rows += found
-    return rows
-
-
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
 def test_every_row_is_in_the_shards_in_order(site: Any, format_: str) -> None:
-    rows: list[dict[str, Any]] = [*ROWS[:5], {"id": "bad", "n": None, "text": "x " * 99}, *ROWS[5:]]
+    rows: list[dict[str, Any]] = [
+        *site.ten[:5],
+        {"id": "bad", "n": None, "text": "x " * 99},
+        *site.ten[5:],
+    ]
     output = {"format": format_, "passthrough": ["n", "id"]}
     job = site.finish(site.rows(rows, output=output))
     assert (job.state, job.n_ok, job.n_err) == (JobState.COMPLETED, 10, 1)
-    found = listed(site)
+    found = site.listed()
     assert [(row["custom_id"], row["n"], row["id"]) for row in found] == [
         (f"row-{number}", row["n"], row["id"]) for number, row in enumerate(rows, 1)
     ]
@@ -79,7 +64,7 @@ def test_plain_requests_have_their_ids_and_results(site: Any, line: Any) -> None
     lines[2:2] = [b"", b"{", b""]
     job = site.finish(site.create(b"\n".join(lines), on_invalid="skip"))
     assert (job.n_ok, job.n_err) == (5, 1)
-    found = listed(site)
+    found = site.listed()
     assert [row["custom_id"] for row in found] == ["c0", "c1", None, "c2", "c3", "c4"]
     assert [row["error_code"] for row in found][2] == "invalid_json_line"
     assert list(found[0]) == ["custom_id", *RESULTS]
@@ -119,7 +104,7 @@ def test_values_of_json_lines_are_numbers_or_text(site: Any) -> None:
     ]
     site.finish(site.rows(rows, output={"passthrough": "all"}))
     names = ("n", "f", "x", "y")
-    assert [[row[name] for name in names] for row in listed(site)] == [
+    assert [[row[name] for name in names] for row in site.listed()] == [
         [1, 1.5, '{"a":[1]}', True],
         [None, 2.0, "s", None],
     ]
@@ -162,7 +147,7 @@ def readable(folder: Path) -> list[list[str]]:
 
 
 def test_shards_are_read_while_the_job_runs_and_after(site: Any) -> None:
-    bench, job_id = site.bench, site.rows(ROWS)
+    bench, job_id = site.bench, site.rows(site.ten)
     bench.plan(job_id)
     assert site.write() == 0, "nothing is settled"
     bench.sql("UPDATE chunk SET not_before = 9e12 WHERE first_line > 4")
@@ -173,16 +158,16 @@ def test_shards_are_read_while_the_job_runs_and_after(site: Any) -> None:
     told = (manifest["state"], manifest["rows_total"], manifest["shards_total"])
     assert told == ("running", 10, 3)
     ids = [f"row-{number}" for number in range(1, 11)]
-    assert [row["custom_id"] for row in listed(site)] == ids[:4]
+    assert [row["custom_id"] for row in site.listed()] == ids[:4]
     assert readable(site.folder / "out") == [ids[:4]] * 4
     assert site.finish(job_id).state == JobState.COMPLETED
-    assert [row["custom_id"] for row in listed(site)] == ids
+    assert [row["custom_id"] for row in site.listed()] == ids
     assert readable(site.folder / "out") == [ids] * 4
 
 
 @pytest.mark.parametrize("state", ["pending", "leased"])
 def test_a_shard_waits_for_all_of_its_chunks_and_for_those_before_it(site: Any, state: str) -> None:
-    bench, job_id = site.bench, site.rows(ROWS)
+    bench, job_id = site.bench, site.rows(site.ten)
     bench.plan(job_id)
     bench.sql("UPDATE chunk SET not_before = 9e12 WHERE first_line = 3")
     drain(bench.worker, "smollm2")
@@ -190,23 +175,23 @@ def test_a_shard_waits_for_all_of_its_chunks_and_for_those_before_it(site: Any, 
     assert site.write() == 0
     bench.sql("UPDATE chunk SET state = 'pending' WHERE first_line = 3")
     assert site.finish(job_id).n_ok == 10
-    assert len(listed(site)) == 10
+    assert len(site.listed()) == 10
 
 
 def test_lines_of_a_cancelled_job_are_rows_with_errors(site: Any) -> None:
-    bench, job_id = site.bench, site.rows(ROWS)
+    bench, job_id = site.bench, site.rows(site.ten)
     bench.plan(job_id)
     jobs.request_stop(bench.worker.database, "default", job_id)
     reconcile(bench.worker.database, max_crashes=3)
     job = site.finish(job_id)
     assert (job.state, job.n_cancelled) == (JobState.CANCELLED, 10)
-    assert {row["error_code"] for row in listed(site)} == {"batch_cancelled"}
+    assert {row["error_code"] for row in site.listed()} == {"batch_cancelled"}
     assert (site.manifest()["state"], site.manifest()["rows"]) == ("cancelled", 10)
     assert "_SUCCESS" not in site.names()
 
 
 def test_a_job_that_is_stopped_before_its_plan_has_no_shards(site: Any) -> None:
-    job_id = site.rows(ROWS)
+    job_id = site.rows(site.ten)
     jobs.request_stop(site.bench.worker.database, "default", job_id)
     assert site.finish(job_id).n_cancelled == 10
     assert (site.manifest()["state"], site.manifest()["shards"]) == ("cancelled", [])
