@@ -97,7 +97,7 @@ def join_rows(
         InputMismatch: the results are not those of the source.
         ResultNotUnderstood: a line of the result files is not a result.
     """
-    # Of a table that it reads itself the service numbers the rows alone, "row-1", and not the lines.
+    # Of a table that it reads itself the service numbers the rows, "row-1", and not the lines.
     prefix = "" if source.kind is Kind.PARQUET else id_prefix(source.kind)
     results = OrderedResults(outputs, errors, rows, prefix)
     number = 0

@@ -132,7 +132,9 @@ def fetch(
     with (
         connect(url, api_key, home) as client,
         (
-            open_input(join, column, home, input_format.kind, joined=True) if join else nullcontext()
+            open_input(join, column, home, input_format.kind, joined=True)
+            if join
+            else nullcontext()
         ) as source,
     ):
         batch = client.batch(batch_id)

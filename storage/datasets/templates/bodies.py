@@ -7,8 +7,14 @@ from typing import Any, Final
 from jinja2 import nodes
 
 from storage.datasets.templates.expressions import Expression, Frame
-from storage.datasets.templates.limits import Meter, TemplateLimits
-from storage.datasets.templates.markup import Place, check_text, has_markup, parse_markup
+from storage.datasets.templates.limits import TEXT, Meter, TemplateLimits
+from storage.datasets.templates.markup import (
+    Place,
+    check_text,
+    count_symbols,
+    has_markup,
+    parse_markup,
+)
 from storage.datasets.templates.operations import concat
 from storage.datasets.templates.plain_data import MISSING, text_of, weigh
 from storage.datasets.templates.statements import Statements
@@ -35,7 +41,7 @@ class Bodies:
     def __init__(self, limits: TemplateLimits) -> None:
         self.columns: dict[str, Place] = {}
         self._limits = limits
-        self._markup_left = limits.max_markup
+        self._symbols_left = limits.max_symbols
 
     def build(self, held: Any, place: Place, depth: int = 0) -> Build | None:
         """What makes a value of a row; ``None`` where it is the same for every row.
@@ -76,11 +82,10 @@ class Bodies:
         check_text(source, place)
         if not has_markup(source):
             return None
-        self._markup_left -= len(source)
-        if self._markup_left < 0:
-            raise place.error(
-                f"its texts with expressions have more than {self._limits.max_markup:,} characters."
-            )
+        self._symbols_left -= TEXT + count_symbols(source, place, self._symbols_left)
+        if self._symbols_left < 0:
+            most = self._limits.max_symbols
+            raise place.error(f"the template has more than {most:,} symbols in its expressions.")
         tree = parse_markup(source, place)
         compiler = Statements(place)
         try:
@@ -133,9 +138,7 @@ def _plain_build(pieces: list[nodes.Expr]) -> Build:
     def build(row: Row, meter: Meter) -> str:
         made = texts.copy()
         values = map(row.get, names)
-        made[columns] = [
-            value if type(value) is str else text_of(meter, value) for value in values
-        ]
+        made[columns] = [value if type(value) is str else text_of(meter, value) for value in values]
         return concat(meter, made)
 
     return build

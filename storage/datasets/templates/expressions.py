@@ -4,13 +4,14 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from jinja2 import nodes
 
 from storage.datasets.templates.filters import FILTERS, METHODS, TESTS, Function, make_range
 from storage.datasets.templates.limits import Meter
-from storage.datasets.templates.markup import Place, check_text, did_you_mean
+from storage.datasets.templates.markup import SHOWN_NAME, Place, check_text, did_you_mean
 from storage.datasets.templates.operations import (
     BINARY,
     COMPARISONS,
@@ -67,7 +68,7 @@ class Expressions:
         self.touched: set[str] = set()  # perhaps
         self._place = place
 
-    def expression(self, node: nodes.Expr) -> Expression:
+    def expression(self, node: nodes.Node) -> Expression:
         """The function of an expression.
 
         Raises:
@@ -172,7 +173,7 @@ class Expressions:
             return self._applied(node, called.node, METHODS, called.attr, "method")
         if isinstance(called, nodes.Name) and called.name == RANGE:
             return self._applied(node, None, {RANGE: make_range}, RANGE, "function")
-        name = f"{called.name}(…)" if isinstance(called, nodes.Name) else "this"
+        name = f"{called.name[:SHOWN_NAME]}(…)" if isinstance(called, nodes.Name) else "this"
         raise self.error(node, f"{name} cannot be called; there are filters, and range(…).")
 
     def _applied(
@@ -188,14 +189,15 @@ class Expressions:
             known = ", ".join(sorted(table))
             raise self.error(
                 node,
-                f"there is no {what} {name!r}.{did_you_mean(name, table)} There are: {known}.",
+                f"there is no {what} {name[:SHOWN_NAME]!r}.{did_you_mean(name, table)} "
+                f"There are: {known}.",
             )
         if node.dyn_args is not None or node.dyn_kwargs is not None:
             raise self.error(node, "arguments are given one by one, without * and **.")
         given = [self.expression(each) for each in (*([subject] if subject else []), *node.args)]
-        named = {each.key: self.expression(each.value) for each in node.kwargs}
+        named = {str(each.key): self.expression(each.value) for each in node.kwargs}
         try:
-            inspect.signature(function).bind(None, *given, **named)
+            _signature(function).bind(None, *given, **named)
         except TypeError:
             takes = _parameters(function, subject)
             raise self.error(node, f"the {what} {name!r} takes {takes}.") from None
@@ -274,6 +276,11 @@ class Expressions:
         return build
 
 
+@cache
+def _signature(function: Function) -> inspect.Signature:
+    return inspect.signature(function)
+
+
 def _parameters(function: Function, subject: nodes.Expr | None) -> str:
-    own = list(inspect.signature(function).parameters)[1 if subject is None else 2 :]
+    own = list(_signature(function).parameters)[1 if subject is None else 2 :]
     return ", ".join(own) or "no arguments"

@@ -114,7 +114,7 @@ def _sort(
 
 def _items(meter: Meter, value: Any) -> list[list[Any]]:
     held = _object(value)
-    meter.spend(2 * ENTRY * len(held))
+    meter.spend(ENTRY * len(held))
     return [[name, item] for name, item in held.items()]
 
 
@@ -202,7 +202,7 @@ def _tojson(meter: Meter, value: Any, indent: int | None = None) -> str:
 
 def _fromjson(meter: Meter, value: Any) -> Any:
     text = text_of(meter, value)
-    meter.spend(ENTRY * len(text))  # of the most values that it can hold
+    meter.spend(ENTRY * len(text) // 2)  # of the most values that it can hold
     try:
         return _JSON.decode(text)
     except msgspec.MsgspecError:

@@ -11,7 +11,8 @@ from typing import Final
 from storage.errors import RowFault
 
 OPERATION: Final = 128  # what one operation in a loop costs, in characters
-ENTRY: Final = 16  # what one entry of a list or an object costs
+TEXT: Final = 8  # what each text with expressions costs beside its symbols
+ENTRY: Final = 32  # what one entry of a list or an object costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +20,20 @@ class TemplateLimits:
     """Bounds of a template.
 
     Attributes:
-        max_markup: most characters of all texts with expressions in a template.
+        max_symbols: most names, constants, operators and brackets in a template, spaces between
+            them included; each text with expressions counts 8 more.
         max_text: most characters of a text that is made.
         max_work: most work for one row, in characters: those of all texts that are read and made,
-            128 for every operation in a loop, 16 for every entry of a list or an object.
+            128 for every operation in a loop, 32 for every entry of a list or an object.
     """
 
-    max_markup: int = 131_072
+    max_symbols: int = 16_384
     max_text: int = 8 * 1024**2
     max_work: int = 32 * 1024**2
 
 
 class Meter:
     """What is left of a row's work."""
-
-    __slots__ = ("_left", "_max_text")
 
     def __init__(self, limits: TemplateLimits) -> None:
         self._left = limits.max_work

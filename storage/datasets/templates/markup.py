@@ -4,7 +4,8 @@ Only Jinja's parser is used. What it finds is interpreted here and not compiled 
 template can reach nothing but values, and every operation is within bounds.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -12,6 +13,7 @@ from typing import Final
 
 import jinja2
 from jinja2 import nodes
+from jinja2.lexer import TOKEN_DATA
 
 from storage.datasets.readers.json_lines import is_clean
 from storage.errors import TemplateError
@@ -19,7 +21,8 @@ from storage.errors import TemplateError
 PARAM: Final = "tidemill.template"
 _MARKS: Final = ("{{", "{%", "{#")
 _MAX_DEPTH: Final = 100
-_SHOWN_LINE, _SHOWN_NAME, _SHOWN_REASON = 80, 60, 600
+SHOWN_NAME: Final = 60
+_SHOWN_LINE, _SHOWN_REASON = 80, 400
 # Names are compared by pairs, which takes long where there are many, or long ones.
 _COMPARED_NAMES, _COMPARED_CHARACTERS, _OTHER_CHARACTERS = 256, 40, 3
 
@@ -42,9 +45,9 @@ class Place:
 
     def inside(self, name: str | int) -> "Place":
         """An entry of what stands here."""
-        if isinstance(name, str) and name.isidentifier() and len(name) <= _SHOWN_NAME:
+        if isinstance(name, str) and name.isidentifier() and len(name) <= SHOWN_NAME:
             return Place(f"{self.path}.{name}")
-        shown = name if isinstance(name, int) else repr(name[:_SHOWN_NAME])
+        shown = name if isinstance(name, int) else repr(name[:SHOWN_NAME])
         return Place(f"{self.path}[{shown}]")
 
     @property
@@ -55,9 +58,18 @@ class Place:
     def error(self, what: str, line: int | None = None) -> TemplateError:
         """The error of what is wrong here."""
         where = self.shown + (f", line {line}" if line is not None else "")
-        if len(what) > _SHOWN_REASON:
-            what = what[:_SHOWN_REASON] + "…"
         return TemplateError(f"The template is wrong{where}: {what}", PARAM + self.path)
+
+
+def count_symbols(source: str, place: Place, most: int) -> int:
+    """How many symbols the expressions and statements of a text have, or a number above ``most``.
+
+    Raises:
+        TemplateError: something in it is no symbol.
+    """
+    with _faults(source, place):
+        symbols = (kind for _, kind, _ in _ENVIRONMENT.lex(source) if kind != TOKEN_DATA)
+        return sum(1 for _ in islice(symbols, most + 1))
 
 
 def parse_markup(source: str, place: Place) -> nodes.Template:
@@ -66,20 +78,27 @@ def parse_markup(source: str, place: Place) -> nodes.Template:
     Raises:
         TemplateError: it is not Jinja, or nested too deeply.
     """
-    try:
+    with _faults(source, place):
         tree = _ENVIRONMENT.parse(source)
+    check_depth(tree, place)
+    return tree
+
+
+@contextmanager
+def _faults(source: str, place: Place) -> Iterator[None]:
+    """Raise what Jinja raises as a `TemplateError`."""
+    try:
+        yield
     except jinja2.TemplateSyntaxError as error:
         lines = source.splitlines()
         line = lines[error.lineno - 1].strip() if 0 < error.lineno <= len(lines) else ""
         shown = f" (in {line[:_SHOWN_LINE]!r})" if line else ""
-        reason = (error.message or "it is not valid Jinja").rstrip(".")
+        reason = (error.message or "it is not valid Jinja").rstrip(".")[:_SHOWN_REASON]
         raise place.error(f"{reason}{shown}.", error.lineno) from None
     except RecursionError:
         raise place.error("it is nested too deeply.") from None
     except (ValueError, OverflowError):
         raise place.error("it has a number that is out of range.") from None
-    check_depth(tree, place)
-    return tree
 
 
 def check_depth(tree: nodes.Node, place: Place) -> None:

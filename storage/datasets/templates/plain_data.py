@@ -16,12 +16,11 @@ from storage.streams.json_faults import json_kind
 _SMALL_BITS: Final = 64
 _BITS_A_DIGIT: Final = 3
 _MAX_DIGITS: Final = 400
+_SHOWN_NAME: Final = 60
 
 
 class Missing:
     """What a name stands for that the row, or an object in it, does not have."""
-
-    __slots__ = ()
 
     def __bool__(self) -> bool:
         return False
@@ -131,8 +130,9 @@ def member(held: Any, name: Any) -> Any:
         return held.get(name, MISSING)
     if isinstance(held, list | str) and isinstance(name, int) and not isinstance(name, bool):
         return held[name] if -len(held) <= name < len(held) else MISSING
-    shown = repr(name[:40]) if isinstance(name, str) else kind_of(name)
-    raise RowFault(f"there is no {shown} in {kind_of(held)}")
+    if isinstance(name, str):
+        raise RowFault(f"{kind_of(held)} has no entry {name[:_SHOWN_NAME]!r}")
+    raise RowFault(f"{kind_of(name)} is no place in {kind_of(held)}")
 
 
 def piece(meter: Meter, held: Any, bounds: slice) -> Any:
@@ -166,6 +166,6 @@ def entries(meter: Meter, value: Any) -> list[Any]:
     if value is None or value is MISSING:
         return []
     if isinstance(value, dict | str):
-        meter.spend(2 * ENTRY * len(value))
+        meter.spend(ENTRY * len(value))
         return list(value)
     raise RowFault(f"{kind_of(value)} has no entries to go over")

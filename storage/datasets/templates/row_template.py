@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from storage.datasets.templates.bodies import Bodies, Build
 from storage.datasets.templates.limits import Meter, TemplateLimits
-from storage.datasets.templates.markup import PARAM, Place, did_you_mean, has_markup
+from storage.datasets.templates.markup import PARAM, SHOWN_NAME, Place, did_you_mean, has_markup
 from storage.datasets.templates.plain_data import text_of
 from storage.datasets.values.rows import listed
 from storage.endpoints import CHAT_COMPLETIONS, COMPLETIONS
@@ -16,7 +16,7 @@ Spec = str | list[Any] | dict[str, Any]
 BODY: Final = "body"
 MESSAGES: Final = "messages"
 PROMPT: Final = "prompt"
-_SHOWN_UNKNOWN, _SHOWN_NAME = 8, 60
+_SHOWN_UNKNOWN: Final = 8
 
 
 class RowTemplate:
@@ -63,8 +63,8 @@ class RowTemplate:
                 body: Any = {PROMPT: spec}
             case list():
                 body = {MESSAGES: spec}
-            case {"body": dict(held), **others} if not others:
-                body, place = held, place.inside(BODY)
+            case {"body": dict()} if len(spec) == 1:
+                body, place = spec[BODY], place.inside(BODY)
             case _:
                 body = spec
         _check_shape(body, place)
@@ -87,7 +87,7 @@ class RowTemplate:
         if not unknown:
             return
         shown = [
-            f"{name[:_SHOWN_NAME]!r}.{did_you_mean(name, names)}"
+            f"{name[:SHOWN_NAME]!r}.{did_you_mean(name, names)}"
             for name in unknown[:_SHOWN_UNKNOWN]
         ]
         raise TemplateError(

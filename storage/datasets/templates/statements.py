@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from jinja2 import nodes
 
-from storage.datasets.templates.expressions import Expression, Expressions, Frame
+from storage.datasets.templates.expressions import Expressions, Frame
 from storage.datasets.templates.limits import OPERATION
 from storage.datasets.templates.operations import concat
 from storage.datasets.templates.plain_data import entries, is_true, kind_of, text_of
@@ -158,7 +158,7 @@ class Statements(Expressions):
         self.assigned.update(names)
         self.touched.update(names)
 
-    def _target(self, node: nodes.Expr) -> tuple[list[str], Bind]:
+    def _target(self, node: nodes.Node) -> tuple[list[str], Bind]:
         """The names that are set, and what sets them to a value."""
         match node:
             case nodes.Name(name=name):

@@ -97,10 +97,9 @@ def open_joined(
 def _table(path: Path, name: str, kind: Kind | None, limits: Limits) -> Source | None:
     try:
         source = open_table(LocalFile(path), name, (), kind=kind, limits=limits)
+        source = replace(source, columns=frozenset())
         first = next(read_rows(source), None)
     except InputNotUnderstood:
         return None
     readable = first is not None and first.problem is None and first.raw is None
-    if not readable or source.kind in (Kind.TEXT, Kind.REQUESTS):
-        return None
-    return replace(source, columns=frozenset())
+    return source if readable and source.kind not in (Kind.TEXT, Kind.REQUESTS) else None

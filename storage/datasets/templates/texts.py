@@ -9,7 +9,7 @@ from storage.datasets.templates.operations import concat
 from storage.datasets.templates.plain_data import entries, kind_of, text_of
 from storage.errors import RowFault
 
-_MAX_STRIPPED: Final = 64  # characters that are looked for at the ends of a text
+_MAX_STRIPPED: Final = 16  # characters that are looked for at the ends of a text
 _WORDS: Final = re.compile(r"([-\s({\[<]+)")
 
 
@@ -73,18 +73,18 @@ def _truncate(
 def _split(meter: Meter, value: Any, sep: Any = None, maxsplit: Any = -1) -> list[str]:
     text, most = text_of(meter, value), _whole(maxsplit)
     if sep is None:
-        meter.spend(ENTRY * len(text))  # of the most words that it can have
+        meter.spend(ENTRY * len(text) // 2)  # of the most words that it can have
         return text.split(None, most)
     if not isinstance(sep, str) or not sep:
         raise RowFault("a text is split at a text that is not empty")
     meter.spend(len(text) + len(sep))
-    meter.spend(2 * ENTRY * (1 + text.count(sep)))
+    meter.spend(ENTRY * (1 + text.count(sep)))
     return text.split(sep, most)
 
 
 def _splitlines(meter: Meter, value: Any) -> list[str]:
     text = text_of(meter, value)
-    meter.spend(ENTRY * len(text))
+    meter.spend(ENTRY * len(text) // 2)
     return text.splitlines()
 
 

@@ -58,7 +58,10 @@ def said(text: Any) -> list[dict[str, Any]]:
                     "top_p": "{{ absent }}",
                     "stop": ["{{ body }}", "{{ null }}", "."],
                     "logprobs": "{{ on }}",
-                    "response_format": {"type": "json_schema", "json_schema": {"schema": "{{ schema }}"}},
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"schema": "{{ schema }}"},
+                    },
                     "user": None,
                 }
             },
@@ -69,7 +72,10 @@ def said(text: Any) -> list[dict[str, Any]]:
                 "temperature": msgspec.Raw(b"0.50"),
                 "stop": ["the sea", "."],
                 "logprobs": True,
-                "response_format": {"type": "json_schema", "json_schema": {"schema": ROW["schema"]}},
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": ROW["schema"]},
+                },
                 "user": None,
             },
         ),
@@ -94,7 +100,10 @@ def test_a_body_has_the_digits_of_its_numbers() -> None:
         ("About {{ body }}", {"prompt": "About the sea"}),
         ("{{ limit }}", {"prompt": "7"}),
         ({"prompt": ["{{ body }}", "x"]}, {"prompt": ["the sea", "x"]}),
-        ({"body": {"prompt": "{{ body }}", "max_tokens": 3}}, {"prompt": "the sea", "max_tokens": 3}),
+        (
+            {"body": {"prompt": "{{ body }}", "max_tokens": 3}},
+            {"prompt": "the sea", "max_tokens": 3},
+        ),
     ],
 )
 def test_completions_get_the_prompt(spec: Spec, body: dict[str, Any]) -> None:

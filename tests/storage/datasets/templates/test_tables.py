@@ -1,4 +1,4 @@
-"""Tables of every kind, their rows made into requests by a template, and joined to their results."""
+"""Tables of every kind: rows made into requests by a template, and joined to their results."""
 
 import gzip
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from storage.errors import InputNotUnderstood, TemplateError
 
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "body": "the sea", "tags": "a,b"},
-    {"id": 2, "body": "the \"sky\"", "tags": None},
+    {"id": 2, "body": 'the "sky"', "tags": None},
 ]
 SPEC: Spec = [{"role": "user", "content": "{{ id }}: {{ body }} {{ tags|default('-') }}"}]
 
