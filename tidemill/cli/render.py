@@ -191,6 +191,7 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
         ("rows", f"{done} of {counts.total} done, {counts.failed} failed"),
         ("progress", "" if batch.finished else detail_of(batch)),
         ("waiting for", batch.waiting_for.message if batch.waiting_for else ""),
+        ("written", _shards(batch)),
         ("created", _time(batch.created_at)),
         ("expires", _time(batch.expires_at) if not batch.finished else ""),
         ("input file", batch.input_file_id),
@@ -203,6 +204,15 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
     problems = batch.errors.data if batch.errors else []
     fields += [("problem", f"{p.place}{p.message}") for p in problems[:SHOWN_PROBLEMS]]
     return [(name, value) for name, value in fields if value]
+
+
+def _shards(batch: Batch) -> str:
+    written = batch.shards
+    if written is None:
+        return ""
+    of_all = "" if written.shards_total is None else f" of {written.shards_total:,}"
+    count = f"{written.shards_written:,}{of_all} shards, {written.rows_written:,} rows"
+    return f"{count} in {written.uri}"
 
 
 def _status(batch: Batch) -> str:

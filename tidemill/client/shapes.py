@@ -107,9 +107,20 @@ class Wait(Struct, frozen=True):
     since: int = 0
 
 
+class Shards(Struct, frozen=True):
+    """How far results are written to a place of the caller's."""
+
+    uri: str
+    format: str
+    shards_written: int = 0
+    shards_total: int | None = None
+    rows_written: int = 0
+
+
 class BatchExtension(Struct, frozen=True):
     """What Tidemill adds to a batch under the key ``tidemill``."""
 
+    output: Shards | None = None
     paused: bool = False
     waiting_for: Wait | None = None
     retry_of: str | None = None
@@ -158,6 +169,11 @@ class Batch(Struct, frozen=True):
     def waiting_for(self) -> Wait | None:
         """What keeps it from going on, if anything does."""
         return None if self.tidemill is None else self.tidemill.waiting_for
+
+    @property
+    def shards(self) -> Shards | None:
+        """How far its results are written elsewhere, if they are to be."""
+        return None if self.tidemill is None else self.tidemill.output
 
     @property
     def retry_of(self) -> str | None:

@@ -192,8 +192,12 @@ def submit(
     on_invalid: OnInvalid,
     window: str,
     metadata: Mapping[str, str] | None = None,
+    written: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Upload an input and create its batch, which may take as long as ``window`` says.
+
+    Args:
+        written: what is said of results that the service is to write elsewhere too.
 
     Raises:
         InputError: a row of the input cannot be sent.
@@ -208,20 +212,29 @@ def submit(
         order.endpoint,
         completion_window=window,
         metadata={"input": name, **identity, **(metadata or {})},
-        options={"on_invalid": on_invalid},
+        options={"on_invalid": on_invalid, **(written or {})},
     )
 
 
 def submit_table(
-    client: Client, table: Table, reporter: Reporter, *, on_invalid: OnInvalid, window: str
+    client: Client,
+    table: Table,
+    reporter: Reporter,
+    *,
+    on_invalid: OnInvalid,
+    window: str,
+    written: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Create the batch of a table; one of this machine is uploaded as it is.
+
+    Args:
+        written: as in `submit`.
 
     Raises:
         InputError: the file cannot be read.
         ClientError: the service refused.
     """
-    options: dict[str, Any] = {"on_invalid": on_invalid, **table.options}
+    options: dict[str, Any] = {"on_invalid": on_invalid, **table.options, **(written or {})}
     file_id = None
     if table.in_place:
         options["input_uri"] = table.given
