@@ -33,6 +33,7 @@ from api.middleware import (
 from api.routes import batches, docs, files, health, lifecycle, models
 from api.sites import CheckSite
 from storage.datasets.inputs.allowed import AllowedUris
+from storage.datasets.outputs.places import OutputPlaces
 from storage.errors import StorageError
 from storage.settings import ApiSettings
 from storage.stores import Stores
@@ -61,7 +62,9 @@ def create_app(
         metrics: counts the requests, where given.
     """
     app = DescribedApp()
-    AllowedUris.of(settings.dataset_prefixes)  # refused at the start, not by the first batch
+    # Refused at the start, not by the first batch.
+    AllowedUris.of(settings.dataset_prefixes)
+    OutputPlaces.of(settings.output_prefixes)
     app.state.context = Context(settings, stores, wakeups)
     app.state.probes = health.Probes(stores)
     for router in (files.router, batches.router, lifecycle.router, models.router):

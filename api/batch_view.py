@@ -8,6 +8,7 @@ from api.schemas.batches import (
     BatchError,
     BatchErrors,
     BatchExtension,
+    BatchOutput,
     BatchProgress,
     BatchStatus,
     BatchTiming,
@@ -22,6 +23,7 @@ from storage.database.tables import Job
 from storage.datasets.values.dataset_options import OPTIONS_KEY
 from storage.estimates.left import Done, is_measured, seconds_left
 from storage.jobs.jobs import JobView
+from storage.jobs.outputs.views import OutputView
 from storage.jobs.progress import JobProgress
 
 STATUSES: Mapping[JobState, BatchStatus] = {
@@ -68,8 +70,8 @@ def status_of(job: Job) -> BatchStatus:
     return STATUSES[state]
 
 
-def batch_of(view: JobView) -> Batch:
-    """The wire form of a job."""
+def batch_of(view: JobView, output: OutputView | None = None) -> Batch:
+    """The wire form of a job, and of its output where it has one."""
     job, progress = view.job, view.progress
     span = Span(job, view.now)
     return Batch(
@@ -98,7 +100,7 @@ def batch_of(view: JobView) -> Batch:
         ),
         usage=_usage(job, progress),
         metadata=job.meta,
-        tidemill=_extension(job, progress, span),
+        tidemill=_extension(job, progress, span, output),
     )
 
 
@@ -123,13 +125,16 @@ def _usage(job: Job, progress: JobProgress) -> BatchUsage | None:
     )
 
 
-def _extension(job: Job, progress: JobProgress, span: Span) -> BatchExtension:
+def _extension(
+    job: Job, progress: JobProgress, span: Span, output: OutputView | None
+) -> BatchExtension:
     return BatchExtension(
         on_invalid=str(job.options.get("on_invalid", "fail")),
         priority=job.priority,
         input_uri=job.options.get(OPTIONS_KEY, {}).get("input_uri"),
+        output=_output(output),
         paused=job.paused_at is not None,
-        waiting_for=_waiting_for(job, progress),
+        waiting_for=_waiting_for(job, progress) or _refused_by_place(output),
         retry_of=job.retry_of,
         progress=_progress(job, progress, span),
         plan=job.plan,
@@ -152,6 +157,25 @@ def _waiting_for(job: Job, progress: JobProgress) -> BatchWait | None:
     return BatchWait(
         code=note["code"], message=note["message"], model=note["model"], since=int(note["since"])
     )
+
+
+def _output(view: OutputView | None) -> BatchOutput | None:
+    if view is None:
+        return None
+    return BatchOutput(
+        uri=view.uri,
+        format=view.format,
+        shards_written=view.shards_written,
+        shards_total=view.shards_total,
+        rows_written=view.rows_written,
+    )
+
+
+def _refused_by_place(view: OutputView | None) -> BatchWait | None:
+    if view is None or view.problem is None:
+        return None
+    note = view.problem
+    return BatchWait(code=note["code"], message=note["message"], since=int(note["since"]))
 
 
 def _progress(job: Job, progress: JobProgress, span: Span) -> BatchProgress:

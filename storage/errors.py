@@ -252,6 +252,23 @@ class TemplateError(DatasetError):
         self.param = param
 
 
+class OutputError(DatasetError):
+    """Results cannot be written where they are to be, or not as asked; ``code`` says why.
+
+    Attributes:
+        param: the option at fault.
+    """
+
+    code = "invalid_output"
+
+    def __init__(
+        self, message: str, code: str = "invalid_output", param: str = "tidemill.output_uri"
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
 class RowFault(DatasetError):
     """The template cannot make a request of this row."""
 

@@ -83,6 +83,13 @@ class BrokenResult(WorkerError):
     code = "broken_result"
 
 
+class OutputUnwritable(WorkerError):
+    """The caller's place refuses results. The message is for clients."""
+
+    code = "output_not_written"
+    retryable = True
+
+
 class Stopping(WorkerError):
     """The worker or the job is being stopped, so the work was laid down."""
 

@@ -1,5 +1,6 @@
 """``/v1/batches``: create, list, read; `api.routes.lifecycle` has what is done to one."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query
@@ -10,11 +11,14 @@ from api.context import Context, ContextDep
 from api.errors import invalid_value, no_such_batch
 from api.ids import checked_id
 from api.routes.batch_input import input_of, no_input
+from api.routes.batch_output import output_of, refused_output
 from api.schemas.batch_create import BatchCreate, BatchOptions, fingerprint
 from api.schemas.batches import Batch
 from api.schemas.common import Page
-from storage.errors import InputGone, NotFound, StorageError
+from storage.errors import InputGone, NotFound, OutputError, StorageError
 from storage.jobs import jobs
+from storage.jobs.jobs import JobView
+from storage.jobs.outputs.views import view_outputs
 from storage.wakeups import Wakeup
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
@@ -39,6 +43,7 @@ def create_batch(
     earlier = jobs.find_created(context.database, tenant, idempotency_key, idem_hash)
     if earlier is not None:
         return read_batch(context, tenant, earlier.id)
+    output = output_of(context, tenant, request)
     given = input_of(context, tenant, request)
     new = jobs.NewJob(
         tenant_id=tenant,
@@ -47,7 +52,7 @@ def create_batch(
         window_seconds=request.window_seconds,
         input_file=given.file,
         meta=request.metadata,
-        options=_options(context, tenant, request.tidemill) | given.options,
+        options=_options(context, tenant, request.tidemill) | given.options | output,
         priority=request.tidemill.priority,
         output_expires_seconds=request.output_lifetime,
         idem_key=idempotency_key,
@@ -57,8 +62,10 @@ def create_batch(
         created = jobs.create_job(context.database, new)
     except InputGone:  # it was there a moment ago
         raise no_input(given.file.id) from None
-    except StorageError:
+    except StorageError as error:
         given.drop(context)
+        if isinstance(error, OutputError):
+            raise refused_output(error) from None
         raise
     if not created.new:  # a request with the same key has made it in between
         given.drop(context)
@@ -110,7 +117,7 @@ def list_batches(
         raise invalid_value(
             f"There is no batch '{(after or '')[:64]}' to list after.", "after"
         ) from None
-    return Page[Batch].of([batch_of(view) for view in page.items], page.has_more)
+    return Page[Batch].of(_batches(context, page.items), page.has_more)
 
 
 @router.get("/{batch_id}")
@@ -122,6 +129,12 @@ def get_batch(batch_id: str, context: ContextDep, tenant: TenantDep) -> Batch:
 def read_batch(context: Context, tenant: str, batch_id: str) -> Batch:
     """The tenant's batch, or `ApiError` 404."""
     try:
-        return batch_of(jobs.view(context.database, tenant, checked_id(batch_id)))
+        found = jobs.view(context.database, tenant, checked_id(batch_id))
     except NotFound:
         raise no_such_batch(batch_id[:64]) from None
+    return _batches(context, [found])[0]
+
+
+def _batches(context: Context, found: Sequence[JobView]) -> list[Batch]:
+    outputs = view_outputs(context.database, [each.job for each in found])
+    return [batch_of(each, outputs.get(each.job.id)) for each in found]

@@ -15,6 +15,7 @@ from api.routes.batches import IdempotencyKey, read_batch
 from api.schemas.batch_create import fingerprint, parse_window
 from api.schemas.batch_retry import BatchRetry
 from api.schemas.batches import Batch
+from storage.datasets.values.output_options import OUTPUT_KEY
 from storage.errors import NotFound, StateConflict
 from storage.jobs import jobs, retries
 from storage.jobs.jobs import NewJob
@@ -69,6 +70,7 @@ def retry_batch(
     """Run the failed lines of a batch that has ended, and no others, as a new batch.
 
     The new batch has the same input file and endpoint, and names the first in `tidemill.retry_of`.
+    Its results are in its own files alone, even where the first one's were written elsewhere too.
     An ``Idempotency-Key`` works as it does for a new batch.
     """
     request = request or BatchRetry()
@@ -106,7 +108,8 @@ def _retry_of(
         window_seconds=parse_window(window),
         input_file=first.input_file,
         meta=request.metadata if "metadata" in request.model_fields_set else job.meta,
-        options=job.options,
+        # Its shards would be others than those that are there.
+        options={key: value for key, value in job.options.items() if key != OUTPUT_KEY},
         priority=job.priority if priority is None else priority,
         output_expires_seconds=job.output_expires_seconds,
         idem_key=idem_key,

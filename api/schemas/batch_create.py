@@ -97,8 +97,10 @@ InputUris = Annotated[
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     WithJsonSchema(_ONE_OR_MORE),
 ]
+Passthrough = Literal["all"] | Annotated[list[ColumnName], Field(max_length=1_000)]
 OF_ROWS = frozenset({"input_uri", "input_format", "template", "column", "key"})
-LATER = OF_ROWS | {"estimate", "sample"}
+OF_OUTPUT = frozenset({"output_uri", "format", "passthrough"})
+LATER = OF_ROWS | OF_OUTPUT | {"estimate", "sample"}
 
 
 def fingerprint(request: BaseModel, **more: str) -> str:
@@ -124,6 +126,9 @@ class BatchOptions(BaseModel):
     ``key``: the column whose values are the ``custom_id``.
     ``estimate``: nothing is run; the batch ends with its estimate. ``sample`` is a batch that ran
     some of its rows, from which the estimate learns how long outputs are.
+    ``output_uri``: a folder or prefix that the results are written to as well, while the batch
+    runs. ``format``: what the files there are, by default Parquet. ``passthrough``: the columns of
+    the input that each row is to have again, or all.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -135,6 +140,9 @@ class BatchOptions(BaseModel):
     template: Template = None
     column: ColumnName | None = None
     key: ColumnName | None = None
+    output_uri: Annotated[str, Field(min_length=1, max_length=2_048)] | None = None
+    format: Literal["parquet", "jsonl"] | None = None
+    passthrough: Passthrough | None = None
 
     @property
     def of_rows(self) -> dict[str, Any]:

@@ -122,18 +122,33 @@ class BatchWait(BaseModel):
     since: int
 
 
+class BatchOutput(BaseModel):
+    """How far results are written to a place of the caller's.
+
+    ``shards_total`` is null until the batch is planned.
+    """
+
+    uri: str
+    format: str
+    shards_written: int
+    shards_total: int | None = None
+    rows_written: int
+
+
 class BatchExtension(BaseModel):
     """What Tidemill adds to a batch of the OpenAI API.
 
     ``paused``: no more of it is started until it is resumed. ``waiting_for`` is null for a batch
     that goes on. ``retry_of``: the batch of which this one runs only the failed lines.
-    ``input_uri``: what the input file is a snapshot of, where it is one.
-    ``estimate`` is there once the batch is planned.
+    ``input_uri``: what the input file is a snapshot of, where it is one. ``output``: where results
+    are written beside the batch's own files, if they are. ``estimate`` is there once the batch is
+    planned.
     """
 
     on_invalid: str
     priority: int
     input_uri: list[str] | None = None
+    output: BatchOutput | None = None
     paused: bool = False
     waiting_for: BatchWait | None = None
     retry_of: str | None = None

@@ -37,6 +37,22 @@ class StopReason(StrEnum):
     BROKEN = "broken"  # its plan cannot be read any more; it ends as failed
 
 
+class OutputState(StrEnum):
+    """Of the results in a caller's own place; only an open one changes."""
+
+    OPEN = "open"
+    CLOSED = "closed"  # the manifest says how the job ended
+    FAILED = "failed"  # given up: the place could not be written for too long
+
+
+class ShardState(StrEnum):
+    """Of one file of these results; only a waiting one changes."""
+
+    WAITING = "waiting"
+    WRITTEN = "written"
+    MISSING = "missing"  # it will never be written
+
+
 JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     # Straight to finalizing: one that is stopped before it is planned. To completed: an estimate.
     JobState.VALIDATING: frozenset(

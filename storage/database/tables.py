@@ -6,12 +6,13 @@ order, a *part* a chunk's committed results.
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-from storage.database.states import ChunkState, JobState
+from storage.database.states import ChunkState, JobState, OutputState, ShardState
 
 _JSON = JSON(none_as_null=True)
+_OPEN = text("state = 'open'")
 
 
 def _big(default: int = 0) -> Any:
@@ -189,6 +190,57 @@ class Chunk(SQLModel, table=True):
     seconds: float = Field(default=0.0, sa_column_kwargs={"server_default": "0"})
     steps: float = Field(default=0.0, sa_column_kwargs={"server_default": "0"})
     done_at: float | None = None
+
+
+class Output(SQLModel, table=True):
+    """Results of a job in the caller's own place, and the lease on writing them.
+
+    ``columns`` are those of the shards, known once the job is planned. ``problem`` is what last
+    kept a shard or the manifest from being written, and ``failing_since`` since when nothing was.
+    Of the open ones no two have the same place.
+    """
+
+    __tablename__ = "output"
+    __table_args__ = (
+        Index("ix_output_open", "uri", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+    )
+
+    job_id: str = Field(primary_key=True, foreign_key="job.id")
+    uri: str
+    format: str
+    state: str = Field(default=OutputState.OPEN)
+    columns: list[dict[str, str]] | None = Field(default=None, sa_column=Column(_JSON))
+    problem: dict[str, Any] | None = Field(default=None, sa_column=Column(_JSON))
+    failing_since: float | None = None
+    epoch: int = 0
+    lease_owner: str | None = None
+    lease_exp: float | None = None
+    attempts: int = 0
+
+
+class Shard(SQLModel, table=True):
+    """One file of an output: the rows of one of the planner's windows, in the input's order.
+
+    ``first_line`` and ``last_line`` bound their numbers in the input; no other shard has lines
+    between them. ``rows_key`` names the object with what the input says of them.
+    """
+
+    __tablename__ = "shard"
+    __table_args__ = (
+        CheckConstraint("state <> 'written' OR file IS NOT NULL", name="written_has_file"),
+    )
+
+    job_id: str = Field(primary_key=True, foreign_key="job.id")
+    number: int = Field(primary_key=True)
+    first_line: int = Field(sa_type=BigInteger)
+    last_line: int = Field(sa_type=BigInteger)
+    n_rows: int = Field(sa_type=BigInteger)
+    rows_key: str
+    state: str = Field(default=ShardState.WAITING)
+    file: str | None = None
+    size: int | None = Field(default=None, sa_type=BigInteger)
+    sha256: str | None = None
+    written_at: float | None = None
 
 
 METADATA = SQLModel.metadata

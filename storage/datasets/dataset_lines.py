@@ -80,6 +80,14 @@ class Dataset:
                 yield line
         reading.columns.check()
 
+    def sources(self) -> Iterator[tuple[DatasetFile, Source]]:
+        """The files that have anything in them, each with what `lines` reads it as.
+
+        Raises:
+            DatasetError: as `lines`.
+        """
+        yield from _Reading(self).sources()
+
 
 class _Reading:
     """One pass over a dataset."""

@@ -217,12 +217,19 @@ def load(database: Database, chunk_id: str) -> Chunk | None:
         return session.get(Chunk, chunk_id)
 
 
-def iter_chunks(database: Database, job_id: str, states: Collection[ChunkState]) -> Iterator[Chunk]:
-    """A job's chunks in these states, ordered by ``first_line``, read a page at a time."""
+def iter_chunks(
+    database: Database,
+    job_id: str,
+    states: Collection[ChunkState],
+    *,
+    lines: tuple[int, int] = (1, 2**63 - 1),
+) -> Iterator[Chunk]:
+    """A job's chunks in these states that begin within ``lines``, in order, a page at a time."""
     place = tuple_(col(Chunk.first_line), col(Chunk.id))
     query = (
         select(Chunk)
         .where(col(Chunk.job_id) == job_id, col(Chunk.state).in_(states))
+        .where(col(Chunk.first_line).between(*lines))
         .order_by(col(Chunk.first_line), col(Chunk.id))
         .limit(PAGE_ROWS)
     )

@@ -18,6 +18,8 @@ from storage.database.tables import Chunk, Job
 from storage.errors import CountsDiffer
 from storage.ids import new_id
 from storage.jobs.job_leases import claim_job, held, release_job, renew_job
+from storage.jobs.outputs.leases import all_settled
+from storage.jobs.outputs.views import problem_of
 from storage.jobs.progress import JobProgress, totals
 from storage.jobs.transitions import RenewResult, advance_job, lost
 from storage.registry import files
@@ -54,11 +56,15 @@ class Results:
 def claim_finalize(
     database: Database, owner: str, *, lease_seconds: float, job_id: str | None = None
 ) -> Job | None:
-    """Lease the next job to finalize (or ``job_id`` alone); its ``fin_epoch`` is the caller's."""
+    """Lease the next job to finalize (or ``job_id`` alone); its ``fin_epoch`` is the caller's.
+
+    One that still waits for shards of its output is not yet to be finalized.
+    """
     return claim_job(
         database,
         owner,
         JobState.FINALIZING,
+        all_settled(),
         *([] if job_id is None else [col(Job.id) == job_id]),
         lease_seconds=lease_seconds,
         fin_epoch=col(Job.fin_epoch) + 1,
@@ -103,6 +109,9 @@ def commit_final(database: Database, job_id: str, epoch: int, results: Results) 
         sums = _sums(session, job_id)
         _check_counts(job_id, n_lines, sums, results)
         values = _result_values(results) | {"n_lines": n_lines}
+        problem = problem_of(session, job_id)
+        if problem is not None:
+            values["errors"] = [*(job.errors or []), problem]
         ended = _end(session, job_id, epoch, END_STATES[job.cancel], sums, **values)
         for new in (results.output, results.errors):
             if new is not None:

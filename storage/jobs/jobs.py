@@ -21,6 +21,7 @@ from storage.errors import (
     StateConflict,
 )
 from storage.ids import new_id
+from storage.jobs.outputs.planned import add_output
 from storage.jobs.progress import JobProgress, progress_of
 from storage.jobs.transitions import first_row
 from storage.registry import files
@@ -78,6 +79,7 @@ def create_job(database: Database, new: NewJob) -> Created:
 
     Raises:
         IdempotencyMismatch: the key was used with another request.
+        OutputError: another job writes where this one is to.
         InputGone, RetrySourceGone: its input, or the error file that it retries, is gone by now.
     """
     job_id = new_id("batch")
@@ -88,6 +90,8 @@ def create_job(database: Database, new: NewJob) -> Created:
         if job is None and files.hold(session, *_files_of(session, new)):
             insert_if_absent(session, Job, values)
             job = session.get(Job, job_id)
+            if job is not None:
+                add_output(session, job)
         if job is not None:
             return Created(job, new=True)
         # Asked for last: a caller that raced may have made it while the files were waited for.

@@ -14,6 +14,7 @@ from storage.errors import PlanInvalid
 from storage.estimates.work import PlannedWork
 from storage.ids import new_id
 from storage.jobs.job_leases import claim_job, held, release_job, renew_job
+from storage.jobs.outputs.planned import PlannedShard, add_shards
 from storage.jobs.transitions import RenewResult, advance_job, lost
 from storage.registry import files
 from storage.registry.files import NewFile
@@ -44,7 +45,8 @@ class Plan:
 
     ``model`` is set where all lines name the same; ``report`` lists the bad lines, if any. ``work``
     is what each model has to do, by its name; ``common`` what the rows have in common, as a text.
-    ``estimate`` and ``likeness`` are as in the job's row.
+    ``estimate`` and ``likeness`` are as in the job's row. ``shards`` are those of a job whose
+    results are written elsewhere too, with ``columns`` as ``{name, type}``.
     """
 
     n_lines: int
@@ -58,6 +60,8 @@ class Plan:
     common: str = ""
     estimate: dict[str, Any] | None = None
     likeness: str | None = None
+    shards: Sequence[PlannedShard] = ()
+    columns: Sequence[dict[str, str]] = ()
 
     def values(self) -> dict[str, Any]:
         """As columns of the job, but for the number of its lines."""
@@ -125,7 +129,7 @@ def commit_plan(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:
     """Insert every chunk and start the job, in one transaction.
 
     Raises:
-        PlanInvalid: the chunks do not cover the lines exactly once.
+        PlanInvalid: the chunks do not cover the lines exactly once, or the shards do not.
         StateConflict: the epoch is over, or the job is asked to stop.
     """
     _check_cover(plan)
@@ -149,6 +153,7 @@ def commit_plan(database: Database, job_id: str, epoch: int, plan: Plan) -> Job:
         for start in range(0, len(plan.chunks), INSERT_ROWS):
             rows = [_row(job_id, chunk) for chunk in plan.chunks[start : start + INSERT_ROWS]]
             session.execute(insert(Chunk), rows)
+        add_shards(session, job_id, plan.n_lines, plan.shards, plan.columns)
         return job
 
     return database.settle(change)

@@ -16,10 +16,11 @@ from storage.database.states import (
     StopReason,
     check_transition,
 )
-from storage.database.tables import Chunk, Job
+from storage.database.tables import Chunk, Job, Output
 from storage.jobs.chunks import claimable, poisoned
 from storage.jobs.crashes import note_crash
 from storage.jobs.job_leases import unleased
+from storage.jobs.outputs.leases import all_settled
 from storage.wakeups import Wakeup
 
 RECONCILE_LOCK = 0x71DE_0002
@@ -58,6 +59,7 @@ def reclaim_embedded(database: Database) -> None:
             .where(col(Job.state).in_(LIVE_JOB_STATES))
             .values(lease_owner=None, lease_exp=None),
         )
+        _update(session, update(Output).values(lease_owner=None, lease_exp=None))
 
 
 def stop_broken_job(database: Database, job_id: str, errors: Sequence[dict[str, Any]]) -> None:
@@ -161,7 +163,10 @@ def _wakeups(session: Session, max_crashes: int) -> list[Wakeup]:
             for job_id in session.scalars(_waiting(JobState.VALIDATING, col(Job.cancel).is_(None)))
         ),
         *(Wakeup.drain(model) for model in session.scalars(models.distinct())),
-        *(Wakeup.finalize(job_id) for job_id in session.scalars(_waiting(JobState.FINALIZING))),
+        *(
+            Wakeup.finalize(job_id)
+            for job_id in session.scalars(_waiting(JobState.FINALIZING, all_settled()))
+        ),
     ]
 
 

@@ -10,6 +10,7 @@ from storage.database.connection import Database
 from storage.database.states import JobState
 from storage.database.tables import File, Job
 from storage.jobs.job_leases import unleased
+from storage.jobs.outputs.leases import all_settled
 
 # What can be planned or finalized within a second or so, as far as one can tell beforehand.
 SHORT_BYTES = 4 << 20
@@ -54,7 +55,7 @@ def waiting_jobs(
         .where(
             or_(
                 and_(col(Job.state) == JobState.VALIDATING, col(Job.cancel).is_(None)),
-                col(Job.state) == JobState.FINALIZING,
+                and_(col(Job.state) == JobState.FINALIZING, all_settled()),
             ),
             unleased(),
             is_short if short else ~is_short,

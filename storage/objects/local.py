@@ -41,6 +41,11 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def staging(self) -> Path:
+        """The folder of files that are being written."""
+        return self.root / _STAGING
+
     def put(
         self,
         key: str,
@@ -60,7 +65,7 @@ class LocalStore:
         check_key(key)
         with ExitStack() as stack:
             with _translated(key):
-                staged = stack.enter_context(staging_file(self.root / _STAGING))
+                staged = stack.enter_context(staging_file(self.staging))
             aside, file = staged
             writer = LocalWriter(file, key)
             yield writer
@@ -116,7 +121,7 @@ class LocalStore:
 
     def sweep(self, older_than: float) -> int:
         with _translated(_STAGING):
-            return sweep(self.root / _STAGING, older_than)
+            return sweep(self.staging, older_than)
 
     def probe(self) -> StoreProbe:
         key = f"probe/{uuid4().hex}"

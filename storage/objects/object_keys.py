@@ -17,8 +17,13 @@ def plan(job_id: str, epoch: int, a: int, b: int) -> str:
     return f"{plans(job_id)}{epoch}/{a}-{b}.arrow"
 
 
+def rows(job_id: str, epoch: int, number: int) -> str:
+    """What the input says of the rows of one shard, written by the planner of this epoch."""
+    return f"{plans(job_id)}{epoch}/rows-{number:05}.parquet"
+
+
 def plans(job_id: str) -> str:
-    """The prefix of all of a job's plan files."""
+    """The prefix of all of a job's plan files, and of the rows of its shards."""
     return f"plans/{job_id}/"
 
 

@@ -18,6 +18,11 @@ def _entries(value: str) -> Iterator[str]:
     return filter(None, (item.strip() for item in value.split(",")))
 
 
+def _prefixes(value: str) -> list[tuple[str, str]]:
+    found = (_URI.match(entry) for entry in _entries(value))
+    return [(match[1] or DEFAULT_TENANT, match[2]) for match in found if match]
+
+
 class StorageSettings(BaseModel):
     """Where things are kept, and how to reach it.
 
@@ -123,6 +128,10 @@ class ApiSettings(BaseModel):
         description="Comma-separated prefixes of inputs that may be read where they lie, each "
         "'uri' or 'tenant:uri'; empty: none.",
     )
+    output_uris: str = Field(
+        default="",
+        description="The same of places that results may be written to; empty: none.",
+    )
 
     max_connections: int = Field(default=512, ge=1, description="Most connections at once.")
     max_head_bytes: int = Field(
@@ -152,7 +161,7 @@ class ApiSettings(BaseModel):
     max_batch_lines: int = 50_000_000
     max_reported_errors: int = 100
 
-    @field_validator("dataset_uris")
+    @field_validator("dataset_uris", "output_uris")
     @classmethod
     def _uris(cls, value: str) -> str:
         for entry in _entries(value):
@@ -188,8 +197,12 @@ class ApiSettings(BaseModel):
     @property
     def dataset_prefixes(self) -> list[tuple[str, str]]:
         """The entries of ``dataset_uris``, each as a tenant and a URI."""
-        found = (_URI.match(entry) for entry in _entries(self.dataset_uris))
-        return [(match[1] or DEFAULT_TENANT, match[2]) for match in found if match]
+        return _prefixes(self.dataset_uris)
+
+    @property
+    def output_prefixes(self) -> list[tuple[str, str]]:
+        """The entries of ``output_uris``, likewise."""
+        return _prefixes(self.output_uris)
 
 
 class WorkerSettings(BaseModel):
@@ -205,6 +218,13 @@ class WorkerSettings(BaseModel):
         default=300.0,
         ge=0,
         description="How long a batch waits to be planned for a model's files that are not there.",
+    )
+
+    output_wait_seconds: float = Field(
+        default=3_600.0,
+        ge=0,
+        description="How long a batch that is done but for its shards waits for a place that "
+        "refuses them.",
     )
 
     control_tokens_in_messages: str = Field(

@@ -73,7 +73,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     url: str = request.getfixturevalue("postgres_url")
     database = Database(url)
     with database.write() as session:
-        session.connection().execute(text("TRUNCATE chunk, job, file, model"))
+        session.connection().execute(text("TRUNCATE shard, output, chunk, job, file, model"))
     database.close()
     return url
 

@@ -24,7 +24,11 @@ def api_url(tmp_path_factory: pytest.TempPathFactory, lake: Path) -> Iterator[st
     """A live API, keyed with ``secret``, over SQLite and a folder."""
     home: Path = tmp_path_factory.mktemp("home")
     settings = Settings.load(
-        home=home, api_keys="secret", dataset_uris=lake.as_uri(), env_file=None
+        home=home,
+        api_keys="secret",
+        dataset_uris=lake.as_uri(),
+        output_uris=lake.as_uri(),
+        env_file=None,
     )
     stores = Stores.open(settings.storage)
     stores.database.migrate()

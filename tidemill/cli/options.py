@@ -8,7 +8,7 @@ import typer
 from tidemill.cli.ranges import above_zero_to, at_least, between, completion_window
 from tidemill.cli.texts import file_or_uri
 from tidemill.errors import UsageError
-from tidemill.run.formats import Endpoint, Format, InputFormat
+from tidemill.run.formats import Endpoint, Format, InputFormat, ShardFormat
 
 Inputs = Annotated[
     list[Path],
@@ -90,6 +90,24 @@ Errors = Annotated[
         parser=named_output,
         metavar="<path>",
         help="The file for rows that failed; written only if any did. Or a folder for such files.",
+    ),
+]
+OutputUri = Annotated[
+    str | None,
+    typer.Option(
+        "--output-uri",
+        help="A folder or prefix of the service's, s3://… or file:///…, for the results as well.",
+    ),
+]
+ShardFormatOption = Annotated[
+    ShardFormat | None,
+    typer.Option("--format", help="The format of the files there. [default: parquet]"),
+]
+PassedColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--passthrough",
+        help="A column of the input to write there too; '*' is all. May be given several times.",
     ),
 ]
 OutputFormat = Annotated[

@@ -193,6 +193,7 @@ def describe(batch: Batch) -> list[tuple[str, str]]:
         ("progress", "" if batch.finished else detail_of(batch)),
         ("waiting for", batch.waiting_for.message if batch.waiting_for else ""),
         ("expected", _expected(batch)),
+        ("written", _shards(batch)),
         ("created", _time(batch.created_at)),
         ("expires", _time(batch.expires_at) if not batch.finished else ""),
         ("input file", batch.input_file_id),
@@ -218,6 +219,15 @@ def _expected(batch: Batch) -> str:
         return text
     took = duration(actual.device_seconds)
     return f"{text}; it took {actual.output_tokens:,} and {took}"
+
+
+def _shards(batch: Batch) -> str:
+    written = batch.shards
+    if written is None:
+        return ""
+    of_all = "" if written.shards_total is None else f" of {written.shards_total:,}"
+    count = f"{written.shards_written:,}{of_all} shards, {written.rows_written:,} rows"
+    return f"{count} in {written.uri}"
 
 
 def _status(batch: Batch) -> str:

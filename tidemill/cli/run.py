@@ -141,6 +141,9 @@ def submit(
         OnInvalid,
         typer.Option("--on-invalid", help="What bad lines do: fail the batch, or be skipped."),
     ] = OnInvalid.FAIL,
+    output_uri: options.OutputUri = None,
+    format: options.ShardFormatOption = None,
+    passthrough: options.PassedColumns = None,
     url: options.Url = None,
     api_key: options.ApiKey = None,
     home: options.Home = None,
@@ -158,12 +161,13 @@ def submit(
 
         tidemill watch $id && tidemill fetch $id -o answers.jsonl
 
-        tidemill submit s3://bucket/reviews/ --template 'Summarize: {{ text }}' --key id
+        tidemill submit s3://bucket/reviews/ --template 'Summarize: {{ text }}' --key id \
+            --output-uri s3://bucket/answers/ --passthrough '*'
     """
     from storage.datasets.request_lines import RequestOptions
     from tidemill.cli.render import shown_at_the_end
     from tidemill.cli.templates import spec_of, template_of
-    from tidemill.errors import InputError
+    from tidemill.errors import InputError, UsageError
     from tidemill.run.checks import check_options
     from tidemill.run.empty import is_empty
     from tidemill.run.inputs import open_inputs
@@ -171,12 +175,17 @@ def submit(
     from tidemill.run.jobs import submit as send
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
-    from tidemill.run.uploads import Table, is_uri
+    from tidemill.run.uploads import Table, is_uri, output_options
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
     request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
     check_options(request)
+    written = output_options(
+        output_uri, format, passthrough, requests=not all(is_uri(each) or key for each in inputs)
+    )
+    if written and len(inputs) > 1:
+        raise UsageError("--output-uri is of one input; submit each with a place of its own.")
     spec = spec_of(template, template_file)
     tables = {
         given: Table.of(given, request, spec, key=key, column=column, kind=input_format.kind)
@@ -195,11 +204,21 @@ def submit(
         for order in [tables[each] if each in tables else next(orders) for each in inputs]:
             with reporter(terminal.console(), quiet=quiet) as report:
                 if isinstance(order, Table):
-                    sent = submit_table(client, order, report, on_invalid=on_invalid, window=window)
+                    sent = submit_table(
+                        *(client, order, report),
+                        on_invalid=on_invalid,
+                        window=window,
+                        options=written,
+                    )
                 else:
                     if not quiet:
                         report.note(order.source.described)
-                    sent = send(client, order, report, on_invalid=on_invalid, window=window)
+                    sent = send(
+                        *(client, order, report),
+                        on_invalid=on_invalid,
+                        window=window,
+                        options=written,
+                    )
                 batches.append(sent)
             if not as_json:
                 # At once: what is sent is sent, whatever becomes of the next one.

@@ -170,9 +170,20 @@ class Estimate(Struct, frozen=True):
     actual: Actual | None = None
 
 
+class Shards(Struct, frozen=True):
+    """How far results are written to a place of the caller's."""
+
+    uri: str
+    format: str
+    shards_written: int = 0
+    shards_total: int | None = None
+    rows_written: int = 0
+
+
 class BatchExtension(Struct, frozen=True):
     """What Tidemill adds to a batch under the key ``tidemill``."""
 
+    output: Shards | None = None
     paused: bool = False
     waiting_for: Wait | None = None
     retry_of: str | None = None
@@ -227,6 +238,11 @@ class Batch(Struct, frozen=True):
     def estimate(self) -> Estimate | None:
         """What it was expected to cost, once it is planned."""
         return None if self.tidemill is None else self.tidemill.estimate
+
+    @property
+    def shards(self) -> Shards | None:
+        """How far its results are written elsewhere, if they are to be."""
+        return None if self.tidemill is None else self.tidemill.output
 
     @property
     def retry_of(self) -> str | None:

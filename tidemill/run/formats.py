@@ -15,6 +15,13 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+class ShardFormat(StrEnum):
+    """The formats of shards."""
+
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+
+
 class InputFormat(StrEnum):
     """What an input file is; ``auto`` tells by its content, and by its name for tables."""
 

@@ -216,18 +216,27 @@ def submit(
 
 
 def submit_table(
-    client: Client, table: Table, reporter: Reporter, *, on_invalid: OnInvalid, window: str
+    client: Client,
+    table: Table,
+    reporter: Reporter,
+    *,
+    on_invalid: OnInvalid,
+    window: str,
+    options: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Create the batch of a table; one of this machine is uploaded as it is.
+
+    Args:
+        options: as in `submit`.
 
     Raises:
         InputError: the file cannot be read.
         ClientError: the service refused.
     """
-    options: dict[str, Any] = {"on_invalid": on_invalid, **table.options}
+    said: dict[str, Any] = {"on_invalid": on_invalid, **table.options, **(options or {})}
     file_id = None
     if table.in_place:
-        options["input_uri"] = table.given
+        said["input_uri"] = table.given
     else:
         reporter.say("Uploading")
         path = Path(table.given)
@@ -239,7 +248,7 @@ def submit_table(
         table.endpoint,
         completion_window=window,
         metadata={"input": shown(table.given)[:MAX_METADATA]},
-        options=options,
+        options=said,
     )
 
 

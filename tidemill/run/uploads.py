@@ -1,6 +1,6 @@
 """What to send for an input: the file itself, or its rows as requests, or where it lies."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,6 +102,31 @@ class Table:
             )
         options = {name: value for name, value in said.items() if value is not None}
         return cls(given, options, request.endpoint)
+
+
+def output_options(
+    uri: str | None, format: str | None, passthrough: Sequence[str] | None, *, requests: bool
+) -> dict[str, Any]:
+    """What the service is told of results that it is to write elsewhere too.
+
+    Args:
+        requests: whether requests are sent to it, and no rows.
+
+    Raises:
+        UsageError: the options do not go together.
+    """
+    if uri is None:
+        if format or passthrough:
+            raise UsageError("--format and --passthrough are of the results at --output-uri.")
+        return {}
+    if passthrough and requests:
+        raise UsageError(
+            "The service passes columns through where it reads the rows itself; name the input by "
+            "a URI, or give --key."
+        )
+    columns = "all" if passthrough and "*" in passthrough else list(passthrough or ())
+    said = {"output_uri": uri, "format": format, "passthrough": columns}
+    return {name: value for name, value in said.items() if value}
 
 
 def is_uri(given: str) -> bool:

@@ -4,16 +4,14 @@ A job that was stopped before it was planned has no parts: its input is read onc
 line of it gets an error (`worker.finish.unplanned`).
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import partial
 
 import structlog
 
-from storage.database.states import ChunkState, StopReason
+from storage.database.states import StopReason
 from storage.database.tables import Chunk, Job
 from storage.errors import CountsDiffer, StateConflict, StorageError
 from storage.ids import new_id
@@ -27,20 +25,16 @@ from storage.registry.files import NewFile
 from worker.allowance import Allowance
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan, BrokenResult, LeaseLost, Stopping, TakesLong
-from worker.finish.merge import Source, merge, most_overlapping
+from worker.finish.settled import SETTLED, merged_records
 from worker.finish.unplanned import unplanned_records
 from worker.lease import Lease, Renewal
-from worker.plan.plan_file import PlanFile
 from worker.plan.planner import REFUSING, refused
-from worker.run.chunk_run import never_run
-from worker.run.parts import PartReader, Record
+from worker.run.parts import Record
 
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 3
 RETRY_SECONDS = 5.0
-MERGE_BYTES = 64 * 1024 * 1024  # buffers of all parts that are being merged
-_SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)
 
 
 def finalize_job(worker: WorkerContext, job_id: str, allowance: Allowance | None = None) -> bool:
@@ -209,25 +203,9 @@ class _Merger:
 
     def _records(self) -> Generator[Record]:
         if _planned(self.job):
-            yield from merge(self._sources())
+            yield from merged_records(self.worker, self.job, self._chunks)
         else:
             yield from unplanned_records(self.worker, self.job, self.heartbeat)
 
-    def _sources(self) -> Iterator[Source]:
-        chunks = iter_chunks(self.worker.database, self.job.id, _SETTLED)
-        open_at_once = most_overlapping((chunk.first_line, chunk.last_line) for chunk in chunks)
-        reader = PartReader.sharing(self.worker.store, open_at_once, MERGE_BYTES)
-        for chunk in iter_chunks(self.worker.database, self.job.id, _SETTLED):
-            yield Source(chunk.first_line, partial(self._of_chunk, reader, chunk))
-
-    def _of_chunk(self, reader: PartReader, chunk: Chunk) -> Iterator[Record]:
-        if chunk.state == ChunkState.CANCELLED:
-            reason = StopReason(self.job.cancel or StopReason.CANCELLED)
-            with self.worker.store.reader(chunk.plan_key) as stream:
-                plan = PlanFile(stream.read())
-            yield from never_run(self.job.id, plan, chunk.a, chunk.b, reason)
-            return
-        digest = hashlib.sha256()
-        yield from reader.records(chunk.part_key or "", digest)
-        if digest.hexdigest() != chunk.part_sha256:
-            raise BrokenResult(f"The part {chunk.part_key} is not the one that was committed.")
+    def _chunks(self) -> Iterator[Chunk]:
+        return iter_chunks(self.worker.database, self.job.id, SETTLED)

@@ -1,22 +1,35 @@
-"""Windows → plan files in the store, and the chunks that name them."""
+"""Windows → plan files in the store, and the chunks that name them.
+
+Of a job whose results are to be written elsewhere too, a window is one shard. It is written long
+after the plan is made, so what the input says of its rows is kept here: nobody reads the input
+again, and it may change meanwhile.
+"""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
+import msgspec
+
 from engine.config import EngineConfig
 from storage.database.tables import Job
+from storage.datasets.outputs.passthrough import PARAM, Passthrough
+from storage.datasets.outputs.shards import shard_columns, write_rows
 from storage.datasets.values.origins import Origins
+from storage.datasets.values.output_options import OUTPUT_KEY, OutputOptions
+from storage.errors import OutputError
 from storage.estimates.work import PlannedWork
+from storage.jobs.outputs.planned import PlannedShard
 from storage.jobs.planning import Plan, PlannedChunk
 from storage.objects import ObjectStore, object_keys
 from storage.settings import WorkerSettings
+from worker.plan.job_input import JobInput
 from worker.plan.order import ChunkLimits, arrange, cut, shared_tokens
 from worker.plan.plan_file import PlanHeader, encode_groups, encode_problems
-from worker.plan.rows import Group, unpack_params
+from worker.plan.rows import Group, PlannedLine, unpack_params
 from worker.plan.windows import Window
 from worker.problems import Problem
 
@@ -32,6 +45,66 @@ def chunk_limits(settings: WorkerSettings, n_lines: int) -> ChunkLimits:
 
 
 @dataclass
+class ShardRows:
+    """Takes windows in the input's order, and keeps their rows.
+
+    Attributes:
+        columns: of the shards.
+        shards: those of the windows so far.
+    """
+
+    store: ObjectStore
+    job: Job
+    passthrough: Passthrough | None
+    heartbeat: Callable[[], None]
+    shards: list[PlannedShard] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._passed = self.passthrough.schema if self.passthrough else None
+        self._rows = self.passthrough.rows() if self.passthrough else None
+        self.columns = shard_columns(self._passed)
+
+    def add(self, window: Window) -> None:
+        """Keep the rows of one window.
+
+        Raises:
+            StorageError: they could not be written.
+            DatasetError: a file of the input cannot be read any more.
+        """
+        unsorted: list[PlannedLine | Problem] = [*window.lines, *window.problems]
+        found = sorted(unsorted, key=lambda each: each.line)
+        ids = [each.custom_id for each in found]
+        key = object_keys.rows(self.job.id, self.job.plan_epoch, len(self.shards))
+        batches = self._rows.take(len(ids)) if self._rows else ()
+        with self.store.writer(key) as writer:
+            write_rows(writer, ids, self._passed, batches, self.heartbeat)
+        self.shards.append(PlannedShard(found[0].line, found[-1].line, len(ids), key))
+
+
+def shard_rows(given: JobInput) -> ShardRows | None:
+    """For a job whose results are to be written elsewhere too; ``None`` for any other.
+
+    Raises:
+        OutputError: the columns cannot be passed through.
+        DatasetError: a file of the input cannot be read.
+    """
+    said = given.job.options.get(OUTPUT_KEY)
+    if said is None:
+        return None
+    options = msgspec.convert(said, OutputOptions)
+    passthrough = None
+    if options.passthrough:
+        dataset = given.dataset()
+        if dataset is None:
+            raise OutputError(
+                "Lines of whole requests have no columns to pass through; leave it out.",
+                param=PARAM,
+            )
+        passthrough = Passthrough.of(dataset, options.passthrough)
+    return ShardRows(given.store, given.job, passthrough, given.heartbeat)
+
+
+@dataclass
 class PlanBuilder:
     """Takes windows in the input's order and appends their chunks to the plan.
 
@@ -42,6 +115,7 @@ class PlanBuilder:
         sources: what each model's engine loads.
         fallback_model: whose workers write the error lines of bad lines.
         origins: where the lines come from, if the input is a dataset.
+        shards: keeps the rows of each window, where they are wanted.
         cache_block: tokens in a block of the engine's prefix cache, for the expected saving.
         most_errors: how many bad lines an estimate tells of.
     """
@@ -54,6 +128,7 @@ class PlanBuilder:
     cache_block: int = EngineConfig().block_size
     most_errors: int = 100
     origins: Origins = field(default_factory=Origins)
+    shards: ShardRows | None = None
     _chunks: list[PlannedChunk] = field(default_factory=list)
     _at: int = 0
     _bad: int = 0
@@ -64,8 +139,10 @@ class PlanBuilder:
         """Plan one window.
 
         Raises:
-            StorageError: a plan file could not be written.
+            StorageError: a plan file could not be written, or the rows not be read again.
         """
+        if self.shards is not None:
+            self.shards.add(window)
         groups = arrange(window.lines, self.cache_block)
         for model, alike in groupby(groups, lambda group: group.leader.model):
             self._work[model].shared_tokens += shared_tokens(alike, self.cache_block)
@@ -142,6 +219,8 @@ class PlanBuilder:
             n_invalid=self._bad,
             errors=self._errors,
             work=work,
+            shards=self.shards.shards if self.shards else (),
+            columns=self.shards.columns if self.shards else (),
             summary={
                 "lines": lines,
                 "invalid_lines": self._bad,

@@ -61,13 +61,13 @@ class JobInput:
         job, settings = self.job, self.settings.api
         options = msgspec.convert(job.options.get(OPTIONS_KEY, {}), DatasetOptions)
         if options.asked:
-            yield self._rows(options)
+            yield self._dataset(options).lines()
             return
         with self.store.reader(job.input_key, if_match=job.input_etag) as stream:
             plain = decoded(stream, max_bytes=settings.max_decoded_bytes)
             head = plain.read(HEAD_BYTES)
             if is_table(head, options.name or ""):
-                yield self._rows(options)
+                yield self._dataset(options).lines()
                 return
             yield read_lines(
                 joined(head, plain),
@@ -76,12 +76,27 @@ class JobInput:
                 heartbeat=self.heartbeat,
             )
 
+    def dataset(self) -> Dataset | None:
+        """The dataset that the lines are rows of; ``None`` where they are requests themselves.
+
+        Raises:
+            ObjectNotFound, ObjectChanged, DamagedData, DecodedTooLarge: as `lines`.
+        """
+        job = self.job
+        options = msgspec.convert(job.options.get(OPTIONS_KEY, {}), DatasetOptions)
+        if not options.asked:
+            with self.store.reader(job.input_key, if_match=job.input_etag) as stream:
+                plain = decoded(stream, max_bytes=self.settings.api.max_decoded_bytes)
+                if not is_table(plain.read(HEAD_BYTES), options.name or ""):
+                    return None
+        return self._dataset(options)
+
     def chosen(self) -> AbstractContextManager[Container[int]]:
         """The numbers of the lines to plan, for one pass; see `worker.plan.retry.chosen_lines`."""
         limit = self.settings.api.max_line_bytes
         return chosen_lines(self.store, self.retry, max_line_bytes=limit)
 
-    def _rows(self, options: DatasetOptions) -> Iterator[Line]:
+    def _dataset(self, options: DatasetOptions) -> Dataset:
         settings = self.settings.api
         return Dataset(
             lambda: self._files(options),
@@ -91,7 +106,7 @@ class JobInput:
             settings.max_batch_lines,
             self.origins,
             self.heartbeat,
-        ).lines()
+        )
 
     def _files(self, options: DatasetOptions) -> Iterator[DatasetFile]:
         """The files of a snapshot, or the uploaded table."""

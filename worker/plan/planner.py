@@ -21,6 +21,7 @@ from storage.errors import (
     DecodedTooLarge,
     ObjectChanged,
     ObjectNotFound,
+    OutputError,
     StorageError,
     TemplateError,
     TooManyLines,
@@ -32,7 +33,7 @@ from storage.registry.files import NewFile
 from storage.settings import Settings
 from worker.errors import PlanRefused, WorkerError
 from worker.models.tokenizers import TextModel, TextModels, load_text_model
-from worker.plan.build import PlanBuilder, chunk_limits
+from worker.plan.build import PlanBuilder, chunk_limits, shard_rows
 from worker.plan.check import Checked, check_lines
 from worker.plan.envelope import LineRules
 from worker.plan.job_input import JobInput
@@ -120,6 +121,7 @@ class Planner:
             fallback_model=commonest[0][0] if commonest else settings.worker.default_model,
             most_errors=settings.api.max_reported_errors,
             origins=given.origins,
+            shards=None if self.job.only_estimated else shard_rows(given),
         )
         tokenizer = LineTokenizer(
             self.job.endpoint,
@@ -171,7 +173,7 @@ def refused(error: StorageError | WorkerError) -> Refusal:
             return refusal(error.code, str(error), error.param)
         case TooManyLines():
             return refusal("too_many_tasks", f"The input file: {error}", "input_file_id")
-        case TemplateError():
+        case TemplateError() | OutputError():
             return refusal(error.code, str(error), error.param)
         case DatasetError():
             return refusal(error.code, _in_terms_of_the_api(str(error)), "input_file_id")

@@ -1,6 +1,6 @@
-"""A worker's threads: one an engine runs chunks, the others plan and finalize jobs.
+"""A worker's threads: one an engine runs chunks, the others plan and finalize jobs, write shards.
 
-Of these, some do so for short jobs alone (`worker.process.job_queue`).
+Of those that plan and finalize, some do so for short jobs alone (`worker.process.job_queue`).
 
 Each looks for work in the database after a wake-up, and every few seconds without one. So if the
 broker is away or loses a message, work starts some seconds later.
@@ -25,11 +25,13 @@ from worker.process.job_queue import JobQueue
 from worker.process.reconciler import tick
 from worker.process.wakeup import WakeupEvent
 from worker.run.drain import drain
+from worker.shards.write import write_output
 
 log = structlog.get_logger(__name__)
 
 JOB_THREADS = 2
 LONG_JOB_THREADS = 2
+SHARD_THREADS = 2
 # Wake-ups come by the hundred while many small jobs run. Each thread takes those of so many seconds
 # together; the first after a while is answered at once.
 PAUSE_SECONDS = 0.05
@@ -43,7 +45,7 @@ class WorkerThreads:
     Args:
         models: those to run chunks of; ``None`` is all. If empty, no thread runs chunks.
         job_threads: how many short jobs are planned or finalized at once; where there are any,
-            two long ones are, too.
+            two long ones are, too, and two shards are written.
         before: called each time before jobs to plan or finalize are looked for.
 
     Attributes:
@@ -75,6 +77,10 @@ class WorkerThreads:
                 ("long-jobs", False, LONG_JOB_THREADS if job_threads else 0),
             )
             for i in range(count)
+        ]
+        self._threads += [
+            threading.Thread(target=self._watch_shards, name=f"shards-{i}", daemon=True)
+            for i in range(SHARD_THREADS if job_threads else 0)
         ]
         self._runners = worker.by_device() if models is None or models else ()
         for index, runner in enumerate(self._runners):
@@ -128,6 +134,9 @@ class WorkerThreads:
         work = partial(self._run_jobs, short=short, finalize_first=number % 2 == 1)
         self._repeat(work, PAUSE_SECONDS if short else LONG_PAUSE_SECONDS)
 
+    def _watch_shards(self) -> None:
+        self._repeat(self._write_shards, LONG_PAUSE_SECONDS)
+
     def _repeat(self, work: Callable[[], None], pause: float) -> None:
         seen = 0
         while not self._worker.ending:
@@ -160,6 +169,11 @@ class WorkerThreads:
             self._rest(self._ticked_at + TICK_SECONDS)
             self._ticked_at = time.monotonic()
             tick(self._worker)
+            self._wakeup.notify()
+
+    def _write_shards(self) -> None:
+        while not self._worker.ending and write_output(self._worker):
+            # With the last shard a job is to be finalized.
             self._wakeup.notify()
 
     def _run_jobs(self, *, short: bool, finalize_first: bool) -> None:

@@ -15,7 +15,7 @@ from storage.datasets.values.sources import Source
 from storage.datasets.writers.row_groups import row_groups
 
 _MOST_CHARACTERS = 8 * 1024**2
-_ARROW_TYPES = {
+ARROW_TYPES = {
     FieldType.BOOL: pa.bool_(),
     FieldType.INT64: pa.int64(),
     FieldType.UINT64: pa.uint64(),
@@ -60,14 +60,16 @@ def write_records(
             record without one of them gets null.
     """
     all_types = {**types, **dict.fromkeys(columns.all, FieldType.TEXT)}
-    schema = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in all_types.items()])
+    schema = pa.schema([(name, ARROW_TYPES[kind]) for name, kind in all_types.items()])
     texts = [name for name, kind in all_types.items() if kind is FieldType.TEXT]
     rows: list[dict[str, Any]] = []
     characters = 0
     with row_groups(destination, schema) as groups:
         for record in records:
             values = {**record.fields, **dict(zip(columns.all, _texts(record.result), strict=True))}
-            rows.append({name: _as(values.get(name), kind) for name, kind in all_types.items()})
+            rows.append(
+                {name: as_field(values.get(name), kind) for name, kind in all_types.items()}
+            )
             characters += sum(len(rows[-1][name] or "") for name in texts)
             if len(rows) >= FEW_ROWS or characters >= _MOST_CHARACTERS:
                 groups.add(pa.RecordBatch.from_pylist(rows, schema=schema).columns)
@@ -84,8 +86,8 @@ def _result_arrays(results: Sequence[Result]) -> list[pa.Array]:
     return [pa.array(values, pa.string()) for values in zip(*map(_texts, results), strict=True)]
 
 
-def _as(value: Any, kind: FieldType) -> Any:
-    """A value as its column's type holds it."""
+def as_field(value: Any, kind: FieldType) -> Any:
+    """A value of a row as a column of its field's type holds it."""
     if value is None or isinstance(value, str):
         return value
     if kind is FieldType.FLOAT64:

@@ -46,6 +46,36 @@ def test_with_a_key_a_file_is_uploaded_as_it_is(submit: Command, client: Client)
     assert (missing.code, "is no file" in missing.err) == (1, True)
 
 
+def test_results_are_written_elsewhere_too(submit: Command, command: Command, lake: Path) -> None:
+    (lake / "a.csv").write_text("id,text\n1,x\n")
+    place = f"{lake.as_uri()}/out/"
+    words = ("--template", "On {{ text }}", "--key", "id", "--output-uri", place)
+    done = submit(
+        f"{lake.as_uri()}/a.csv", *words, "--passthrough", "*", "--format", "jsonl", "--json"
+    )
+    assert done.code == 0, done.err
+    written = printed(done.out)["tidemill"]["output"]
+    assert (written["uri"], written["format"], written["shards_written"]) == (place, "jsonl", 0)
+    again = submit(f"{lake.as_uri()}/a.csv", *words)
+    assert (again.code, "give each batch a folder" in again.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("a.jsonl", "--format", "jsonl"), "--output-uri"),
+        (("a.jsonl", "--passthrough", "x"), "--output-uri"),
+        (("a.jsonl", "--output-uri", "s3://b/x", "--passthrough", "x"), "give --key"),
+        (("a.jsonl", "b.jsonl", "--output-uri", "s3://b/x"), "place of its own"),
+    ],
+)
+def test_options_of_an_output_go_together(
+    submit: Command, words: tuple[str, ...], message: str
+) -> None:
+    refused = submit(*words)
+    assert (refused.code, message in refused.err) == (2, True)
+
+
 def printed(out: str) -> Any:
     """The JSON that a command printed; the API, in this process, may log beside it."""
     return orjson.loads(out[out.index("{") : out.rindex("}") + 1])
