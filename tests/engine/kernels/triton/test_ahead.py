@@ -16,7 +16,7 @@ from triton.runtime.driver import driver
 
 from compiling.jobs import module_at
 from compiling.workers import StandInDriver
-from engine.kernels.triton.ahead import MOST_THREADS, Ahead, compile_ahead
+from engine.kernels.triton.ahead import MOST_THREADS, Ahead, _Pool, compile_ahead
 from engine.kernels.triton.launch import Launch
 
 PLANTED = Path(__file__).parents[3] / "compiling" / "planted.py"
@@ -102,6 +102,32 @@ def test_what_fails_before_it_is_compiled_fails_nothing_else(
     assert "NO_SUCH" in came.error
     assert "NO_SUCH" in caplog.text
     assert compile_ahead(scaled(good, 2.0, 3.0), 1).error == "", "the mode was left"
+
+
+@pytest.mark.parametrize(
+    ("fault", "times", "tries"),
+    [(SystemError, 2, 3), (RecursionError, 9, 5), (None, 9, 1)],
+)
+def test_what_fails_by_chance_is_tried_again(
+    fault: type[Exception] | None, times: int, tries: int
+) -> None:
+    done = 0
+
+    def work() -> str:
+        nonlocal done
+        done += 1
+        if done <= times:
+            # As Triton tells what went wrong in a function that a kernel calls.
+            raise ValueError("at 3:40") from (fault("depth") if fault is not None else None)
+        return "code"
+
+    with _Pool(1) as pool:
+        future = pool.submit(work)
+    if times < tries:
+        assert future.result() == "code"
+    else:
+        assert isinstance(future.exception(), ValueError)
+    assert done == tries
 
 
 def test_what_was_found_is_told_without_threads() -> None:
