@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +20,7 @@ import triton
 from engine.kernels.triton.launch import Launch
 
 MOST_THREADS = 16
+_TRIES = 5
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +101,33 @@ class _Pool(ThreadPoolExecutor):
         self.submitted: list[Future[Any]] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """See `ThreadPoolExecutor.submit`."""
-        future = super().submit(fn, *args, **kwargs)
+        """See `ThreadPoolExecutor.submit`; what fails by chance is tried again."""
+        future = super().submit(_tried, partial(fn, *args, **kwargs))
         self.submitted.append(future)
         return future
+
+
+def _tried(work: Callable[[], Any]) -> Any:
+    for _ in range(_TRIES - 1):
+        try:
+            return work()
+        except Exception as error:
+            if not _by_chance(error):
+                raise
+    return work()
+
+
+def _by_chance(error: BaseException | None) -> bool:
+    """Whether it may go well the next time.
+
+    Before Python 3.13 threads that parse at once share a count of their depth, and `ast.parse`
+    fails where another one changed it: once in some hundred kernels.
+    """
+    while error is not None:
+        if isinstance(error, SystemError | RecursionError):
+            return True
+        error = error.__cause__
+    return False
 
 
 @contextmanager

@@ -114,8 +114,7 @@ def test_decodes_beside_a_short_prompt_are_not_narrowed(noted: Noted, tmp_path: 
     [
         (LLAMA, {"quantization": "int8", "kv_cache_dtype": "int8"}),
         (LLAMA, {"quantization": "fp8", "kv_cache_dtype": "fp8", "max_batch_tokens": 9}),
-        (LLAMA, {"graphs": False, "overlap": False}),
-        (LLAMA, {"chunked_prefill": False}),
+        (LLAMA, {"graphs": False, "chunked_prefill": False}),
         (MISTRAL, {"max_batch_tokens": 11}),
     ],
     ids=lambda value: value.model_type if hasattr(value, "model_type") else str(value),

@@ -115,9 +115,7 @@ def test_a_gate_is_rounded_by_row_whatever_its_width(width: int, dtype: torch.dt
     expect_same_rounding(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("width", "count"), [(32, 2), (576, 4), (3072, 8), (1536, 16), (14336, 32), (28672, 32)]
-)
+@pytest.mark.parametrize(("width", "count"), [(32, 2), (576, 4), (1536, 16), (28672, 32)])
 def test_a_gate_is_transformed_before_it_is_rounded(width: int, count: int) -> None:
     x = random(2, 2 * width, dtype=torch.float16)
     x[1, width // 3] = 300  # of one run; the others are not touched by it
