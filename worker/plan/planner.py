@@ -99,6 +99,7 @@ class Planner:
                 max_lines=self.settings.api.max_batch_lines,
                 heartbeat=self.heartbeat,
                 chosen=chosen,
+                origins=given.origins,
             )
         if checked.problems.count and not self._skips:
             return self._refuse(checked, given.origins)

@@ -136,6 +136,10 @@ def test_doubled_keys_are_refused_with_both_lines(bench: Any, folder: Path) -> N
     assert [error["line"] for error in job.errors] == [2, 3, 5, 6]
     assert {error["code"] for error in job.errors} == {"duplicate_custom_id"}
     assert [error["tidemill"]["row"] for error in job.errors] == [2, 3, 2, 3]
+    first = f"{folder.as_uri()}/day=2/rows.parquet"
+    assert job.errors[3]["message"] == (
+        f"The custom_id of this line was used before, on row 1 of {first}."
+    )
 
 
 def test_a_file_that_changed_refuses_the_plan(bench: Any, folder: Path) -> None:
