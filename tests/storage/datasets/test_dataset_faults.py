@@ -103,6 +103,9 @@ def test_bad_lines_of_json_and_texts_that_are_not_utf8(folder: Any) -> None:
         ("t.jsonl.zst", zstd(TABLES["t.jsonl"])[:-5], "cut off|damaged"),
         ("t.jsonl.zst", zstd(TABLES["t.jsonl"]) + b"garbage", "damaged|cut off"),
         ("t.jsonl", b"{}\n\0\0\0", "binary file"),
+        ("t.json", b'[\n{"text": 1},\n{"text": 2}\n]', "one JSON document"),
+        ("t.json", b'[{"text": 1}, {"text": 2}]\n', "one JSON document"),
+        ("t.json", b'{\n"text": 1\n}\n', "one JSON document"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(
