@@ -19,6 +19,8 @@ from storage.errors import (
     DamagedData,
     DatasetError,
     DecodedTooLarge,
+    InputModified,
+    InputUriError,
     ObjectChanged,
     ObjectNotFound,
     StorageError,
@@ -173,6 +175,8 @@ def refused(error: StorageError | WorkerError) -> Refusal:
             return refusal("too_many_tasks", f"The input file: {error}", "input_file_id")
         case TemplateError():
             return refusal(error.code, str(error), error.param)
+        case InputModified() | InputUriError():
+            return refusal(error.code, str(error), "tidemill.input_uri")
         case DatasetError():
             return refusal(error.code, _in_terms_of_the_api(str(error)), "input_file_id")
         case ObjectNotFound() | ObjectChanged():
