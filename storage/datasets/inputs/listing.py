@@ -11,7 +11,7 @@ from storage.errors import InputUriError
 from storage.settings import StorageSettings
 
 MOST_FILES = 100_000
-MOST_LISTED = 400_000  # of which a glob chooses
+MOST_LISTED = 200_000  # of which a glob chooses
 TOO_MANY = "too_many_input_files"
 KINDS_DIFFER = "input_kinds_differ"
 _MARKERS = (".crc", "_$folder$")  # of Hadoop

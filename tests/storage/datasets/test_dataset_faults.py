@@ -103,6 +103,9 @@ def test_bad_lines_of_json_and_texts_that_are_not_utf8(folder: Any) -> None:
         ("t.jsonl.zst", zstd(TABLES["t.jsonl"])[:-5], "cut off|damaged"),
         ("t.jsonl.zst", zstd(TABLES["t.jsonl"]) + b"garbage", "damaged|cut off"),
         ("t.jsonl", b"{}\n\0\0\0", "binary file"),
+        ("t.json", b'[\n{"text": 1},\n{"text": 2}\n]', "one JSON document"),
+        ("t.json", b'[{"text": 1}, {"text": 2}]\n', "one JSON document"),
+        ("t.json", b'{\n"text": 1\n}\n', "one JSON document"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(
@@ -186,6 +189,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """One row group of 4 MB, and nothing of it is kept."""
     monkeypatch.setattr(remote, "SMALL_BYTES", 0)
     monkeypatch.setattr(remote, "TAIL_BYTES", 0)
+    monkeypatch.setattr(remote, "WINDOW_BYTES", 0)
     texts = [f"{n * 7919 % 100_003:>1000}" for n in range(2_000)]
     table = {"id": texts, "text": texts}
     pages = {"data_page_size": 16_384, "write_batch_size": 8, "use_dictionary": False}
@@ -210,3 +214,12 @@ def test_of_a_large_row_group_little_is_read_at_once(large: bytes) -> None:
     assert rows_of(file) == 2_000
     assert max(file.sizes) < 100_000
     assert sum(file.sizes) < 1.2 * len(large)
+
+
+def test_small_row_groups_are_fetched_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "SMALL_BYTES", 0)
+    texts = [f"{n * 7919 % 100_003:>1000}" for n in range(2_000)]
+    data = parquet({"id": texts, "text": texts}, compression="none", row_group_size=1)
+    file = Remote(data)
+    assert rows_of(file) == 2_000
+    assert len(file.sizes) < len(data) / remote.WINDOW_BYTES + 8
