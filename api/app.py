@@ -66,12 +66,8 @@ def create_app(
     """
     app = DescribedApp()
     # Refused at the start, not by the first batch.
-<<<<<<< HEAD
-    AllowedUris.of(settings.dataset_prefixes)
-    OutputPlaces.of(settings.output_prefixes)
-=======
     AllowedUris.of(settings.dataset_prefixes).check_apart(stores.settings)
->>>>>>> datasets
+    OutputPlaces.of(settings.output_prefixes)
     app.state.context = Context(settings, stores, wakeups)
     app.state.probes = health.Probes(stores)
     for router in (files.router, batches.router, lifecycle.router, models.router):
