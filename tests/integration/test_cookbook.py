@@ -6,12 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from integration.support import ENVIRONMENT
+from stack.seaweed import REGION, Seaweed
 
 pytestmark = pytest.mark.slow
 
@@ -52,14 +54,33 @@ def commands(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An S3 server: its address and credentials as boto3 finds them in the environment."""
+    server = Seaweed(tmp_path_factory.mktemp("s3")).start()
+    try:
+        yield {
+            "AWS_ENDPOINT_URL_S3": server.url,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": server.settings["s3_access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": server.settings["s3_secret_access_key"],
+        }
+    finally:
+        server.kill()
+
+
 @pytest.mark.parametrize("title", RECIPES)
-def test_a_recipe_runs_as_it_stands(title: str, tmp_path: Path) -> None:
+def test_a_recipe_runs_as_it_stands(
+    title: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     port = free_port()
     environment = ENVIRONMENT | {
         "PATH": f"{commands(tmp_path / 'bin')}:{os.environ['PATH']}",
         "TIDEMILL_HOME": str(tmp_path / "home"),
         "TIDEMILL_URL": f"http://127.0.0.1:{port}",
     }
+    if "s3://" in RECIPES[title]:
+        environment |= request.getfixturevalue("s3")
     said = tmp_path / "said.txt"
     with said.open("wb") as file:
         shell = subprocess.Popen(
