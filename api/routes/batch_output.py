@@ -17,6 +17,8 @@ _STATUSES = {NOT_ALLOWED: 403, IN_USE: 409}
 def output_of(context: Context, tenant: str, request: BatchCreate) -> dict[str, Any]:
     """What the job's options are to say of its output; nothing where it has none.
 
+    For an estimate the place is checked all the same, and nothing is written there.
+
     Raises:
         ApiError: 403 where the tenant may not write there; 400 where the place is not empty or not
             writable, or the options do not go together.
@@ -39,6 +41,8 @@ def output_of(context: Context, tenant: str, request: BatchCreate) -> dict[str, 
         check_new_place(places.open(context.stores.settings, tenant, uri), uri)
     except OutputError as error:
         raise refused_output(error) from None
+    if options.estimate:
+        return {}
     passthrough = options.passthrough or []
     said = {"uri": uri, "format": options.format or "parquet", "passthrough": passthrough}
     return {OUTPUT_KEY: said}

@@ -59,6 +59,16 @@ def test_a_batch_says_where_its_results_are_written(served: httpx.Client, lake: 
     assert (again.status_code, again.json()["error"]["code"]) == (409, "output_in_use")
 
 
+def test_an_estimate_checks_the_place_and_leaves_it_to_the_batch(
+    served: httpx.Client, lake: Path
+) -> None:
+    uri = f"{lake.as_uri()}/mine/later/"
+    expected = output(served, lake, uri, estimate=True)
+    assert expected.json()["tidemill"].get("output") is None
+    assert output(served, lake, f"{lake.as_uri()}/mine/full", estimate=True).status_code == 400
+    assert output(served, lake, uri).status_code == 200
+
+
 REFUSED = {
     "{lake}/theirs/x": (403, "output_uri_not_allowed"),
     "{lake}/in/": (403, "output_uri_not_allowed"),
