@@ -53,6 +53,7 @@ class Batch:
     """A batch that a client creates, and what it does with it then.
 
     Times are seconds after the run's start; ``None`` is never. ``window`` is the completion window.
+    ``written`` says whether its results are to be written to a place of the client's as well.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Batch:
     paused: float | None
     resumed: float
     retried: bool
+    written: bool
 
     @property
     def data(self) -> bytes:
@@ -140,6 +142,7 @@ def _batch(rng: random.Random, number: int) -> Batch:
         paused=created + rng.uniform(0, 40) if rng.random() < 0.15 else None,
         resumed=created + rng.uniform(40, 150),
         retried=rng.random() < 0.3,
+        written=random.Random(created).random() < 0.3,
     )
 
 

@@ -10,6 +10,7 @@ from smalldisk import small_disk
 
 from storage.database.states import JobState, OutputState
 from storage.database.tables import Output
+from storage.jobs.outputs import leases
 from storage.jobs.outputs.views import view_outputs
 from worker.run.drain import drain
 from worker.shards import write
@@ -104,17 +105,17 @@ def test_a_writer_that_was_thought_dead_changes_nothing(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = ready(site)
-    real, names = write.leases.settle_shard, []
+    real, names = leases.settle_shard, []
 
     def late(*args: Any, **kwargs: Any) -> None:
         """Meanwhile another writer takes over, and ends all."""
-        monkeypatch.setattr(write.leases, "settle_shard", real)
+        monkeypatch.setattr(leases, "settle_shard", real)
         expire(site)
         site.finish(job_id)
         names.extend(site.names())
         real(*args, **kwargs)
 
-    monkeypatch.setattr(write.leases, "settle_shard", late)
+    monkeypatch.setattr(leases, "settle_shard", late)
     assert write.write_output(site.bench.worker)
     assert ids(site) == IDS
     assert site.names() == names
@@ -224,7 +225,7 @@ def test_rows_that_are_gone_end_the_output_and_not_the_job(site: Any) -> None:
     for found in list(site.bench.worker.store.list("plans/")):
         if "rows-00001" in found.key:
             site.bench.worker.store.delete(found.key)
-    for _ in range(4):
+    for _ in range(write.MAX_ATTEMPTS + 1):
         site.write()
         site.bench.run_due()
         expire(site)
