@@ -60,11 +60,14 @@ def create_app(
         stores: the database, migrated, and where uploads go; closed by the caller.
         wakeups: sent for each new batch, after the commit and at best effort.
         metrics: counts the requests, where given.
+
+    Raises:
+        ConfigurationError: a prefix of datasets is none, or is not to be read by tenants.
     """
     app = DescribedApp()
     # Refused at the start, not by the first batch.
-    AllowedUris.of(settings.dataset_prefixes)
-    OutputPlaces.of(settings.output_prefixes)
+    AllowedUris.of(settings.dataset_prefixes).check_apart(stores.settings)
+    OutputPlaces.of(settings.output_prefixes).check_apart(stores.settings)
     app.state.context = Context(settings, stores, wakeups)
     app.state.probes = health.Probes(stores)
     for router in (files.router, batches.router, lifecycle.router, models.router):

@@ -22,7 +22,7 @@ from storage.datasets.readers.kinds import kind_named
 from storage.datasets.templates.row_template import RowTemplate
 from storage.datasets.values.dataset_options import OPTIONS_KEY
 from storage.datasets.values.sources import Kind
-from storage.errors import InputUriError, NotFound, StorageError, TemplateError
+from storage.errors import InputModified, InputUriError, NotFound, StorageError, TemplateError
 from storage.ids import new_id
 from storage.objects import object_keys
 from storage.registry import files
@@ -166,6 +166,6 @@ def _refusing() -> Iterator[None]:
     """Tell a client why an input in place cannot be taken."""
     try:
         yield
-    except InputUriError as error:
+    except (InputUriError, InputModified) as error:  # changed while it was looked at
         status = 403 if error.code == NOT_ALLOWED else 400
         raise ApiError(status, str(error), param=URI_PARAM, code=error.code) from None

@@ -137,6 +137,7 @@ def reason_line(reason: Reason) -> str:
     words = REASONS.get(reason.code, reason.code.replace("_", " "))
     param = f" ({reason.param})" if reason.param else ""
     row = f"row {reason.row}" if reason.row is not None else repr(reason.custom_id)
+    row += f" of {reason.file}" if reason.file else ""
     return f"  {reason.count:,} × {words}{param}, e.g. {row}: {reason.message}"
 
 

@@ -28,6 +28,7 @@ class Reason(Struct, frozen=True):
         row: the first of them, by its number in a plain input.
         custom_id: the first of them, by its id.
         message: what the service said of the first.
+        file: of a dataset, the file that this row is in.
     """
 
     count: int
@@ -36,6 +37,7 @@ class Reason(Struct, frozen=True):
     row: int | None
     custom_id: str | None
     message: str
+    file: str | None = None
 
 
 class Summary(Struct, frozen=True):
@@ -128,14 +130,11 @@ class _Groups:
 
     def reasons(self) -> list[Reason]:
         ordered = sorted(self.found.values(), key=lambda group: -group.count)
-        return [
-            Reason(
-                group.count,
-                group.error.code or "unknown",
-                group.error.param,
-                group.first.row,
-                group.first.custom_id,
-                group.error.message or "",
-            )
-            for group in ordered
-        ]
+        return [_reason(group) for group in ordered]
+
+
+def _reason(group: _Group) -> Reason:
+    first, error = group.first, group.error
+    file, row = (first.origin.file, first.origin.row) if first.origin else (None, first.row)
+    code = error.code or "unknown"
+    return Reason(group.count, code, error.param, row, first.custom_id, error.message or "", file)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.datasets.values.origins import Origins
 from storage.streams.jsonl import Line
 from worker.errors import PlanRefused
 from worker.plan.duplicates import CustomIds
@@ -38,6 +39,7 @@ def check_lines(
     max_lines: int,
     heartbeat: Callable[[], None],
     chosen: Container[int] = EVERY_LINE,
+    origins: Origins | None = None,
 ) -> Checked:
     """Read the whole input once.
 
@@ -47,6 +49,7 @@ def check_lines(
         heartbeat: called for every line; it raises to end the pass.
         chosen: the numbers of the lines to plan. Doubled custom_ids are looked for in all lines, so
             a line that was refused for one is refused again when it is retried.
+        origins: where the lines come from, once they are read.
 
     Raises:
         PlanRefused: there are no lines to plan, or too many.
@@ -73,7 +76,7 @@ def check_lines(
     if count == 0:
         raise PlanRefused("The input file has no lines to run.", code="empty_batch")
     problems = ProblemSpool(folder / "problems")
-    for problem in _one_a_line(envelope, ids):
+    for problem in _one_a_line(envelope, ids, origins or Origins()):
         problems.append(problem)
     return Checked(count, models, problems)
 
@@ -85,12 +88,12 @@ def check(line: Line, rules: LineRules) -> InputLine | Problem:
     return check_line(line.number, line.data, rules)
 
 
-def _one_a_line(envelope: Iterable[Problem], ids: CustomIds) -> Iterator[Problem]:
+def _one_a_line(envelope: Iterable[Problem], ids: CustomIds, origins: Origins) -> Iterator[Problem]:
     doubled = (
         Problem(
             line,
             "duplicate_custom_id",
-            f"The custom_id of this line was used before, on line {first}.",
+            f"The custom_id of this line was used before, on {_place(first, origins)}.",
             "custom_id",
         )
         for line, first in ids.duplicates()
@@ -100,3 +103,8 @@ def _one_a_line(envelope: Iterable[Problem], ids: CustomIds) -> Iterator[Problem
         if problem.line != before:
             yield problem
         before = problem.line
+
+
+def _place(line: int, origins: Origins) -> str:
+    origin = origins.of(line)
+    return f"line {line}" if origin is None else f"row {origin.row} of {origin.file}"

@@ -19,6 +19,8 @@ from storage.errors import (
     DamagedData,
     DatasetError,
     DecodedTooLarge,
+    InputModified,
+    InputUriError,
     ObjectChanged,
     ObjectNotFound,
     OutputError,
@@ -100,6 +102,7 @@ class Planner:
                 max_lines=self.settings.api.max_batch_lines,
                 heartbeat=self.heartbeat,
                 chosen=chosen,
+                origins=given.origins,
             )
         if checked.problems.count and not self._skips:
             return self._refuse(checked, given.origins)
@@ -174,6 +177,8 @@ def refused(error: StorageError | WorkerError) -> Refusal:
             return refusal("too_many_tasks", f"The input file: {error}", "input_file_id")
         case TemplateError() | OutputError():
             return refusal(error.code, str(error), error.param)
+        case InputModified() | InputUriError():
+            return refusal(error.code, str(error), "tidemill.input_uri")
         case DatasetError():
             return refusal(error.code, _in_terms_of_the_api(str(error)), "input_file_id")
         case ObjectNotFound() | ObjectChanged():

@@ -1,10 +1,13 @@
 """Which inputs in place a tenant may name, by the service's settings."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from storage.datasets.inputs.uris import InputUri
 from storage.errors import ConfigurationError, InputUriError
+from storage.settings import StorageSettings
 
 SETTING = "TIDEMILL_DATASET_URIS"
 NOT_ALLOWED = "input_uri_not_allowed"
@@ -34,6 +37,19 @@ class AllowedUris:
                 )
         return cls(parsed)
 
+    def check_apart(self, settings: StorageSettings) -> None:
+        """Check that no prefix gives tenants what the service itself keeps, other tenants' too.
+
+        Raises:
+            ConfigurationError: one holds, or lies in, the object store; or holds the home folder.
+        """
+        for _, uri in self.by_tenant:
+            if is_own(settings, uri):
+                raise ConfigurationError(
+                    f"{SETTING}: '{uri}' holds what the service itself keeps, or lies in it; "
+                    "name a folder or prefix beside that."
+                )
+
     def root_of(self, tenant: str, uri: InputUri) -> InputUri:
         """The allowed prefix that a URI lies in.
 
@@ -45,6 +61,21 @@ class AllowedUris:
         if found is None:
             raise InputUriError(_why_not(uri, any_allowed=bool(roots)), NOT_ALLOWED)
         return found
+
+
+def is_own(settings: StorageSettings, uri: InputUri) -> bool:
+    """Whether a prefix holds what the service itself keeps, or lies in it."""
+    store = _real(InputUri.listed(settings.resolved_object_store_url))
+    home = _real(InputUri.listed(settings.home.as_uri()))
+    root = _real(uri)
+    return store.is_within(root) or home.is_within(root) or root.is_within(store)
+
+
+def _real(uri: InputUri) -> InputUri:
+    """A URI without links in it, where it is one of a file."""
+    if uri.bucket:
+        return uri
+    return InputUri("", os.path.realpath(Path("/", uri.path))[1:])
 
 
 def _why_not(uri: InputUri, *, any_allowed: bool) -> str:

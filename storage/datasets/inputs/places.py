@@ -167,4 +167,3 @@ def _named(uri: InputUri) -> Iterator[None]:
         raise InputUriError(f"There is nothing at '{uri}'.", NOT_FOUND) from error
     except ConfigurationError as error:
         raise denied(str(uri)) from error
-

@@ -29,6 +29,7 @@ ACCESS_DENIED = "input_access_denied"
 READ_BYTES = 8 * 1024**2
 SMALL_BYTES = 4 * 1024**2  # a smaller object is fetched whole, once
 TAIL_BYTES = 1024**2  # a footer, which is read whenever a file is opened
+WINDOW_BYTES = 1024**2  # fetched where less is asked for, as in small row groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ def modified(uri: str) -> InputModified:
 
 
 class Ranges(io.RawIOBase):
-    """A file that is read in ranges.
+    """A file that is read in ranges, mostly forward.
 
     Args:
         fetch: the bytes ``[start, end)``.
@@ -211,6 +212,8 @@ class Ranges(io.RawIOBase):
         self._fetch = fetch
         self._size = size
         self._kept = kept
+        self._window = (0, b"")
+        self._last = 0  # where the last piece that was fetched ended
         self._at = 0
 
     def readable(self) -> bool:
@@ -242,12 +245,23 @@ class Ranges(io.RawIOBase):
         found = next((at for at in self._kept if at <= start), None)
         if found is not None:
             return self._kept[found][start - found : end - found]
+        first, window = self._window
+        if first <= start and end <= first + len(window):
+            return window[start - first : end - first]
         small = self._size <= SMALL_BYTES
         if not small and (end < self._size or end - start > TAIL_BYTES):
-            return self._fetch(start, end)
+            return self._ahead(start, end)
         first = 0 if small else start
         self._kept[first] = self._fetch(first, self._size)
         return self._kept[first][start - first : end - first]
+
+    def _ahead(self, start: int, end: int) -> bytes:
+        """A piece; with what follows, where it is small and close behind the one before it."""
+        near, self._last = 0 <= start - self._last < WINDOW_BYTES, end
+        if end - start >= WINDOW_BYTES or not near:
+            return self._fetch(start, end)
+        self._window = start, self._fetch(start, min(start + WINDOW_BYTES, self._size))
+        return self._window[1][: end - start]
 
 
 def _arrow(file: Ranges) -> Any:

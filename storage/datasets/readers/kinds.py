@@ -103,6 +103,9 @@ def open_table(
     sample = Sample.of(name, head)
     if kind is None:
         kind = Kind.JSONL if sample.begins_with_json else Kind.CSV
+    one_document = sample.is_document or (isinstance(sample.first, list) and not sample.objects)
+    if kind is Kind.JSONL and one_document:
+        raise InputNotUnderstood(why_nothing_tells(source, sample))
     if not kind.delimited:
         return replace(source, kind=kind)
     delimiter = delimiter_of(kind, head, source, columns)

@@ -107,6 +107,7 @@ def _opened(
         file.arrow(),
         coerce_int96_timestamp_unit=old_times_in,
         buffer_size=min(file.buffer_bytes, max(most, _LEAST_BUFFER_BYTES)),
+        pre_buffer=False,  # it would hold a whole row group
     )
 
 

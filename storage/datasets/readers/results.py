@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec import Struct, field
 
+from storage.datasets.values.origins import Origin
 from storage.datasets.values.results import Result, ResultError
 from storage.datasets.values.rows import row_number
 from storage.errors import ResultNotUnderstood
@@ -33,7 +34,8 @@ class _Response(Struct):
 
 class _Extension(Struct):
     line: int | None = None
-    file: str | None = None  # of a dataset, whose lines are numbered over all of its files
+    file: str | None = None
+    row: int = 0
 
 
 class _Line(Struct):
@@ -74,8 +76,10 @@ def _result(line: _Line) -> Result:
     if problem is not None:
         error = ResultError(problem.code, problem.message, problem.param)
         # Earlier versions wrote the number into the error.
-        if line.tidemill.file is None:
-            row = row or line.tidemill.line or problem.line
+        ours = line.tidemill
+        if ours.file is not None:  # the lines of a dataset are numbered over all of its files
+            return Result(line.custom_id, row, None, None, error, Origin(ours.file, ours.row))
+        row = row or ours.line or problem.line
         return Result(line.custom_id, row, None, None, error)
     if not body.choices:
         return Result(line.custom_id, row, None, None, None)

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from storage.datasets.values.origins import Origin
 from storage.errors import InputNotUnderstood
 
 
@@ -25,6 +26,7 @@ class Result(Struct, frozen=True):
         row: the row of the plain input it belongs to; ``None`` where the line does not tell.
         text: the first output's text; ``None`` where the row failed.
         error: why it failed.
+        origin: the row of a dataset, where the line tells; its number is another than the line's.
     """
 
     custom_id: str | None
@@ -32,6 +34,7 @@ class Result(Struct, frozen=True):
     text: str | None
     finish_reason: str | None
     error: ResultError | None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

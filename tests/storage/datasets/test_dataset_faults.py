@@ -2,7 +2,9 @@
 
 import gzip
 import io
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
@@ -10,8 +12,19 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
+from storage.datasets.dataset_lines import Dataset, DatasetFile
+from storage.datasets.inputs import remote
+from storage.datasets.inputs.remote import Ranges
+from storage.datasets.values.dataset_options import DatasetOptions
+from storage.datasets.values.origins import Origins
 from storage.datasets.values.sources import Limits
-from storage.errors import InputModified, InputNotUnderstood, StorageError, TooManyLines
+from storage.errors import (
+    InputModified,
+    InputNotUnderstood,
+    ObjectStoreUnavailable,
+    StorageError,
+    TooManyLines,
+)
 
 TEMPLATE = "{{ id }}: {{ text }}"
 
@@ -90,6 +103,9 @@ def test_bad_lines_of_json_and_texts_that_are_not_utf8(folder: Any) -> None:
         ("t.jsonl.zst", zstd(TABLES["t.jsonl"])[:-5], "cut off|damaged"),
         ("t.jsonl.zst", zstd(TABLES["t.jsonl"]) + b"garbage", "damaged|cut off"),
         ("t.jsonl", b"{}\n\0\0\0", "binary file"),
+        ("t.json", b'[\n{"text": 1},\n{"text": 2}\n]', "one JSON document"),
+        ("t.json", b'[{"text": 1}, {"text": 2}]\n', "one JSON document"),
+        ("t.json", b'{\n"text": 1\n}\n', "one JSON document"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(
@@ -143,3 +159,67 @@ def test_limits_on_rows_and_on_a_request(folder: Any) -> None:
     assert "350 bytes" in str(lines[1].error)
     with pytest.raises(TooManyLines, match="2 rows"):
         list(folder.dataset("a.csv", template=TEMPLATE, max_lines=2).lines())
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file in a store that goes away after some reads."""
+
+    data: bytes
+    most: int = 10_000
+    sizes: list[int] = field(default_factory=list, compare=False)
+    version = 1
+    buffer_bytes = 65_536
+
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        return io.BytesIO(self.data)
+
+    def arrow(self) -> Any:
+        return pa.PythonFile(Ranges(self._fetch, len(self.data), {}), mode="r")
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        if len(self.sizes) == self.most:
+            raise ObjectStoreUnavailable
+        self.sizes.append(end - start)
+        return self.data[start:end]
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """One row group of 4 MB, and nothing of it is kept."""
+    monkeypatch.setattr(remote, "SMALL_BYTES", 0)
+    monkeypatch.setattr(remote, "TAIL_BYTES", 0)
+    monkeypatch.setattr(remote, "WINDOW_BYTES", 0)
+    texts = [f"{n * 7919 % 100_003:>1000}" for n in range(2_000)]
+    table = {"id": texts, "text": texts}
+    pages = {"data_page_size": 16_384, "write_batch_size": 8, "use_dictionary": False}
+    return parquet(table, compression="none", **pages)
+
+
+def rows_of(file: Remote) -> int:
+    files = [DatasetFile("a.parquet", len(file.data), file)]
+    options = DatasetOptions(template=TEMPLATE)
+    dataset = Dataset(lambda: files, options, "/v1/completions", Limits(), 9_999, Origins())
+    return sum(1 for _ in dataset.lines())
+
+
+@pytest.mark.parametrize("reads", [0, 1, 2, 3, 4, 5, 8, 20, 60])
+def test_a_store_that_goes_away_is_not_taken_for_damage(large: bytes, reads: int) -> None:
+    with pytest.raises(ObjectStoreUnavailable):
+        rows_of(Remote(large, reads))
+
+
+def test_of_a_large_row_group_little_is_read_at_once(large: bytes) -> None:
+    file = Remote(large)
+    assert rows_of(file) == 2_000
+    assert max(file.sizes) < 100_000
+    assert sum(file.sizes) < 1.2 * len(large)
+
+
+def test_small_row_groups_are_fetched_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "SMALL_BYTES", 0)
+    texts = [f"{n * 7919 % 100_003:>1000}" for n in range(2_000)]
+    data = parquet({"id": texts, "text": texts}, compression="none", row_group_size=1)
+    file = Remote(data)
+    assert rows_of(file) == 2_000
+    assert len(file.sizes) < len(data) / remote.WINDOW_BYTES + 8

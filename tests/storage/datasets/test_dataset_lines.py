@@ -250,3 +250,20 @@ def test_files_of_white_space_are_empty(folder: Any, make: Callable[[str], bytes
     folder.put("c.csv", make("id,text\n1,a\n"))
     assert contents(folder.dataset("*", template=TEMPLATE)) == ["1: a"]
     assert contents(folder.dataset("*", column="text")) == ["a"]
+
+
+@pytest.mark.parametrize("year", [2026, 9999])
+def test_times_of_96_bits_are_read_in_what_holds_them_all(lake: Any, year: int) -> None:
+    times = pa.array([datetime(year, 1, 2), None, datetime(2026, 1, 2)], pa.timestamp("us"))
+    table = pa.table({"at": times, "old": times})
+    lake.put("t.parquet", parquet(table, use_deprecated_int96_timestamps=True))
+    found = contents(lake.dataset("t.parquet", template="<{{ at }}>"))
+    assert found == [f"<{year}-01-02T00:00:00>", "<>", "<2026-01-02T00:00:00>"]
+
+
+def test_names_with_dots_are_columns_of_their_own(folder: Any) -> None:
+    table = pa.table({"a": [{"b": 1}], "a.b": ["x"], "": ["y"], "ä b": ["z"]})
+    folder.put("t.parquet", parquet(table))
+    template = '{{ a.b }} {{ row["a.b"] }} {{ row["ä b"] }}'
+    assert contents(folder.dataset("t.parquet", template=template)) == ["1 x z"]
+    assert contents(folder.dataset("t.parquet", template='{{ row["a.b"] }}')) == ["x"]

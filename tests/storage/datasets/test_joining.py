@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from storage.datasets.joining import join_rows
 from storage.datasets.readers.kinds import open_source
 from storage.datasets.readers.results import read_results
+from storage.datasets.values.origins import Origin
 from storage.errors import InputMismatch, ResultNotUnderstood
 
 
@@ -108,5 +109,7 @@ def test_results_of_a_table_that_the_service_read_are_not_taken_for_lines(tmp_pa
         list(join_rows(source, by_row, []))
     extra = b'"tidemill": {"line": 2, "file": "in.csv", "row": 2}'
     keyed = b'{"custom_id": "k", "error": {"code": "c", "message": "m"}, %s}\n' % extra
+    (result,) = read_results([keyed])
+    assert (result.row, result.origin) == (None, Origin("in.csv", 2))
     with pytest.raises(InputMismatch, match="'k' is that of no row"):
         list(join_rows(source, [], [keyed]))

@@ -1,10 +1,13 @@
 """URIs of inputs: what they stand for, and that none leads out of what a tenant may read."""
 
+from pathlib import Path
+
 import pytest
 
 from storage.datasets.inputs.allowed import NOT_ALLOWED, AllowedUris
 from storage.datasets.inputs.uris import InputUri, partitions_of
 from storage.errors import ConfigurationError, InputUriError
+from storage.settings import StorageSettings
 
 
 @pytest.mark.parametrize(
@@ -151,3 +154,36 @@ def test_a_prefix_that_is_none_is_refused(uri: str) -> None:
 def test_folders_spell_columns_as_hive_does() -> None:
     path = "t/dt=2026-01-01/city=S%C3%A3o%20Paulo/empty=__HIVE_DEFAULT_PARTITION__/=x/a=b.parquet"
     assert partitions_of(path) == {"dt": "2026-01-01", "city": "São Paulo", "empty": None}
+
+
+@pytest.mark.parametrize(
+    ("store", "prefix", "apart"),
+    [
+        ("s3://own/runs", "s3://own/lake", True),
+        ("s3://own/runs", "s3://own/run", True),
+        ("s3://own/runs", "s3://other", True),
+        ("s3://own/runs", "s3://own", False),
+        ("s3://own/runs", "s3://own/runs", False),
+        ("s3://own/runs", "s3://own/runs/files/acme", False),
+        ("s3://own", "s3://own/lake", False),
+        ("", "{home}/lake", True),
+        ("", "{home}", False),
+        ("", "{home}/objects/files", False),
+        ("", "{home}/..linked", False),
+        ("s3://own/runs", "file:///", False),
+    ],
+)
+def test_what_the_service_itself_keeps_is_for_no_tenant(
+    tmp_path: Path, store: str, prefix: str, apart: bool
+) -> None:
+    """Other tenants' uploads and results are there, and the database."""
+    home = tmp_path / "home"
+    (home / "objects" / "files").mkdir(parents=True)
+    (home / "..linked").symlink_to(home / "objects")
+    settings = StorageSettings(home=home, object_store_url=store)
+    allowed = AllowedUris.of([("acme", prefix.format(home=home.as_uri()))])
+    if apart:
+        allowed.check_apart(settings)
+        return
+    with pytest.raises(ConfigurationError, match=r"TIDEMILL_DATASET_URIS.*itself keeps"):
+        allowed.check_apart(settings)

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from tidemill.cli.render import batch_row, describe, shown_at_the_end
+from storage.datasets.values.origins import Origin as DatasetOrigin
+from storage.datasets.values.results import Result, ResultError
+from tidemill.cli.render import batch_row, describe, reason_line, shown_at_the_end
 from tidemill.client.shapes import Batch, BatchProblem, BatchProblems, Origin
+from tidemill.run.summary import group_reasons
 
 NO_DATES = (10**12, -(10**12), 2**63, -(2**63), 10**30)
 
@@ -49,3 +52,10 @@ def test_a_problem_is_shown_with_its_place(problem: BatchProblem, shown: str) ->
     errors = BatchProblems([problem])
     batch = Batch("batch_1", "failed", "/v1/completions", "file", 1, errors=errors)
     assert dict(describe(batch))["problem"].startswith(shown)
+
+
+def test_a_reason_names_the_file_of_a_dataset() -> None:
+    error = ResultError("unreadable_row", "Null.")
+    result = Result(None, None, None, None, error, DatasetOrigin("s3://b/a.csv", 2))
+    (reason,) = group_reasons([result])
+    assert reason_line(reason) == "  1 × unreadable row, e.g. row 2 of s3://b/a.csv: Null."

@@ -136,6 +136,10 @@ def test_doubled_keys_are_refused_with_both_lines(bench: Any, folder: Path) -> N
     assert [error["line"] for error in job.errors] == [2, 3, 5, 6]
     assert {error["code"] for error in job.errors} == {"duplicate_custom_id"}
     assert [error["tidemill"]["row"] for error in job.errors] == [2, 3, 2, 3]
+    first = f"{folder.as_uri()}/day=2/rows.parquet"
+    assert job.errors[3]["message"] == (
+        f"The custom_id of this line was used before, on row 1 of {first}."
+    )
 
 
 def test_a_file_that_changed_refuses_the_plan(bench: Any, folder: Path) -> None:
@@ -144,6 +148,7 @@ def test_a_file_that_changed_refuses_the_plan(bench: Any, folder: Path) -> None:
     job = bench.plan(job_id)
     (error,) = job.errors
     assert (job.state, error["code"]) == (JobState.FAILED, "input_modified")
+    assert error["param"] == "tidemill.input_uri"
     assert "day=2/rows.parquet' was changed or deleted" in error["message"]
 
 
@@ -198,3 +203,25 @@ def test_a_column_that_is_not_there_is_said_in_terms_of_the_api(bench: Any) -> N
     job = bench.plan(create(bench, parquet(x=["a"]), {"template": BODY}))
     (error,) = job.errors
     assert (error["code"], error["param"]) == ("invalid_template", "tidemill.template.prompt")
+
+
+@pytest.mark.parametrize("fate", ["poison", "cancelled"])
+def test_lines_that_fail_while_they_run_tell_their_row(
+    bench: Any, tmp_path: Path, fate: str
+) -> None:
+    """Their place is in the plan, since nobody reads the dataset again."""
+    lake = tmp_path / "in"
+    lake.mkdir()
+    (lake / "a.parquet").write_bytes(parquet(tokens=[[5, 6]]))
+    (lake / "b.parquet").write_bytes(parquet(tokens=[[7], [999], [8]]))  # which ends the engine
+    template = {"prompt": "{{ tokens }}", "max_tokens": 2, "temperature": 0}
+    job_id = create_in_place(bench, lake, {"template": template})
+    if fate == "cancelled":
+        bench.plan(job_id)
+        jobs.request_stop(bench.worker.database, "default", job_id)
+    job = bench.finish(job_id)
+    errors = bench.read(job.err_key)
+    places = [(error["tidemill"]["file"][-9:], error["tidemill"]["row"]) for error in errors]
+    every = [("a.parquet", 1), ("b.parquet", 1), ("b.parquet", 2), ("b.parquet", 3)]
+    assert places == (every if fate == "cancelled" else [("b.parquet", 2)])
+    assert job.n_ok == len(every) - len(places)
