@@ -67,7 +67,7 @@ def create_app(
     app = DescribedApp()
     # Refused at the start, not by the first batch.
     AllowedUris.of(settings.dataset_prefixes).check_apart(stores.settings)
-    OutputPlaces.of(settings.output_prefixes)
+    OutputPlaces.of(settings.output_prefixes).check_apart(stores.settings)
     app.state.context = Context(settings, stores, wakeups)
     app.state.probes = health.Probes(stores)
     for router in (files.router, batches.router, lifecycle.router, models.router):

@@ -13,6 +13,7 @@ from storage.database.states import (
     OPEN_JOB_STATES,
     ChunkState,
     JobState,
+    OutputState,
     StopReason,
     check_transition,
 )
@@ -59,7 +60,12 @@ def reclaim_embedded(database: Database) -> None:
             .where(col(Job.state).in_(LIVE_JOB_STATES))
             .values(lease_owner=None, lease_exp=None),
         )
-        _update(session, update(Output).values(lease_owner=None, lease_exp=None))
+        _update(
+            session,
+            update(Output)
+            .where(col(Output.state) == OutputState.OPEN)
+            .values(lease_owner=None, lease_exp=None),
+        )
 
 
 def stop_broken_job(database: Database, job_id: str, errors: Sequence[dict[str, Any]]) -> None:

@@ -1,12 +1,13 @@
 """Clients: they upload, create batches, look at them, and cancel, pause, resume and retry them."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simulation.processes import Parts
 from simulation.results import Results
 from simulation.rows import ENDED
 from simulation.scenario import ENDPOINT, Batch, Line
+from simulation.virtual.places import PLACES
 from simulation.virtual.scheduler import Process
 from storage.database.tables import File
 from storage.errors import NothingToRetry, StateConflict, StorageError
@@ -24,6 +25,17 @@ T = TypeVar("T")
 TENANT = "acme"
 LOOK_SECONDS = 40.0
 OPTIONS = {"on_invalid": "skip"}
+
+
+def options_of(batch: Batch) -> dict[str, Any]:
+    """The options of a batch: whether it is only estimated, or written to a place of the client's
+    as well."""
+    if batch.estimated:
+        return {**OPTIONS, "estimate": True}
+    if not batch.written:
+        return OPTIONS
+    uri = f"{PLACES}{batch.name}/"
+    return {**OPTIONS, "output": {"uri": uri, "format": "jsonl", "passthrough": []}}
 
 
 class Client:
@@ -90,7 +102,7 @@ class Client:
             "24h",
             self.batch.window,
             file,
-            options=OPTIONS | ({"estimate": True} if self.batch.estimated else {}),
+            options=OPTIONS if retry_of else options_of(self.batch),
             priority=self.batch.priority,
             idem_key=key,
             idem_hash=key,

@@ -13,6 +13,11 @@
 - I8 once faults stop, every job becomes terminal
 - estimate: what only asks for its estimate is never run and ends with no line in a file; nothing
   else ends at its plan
+- O1 a manifest lists whole shards alone, from the first row on without a gap; they never change
+- O2 a shard is written by who holds the lease, once its chunks are settled and in its turn
+- O3 a job that has ended has all of its shards, which hold its results line by line, or says that
+  it has not
+- O4 once faults stop, the manifest says how the job has ended
 - claim: nothing is claimed of a job that is stopped, paused or not running, or before its time
 - told: whoever says that it has committed a chunk has
 - crash: product code raised what nobody expects

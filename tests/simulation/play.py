@@ -5,6 +5,7 @@ import hashlib
 from simulation.outcome import CRASH, Outcome, Violation
 from simulation.processes import slow_polls
 from simulation.virtual.database import Memory
+from simulation.virtual.places import in_memory
 from simulation.virtual.stdlib import installed
 from simulation.world import World
 
@@ -12,7 +13,7 @@ from simulation.world import World
 def play(seed: int, database: Memory) -> Outcome:
     """Play one seed; ``database`` is emptied first."""
     world = World(seed, database)
-    with slow_polls(), installed(world.scheduler, seed, world.heard):
+    with slow_polls(), in_memory(world.store), installed(world.scheduler, seed, world.heard):
         database.begin(world.points, world.rows.step)
         try:
             world.run()

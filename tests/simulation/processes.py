@@ -27,6 +27,7 @@ from worker.models.engines import Engines
 from worker.plan.job import plan_job
 from worker.process.reconciler import tick
 from worker.run.drain import drain
+from worker.shards.write import write_output
 
 BEAT_SECONDS = 12.0
 COLLECT_SECONDS = 40.0
@@ -81,7 +82,8 @@ class Look:
 
 @dataclass
 class Worker:
-    """One worker process: a thread that drains, one that plans and finalizes, and a reconciler.
+    """One worker process: a thread that drains, one that plans and finalizes, a reconciler, and one
+    that writes shards, where there are any.
 
     Each looks at the rows when a wake-up comes, and otherwise once a beat. A look that cannot find
     anything new is left out: it would take most of a run's time.
@@ -95,7 +97,7 @@ class Worker:
     def __post_init__(self) -> None:
         parts, scheduler = self.parts, self.parts.scheduler
         self.process = Process(self.name)
-        self._events = [Event(scheduler) for _ in range(3)]
+        self._events = [Event(scheduler) for _ in range(4)]
         self.context = WorkerContext(
             settings=settings(parts.scenario, newer=self.name[-1] in "02468"),
             database=parts.database,
@@ -111,18 +113,22 @@ class Worker:
     def start(self) -> None:
         """Let its threads run."""
         events = self._events
-        for name, event, look, beats in (
+        threads = [
             ("drain", events[0], self._drain, 1.0),
             ("prepare", events[1], self._prepare, 1.0),
             ("reconcile", events[2], self._reconcile, 2.0),
-        ):
+        ]
+        if any(batch.written for batch in self.parts.scenario.batches):
+            threads.append(("shards", events[3], self._write, 1.0))
+        for name, event, look, beats in threads:
             self.parts.scheduler.spawn(self.process, name, self._looking(event, look, beats))
 
     def hear(self, wakeup: Wakeup) -> None:
         """A wake-up came."""
         settle = wakeup.task == "tidemill.reconcile"
-        for event in self._events if settle else self._events[:2]:
-            event.set()
+        for index, event in enumerate(self._events):
+            if settle or index != 2:
+                event.set()
 
     def _looking(self, event: Event, look: Callable[[], None], beats: float) -> Callable[[], None]:
         parts = self.parts
@@ -159,6 +165,10 @@ class Worker:
             if self.parts.points.dice(0.3) and work(self.context, job.job_id, Allowance(few)):
                 continue
             work(self.context, job.job_id)
+
+    def _write(self) -> None:
+        while not self.context.leaving.is_set() and write_output(self.context):
+            pass
 
     def _reconcile(self) -> None:
         tick(self.context)

@@ -56,18 +56,22 @@ class Results:
         if (ok, len(records) - ok) != (chunk["n_ok"], chunk["n_err"]):
             self.fail("I5", f"{name} has {ok} answers; {chunk['n_ok']} were counted")
 
-    def ended(self, job: Row) -> None:
-        """A job became terminal: each line is in its results once, in order, and counted."""
+    def ended(self, job: Row) -> list[dict[str, Any]]:
+        """A job became terminal: each line is in its results once, in order, and counted.
+
+        Returns the lines of both files, in the input's order.
+        """
         self._sums(job)
         if job["state"] == "failed":
-            return
+            return []
         if job["state"] == "completed" and estimated(job):
             if job["out_key"] or job["err_key"] or self.rows.of_job(job["id"]):
                 self.fail("estimate", f"{job['id']} has chunks or files")
-            return
+            return []
         wanted = self.inputs[job["idem_key"]]
         place = {line.custom_id: index for index, line in enumerate(wanted)}
         found: list[int] = []
+        in_order: list[tuple[int, dict[str, Any]]] = []
         for kind, count in (("out", job["n_ok"]), ("err", job["n_err"] + job["n_cancelled"])):
             lines = self._file(job, kind)
             if len(lines) != count:
@@ -79,8 +83,10 @@ class Results:
                 if at >= 0:
                     self._line(job, wanted[at], line, answered=kind == "out")
             found += places
+            in_order += zip(places, lines, strict=True)
         if sorted(found) != list(range(len(wanted))):
             self.fail("I5", f"{job['id']}: the lines {sorted(found)} of {len(wanted)} came out")
+        return [line for _, line in sorted(in_order, key=lambda each: each[0])]
 
     # What the store tells
 
@@ -96,6 +102,8 @@ class Results:
 
     def _deleted(self, key: str) -> None:
         kind, owner, *_ = key.split("/")
+        if kind == "places":
+            self.fail("O1", f"{key} was deleted")
         if kind in ("parts", "plans", "results"):
             job = self.rows.jobs.get(owner)
             if job is None or job["state"] not in ENDED:

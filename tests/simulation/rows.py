@@ -41,6 +41,7 @@ class Rows:
 
     ``ended`` and ``done`` are called for each job that became terminal and each chunk that was
     committed, once all rows of the step are judged; ``taken_over`` for who has lost a lease.
+    ``beside`` judges the other tables, and says whether they hold anything new to do.
     """
 
     connection: sqlite3.Connection
@@ -50,6 +51,7 @@ class Rows:
     done: Callable[[Row], None]
     ended: Callable[[Row], None]
     taken_over: Callable[[Process], None]
+    beside: Callable[[str], bool]
     chunks: dict[str, Row] = field(default_factory=dict)
     jobs: dict[str, Row] = field(default_factory=dict)
     version: int = 0
@@ -78,6 +80,8 @@ class Rows:
         if any(_tells(before_chunks.get(row["id"]), row) for row in new_chunks) or any(
             _tells(before_jobs.get(row["id"]), row) for row in new_jobs
         ):
+            self.version += 1
+        if self.beside(what):
             self.version += 1
         for job_id in sorted({c["job_id"] for c in new_chunks} | {j["id"] for j in new_jobs}):
             self._whole(jobs[job_id])

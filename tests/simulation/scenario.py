@@ -53,7 +53,8 @@ class Batch:
     """A batch that a client creates, and what it does with it then.
 
     Times are seconds after the run's start; ``None`` is never. ``window`` is the completion window;
-    ``estimated``: the batch asks for its estimate alone.
+    ``estimated``: the batch asks for its estimate alone; ``written``: its results are to be written
+    to a place of the client's as well.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Batch:
     resumed: float
     retried: bool
     estimated: bool
+    written: bool
 
     @property
     def data(self) -> bytes:
@@ -144,6 +146,7 @@ def _batch(rng: random.Random, number: int) -> Batch:
         retried=rng.random() < 0.3,
         # Of its own: the draws of other things stay as they were.
         estimated=random.Random(f"{number} {created}").random() < 0.2,
+        written=random.Random(created).random() < 0.3,
     )
 
 

@@ -49,6 +49,7 @@ from simulation.processes import BEAT_SECONDS, Bus, Look, Parts, Worker, setting
 from simulation.results import Results
 from simulation.rows import ENDED, Rows
 from simulation.scenario import DAY
+from simulation.shards import Shards
 from simulation.virtual import faults as fault_kinds
 from simulation.virtual.database import Memory
 from simulation.virtual.points import Points
@@ -75,9 +76,7 @@ class World:
         rng = random.Random(seed ^ 0xFA17)
         self.scenario = scenarios.draw(rng)
         self.points = Points(self.scheduler, fault_kinds.draw(rng))
-        self.store = Store(
-            self.scheduler, self.points, lambda key, data: self.results.changed(key, data)
-        )
+        self.store = Store(self.scheduler, self.points, lambda key, data: self._changed(key, data))
         configured = settings(self.scenario)
         self.rows = Rows(
             database.connection,
@@ -85,9 +84,11 @@ class World:
             configured.worker.lease_seconds,
             self.fail,
             lambda chunk: self.results.done(chunk),
-            lambda job: self.results.ended(job),
+            lambda job: self.shards.ended(job, self.results.ended(job)),
             self._wake_zombie,
+            lambda what: self.shards.step(what),
         )
+        self.shards = Shards(self.rows, self.store)
         self.results = Results(self.rows, self.store, self.scheduler, self.fail)
         self.parts = Parts(
             self.scheduler,
@@ -107,6 +108,10 @@ class World:
         self._names = 0
         self._outage_ends = 0.0
 
+    def _changed(self, key: str, data: bytes | None) -> None:
+        self.results.changed(key, data)
+        self.shards.changed(key, data)
+
     def fail(self, invariant: str, message: str) -> None:
         """Note that an invariant does not hold, and stop."""
         if self.violation is None:
@@ -124,7 +129,7 @@ class World:
             if not mine:
                 self.fail("told", f"{values['chunk']} is said to be done, and is {chunk['state']}")
         job = self.rows.jobs.get(str(values.get("job")))
-        broken = event == "results_broken" or values.get("reason") in BROKEN
+        broken = event in ("results_broken", "output_broken") or values.get("reason") in BROKEN
         if broken and job is not None and job["state"] not in ENDED:
             self.fail("I4", f"{event}: {values['reason']}")
 
@@ -178,6 +183,7 @@ class World:
         scheduler.run(lambda: task.done, scheduler.now + DAY)
         if self.violation is None:
             self.results.finish()
+            self.shards.finish()
 
     def _beat(self) -> float:
         idle = self._ended()
@@ -190,10 +196,12 @@ class World:
             or last.version != self.rows.version
             or self.scheduler.now - last.time > LOOK_ANYWAY
             or self.rows.due(last.time)
+            or self.shards.due(last.time)
         )
 
     def _ended(self) -> bool:
-        return all(client.finished for client in self.clients) and bool(self.clients)
+        finished = all(client.finished for client in self.clients) and bool(self.clients)
+        return finished and self.shards.all_closed
 
     def _calm(self) -> None:
         self.points.active = False

@@ -9,7 +9,7 @@ import structlog
 
 from storage.database.states import JobState
 from storage.database.tables import Shard
-from storage.datasets.inputs.remote import StoredObject
+from storage.datasets.inputs.remote import stored
 from storage.datasets.outputs.shards import write_shard
 from storage.datasets.values.output_options import OutputFormat
 from storage.datasets.values.sources import Kind, Limits, Source
@@ -26,7 +26,7 @@ from worker.shards.places import Place
 
 log = structlog.get_logger(__name__)
 
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 5
 RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 60.0
 _BROKEN = (BrokenPlan, BrokenResult, DatasetError, ObjectNotFound)
@@ -83,8 +83,7 @@ def _write(
     since, job = time.monotonic(), claimed.job
     kind = OutputFormat(claimed.output.format)
     name = f"part-{shard.number:05}.{kind.value}"
-    info = worker.store.head(shard.rows_key)
-    content = StoredObject(shard.rows_key, info.size, info.etag, worker.store)
+    content = stored(worker.store, shard.rows_key)
     rows = Source(content, shard.rows_key, Kind.PARQUET, limits=_NO_LIMITS)
     with place.writer(name) as writer:
         count = write_shard(rows, _results(worker, claimed, shard, lease), kind, writer)

@@ -43,11 +43,8 @@ class AllowedUris:
         Raises:
             ConfigurationError: one holds, or lies in, the object store; or holds the home folder.
         """
-        store = _real(InputUri.listed(settings.resolved_object_store_url))
-        home = _real(InputUri.listed(settings.home.as_uri()))
         for _, uri in self.by_tenant:
-            root = _real(uri)
-            if store.is_within(root) or home.is_within(root) or root.is_within(store):
+            if is_own(settings, uri):
                 raise ConfigurationError(
                     f"{SETTING}: '{uri}' holds what the service itself keeps, or lies in it; "
                     "name a folder or prefix beside that."
@@ -64,6 +61,14 @@ class AllowedUris:
         if found is None:
             raise InputUriError(_why_not(uri, any_allowed=bool(roots)), NOT_ALLOWED)
         return found
+
+
+def is_own(settings: StorageSettings, uri: InputUri) -> bool:
+    """Whether a prefix holds what the service itself keeps, or lies in it."""
+    store = _real(InputUri.listed(settings.resolved_object_store_url))
+    home = _real(InputUri.listed(settings.home.as_uri()))
+    root = _real(uri)
+    return store.is_within(root) or home.is_within(root) or root.is_within(store)
 
 
 def _real(uri: InputUri) -> InputUri:

@@ -6,7 +6,7 @@ from storage.datasets.inputs.allowed import AllowedUris
 from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, data_file, find
 from storage.datasets.inputs.uris import InputUri, partitions_of
 from storage.datasets.readers.kinds import kind_named
-from storage.datasets.values.sources import Kind
+from storage.datasets.values.sources import Kind, shown
 from storage.errors import InputUriError
 from storage.settings import StorageSettings
 
@@ -44,7 +44,7 @@ def list_files(
         before = len(found)
         for place in sorted(_chosen(find(settings, uri, root), uri), key=lambda place: place.path):
             name = str(InputUri(uri.bucket, place.path))
-            found[name] = InputFile(name, place.size, place.etag, partitions_of(place.path))
+            found[name] = InputFile(name, place.size, place.etag, partitions_of(shown(place.path)))
         if len(found) > MOST_FILES:
             raise _too_many(uri)
         if len(found) == before:

@@ -101,6 +101,44 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldObject:
+    """A `DataFile` of our own store that is small enough to be held in memory."""
+
+    key: str
+    etag: str
+    data: bytes = field(compare=False, repr=False)
+
+    @property
+    def version(self) -> Hashable:
+        return self.etag
+
+    @property
+    def buffer_bytes(self) -> int:
+        return READ_BYTES
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self.data)
+
+    def arrow(self) -> Any:
+        import pyarrow as pa
+
+        return pa.BufferReader(self.data)
+
+
+def stored(store: ObjectStore, key: str) -> StoredObject | HeldObject:
+    """An object of our own store; a small one is fetched at once, by one request.
+
+    Raises:
+        ObjectNotFound: there is none.
+    """
+    info = store.head(key)
+    if info.size > SMALL_BYTES:
+        return StoredObject(key, info.size, info.etag, store)
+    with store.reader(key) as stream:
+        return HeldObject(key, info.etag, stream.read())
+
+
+@dataclass(frozen=True, slots=True)
 class FolderFile:
     """A `DataFile` of the service's machine; a file with another tag is `InputModified`."""
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
 
+from storage.datasets.inputs.allowed import is_own
 from storage.datasets.inputs.uris import InputUri
 from storage.errors import (
     BucketNotFound,
@@ -44,6 +45,19 @@ class OutputPlaces:
             return cls(tuple((tenant, parse_output_uri(text)) for tenant, text in entries))
         except OutputError as error:
             raise ConfigurationError(f"{SETTING}: {error}") from error
+
+    def check_apart(self, settings: StorageSettings) -> None:
+        """Check that no prefix lets tenants write among what the service itself keeps.
+
+        Raises:
+            ConfigurationError: one does.
+        """
+        for _, uri in self.by_tenant:
+            if is_own(settings, uri):
+                raise ConfigurationError(
+                    f"{SETTING}: '{uri}' holds what the service itself keeps, or lies in it; "
+                    "name a folder or prefix beside that."
+                )
 
     def open(self, settings: StorageSettings, tenant: str, text: str) -> ObjectStore:
         """The store of a folder or prefix that the tenant may write to; nothing is written yet.

@@ -69,8 +69,8 @@ def problem_of(session: Session, job_id: str) -> dict[str, Any] | None:
 
 
 def _view(output: Output, counts: Sequence[int] | None) -> OutputView:
-    total, written, rows = counts or (None, 0, 0)
+    total, written, rows = map(int, counts) if counts else (None, 0, 0)
     problem = output.problem if output.state == OutputState.OPEN else None
     if problem is not None:
         problem = {**problem, "since": output.failing_since}
-    return OutputView(output.uri, output.format, written or 0, total, rows or 0, problem)
+    return OutputView(output.uri, output.format, written, total, rows, problem)

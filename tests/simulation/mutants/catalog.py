@@ -2,5 +2,6 @@
 
 from simulation.mutants.more import MORE
 from simulation.mutants.required import REQUIRED
+from simulation.mutants.shards import SHARDS
 
-MUTANTS = {mutant.name: mutant for mutant in (*REQUIRED, *MORE)}
+MUTANTS = {mutant.name: mutant for mutant in (*REQUIRED, *MORE, *SHARDS)}

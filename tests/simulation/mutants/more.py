@@ -145,9 +145,9 @@ MORE = (
         "cancelled-lines-dropped",
         "I4 I5",
         Edit(
-            "worker.finish.finalizer",
-            "_SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)",
-            "_SETTLED = (ChunkState.DONE,)",
+            "worker.finish.settled",
+            "SETTLED = (ChunkState.DONE, ChunkState.CANCELLED)",
+            "SETTLED = (ChunkState.DONE,)",
         ),
     ),
     mutant(

@@ -16,6 +16,9 @@ HOT = (
     "put parts/",
     "put results/",
     "put plans/",
+    "settle_shard",
+    "close_output",
+    "put places/",
 )
 FREEZES = (20.0, 60.0, 150.0, 400.0)  # seconds; a lease lasts 45
 _PASSED_OVER = frozenset({"settle", "_session", "read", "write", "change"})

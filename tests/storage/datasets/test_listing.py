@@ -176,3 +176,13 @@ class TestOnServer:
         with pytest.raises(InputUriError, match=r"may not read .*t/a\.csv") as caught:
             data_file(wrong, file).arrow().read()
         assert caught.value.code == "input_access_denied"
+
+
+def test_names_of_any_bytes_are_read(folder: Any, tmp_path: Path) -> None:
+    name = os.fsdecode(b"d\xff=caf\xe9")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / os.fsdecode(b"\xfe %.csv")).write_bytes(b"data")
+    (file,) = folder.listed("")
+    assert file.uri == f"{folder.root}/d%FF=caf%E9/%FE %25.csv"
+    assert file.partitions == {"d\ufffd": "caf\ufffd"}
+    assert folder.read(file) == b"data"

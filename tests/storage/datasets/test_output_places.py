@@ -69,6 +69,14 @@ def test_each_tenant_has_its_own(tmp_path: Path) -> None:
         OutputPlaces.of([("acme", "s3://bucket/*/x")])
 
 
+@pytest.mark.parametrize("path", ["", "/home", "/home/objects/x"])
+def test_no_place_is_among_what_the_service_keeps(tmp_path: Path, path: str) -> None:
+    storage = Settings.load(home=tmp_path / "home", env_file=None).storage
+    with pytest.raises(ConfigurationError, match="TIDEMILL_OUTPUT_URIS"):
+        OutputPlaces.of([("acme", tmp_path.as_uri() + path)]).check_apart(storage)
+    OutputPlaces.of([("acme", f"{tmp_path.as_uri()}/beside")]).check_apart(storage)
+
+
 def test_a_place_has_one_spelling() -> None:
     spelled = ("file:///a/b", "file:///a/b/", "file://localhost/a/b", "file:///%61/b")
     assert {canonical(uri) for uri in spelled} == {"file:///a/b/"}

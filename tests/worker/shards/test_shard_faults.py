@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from smalldisk import small_disk
 
 from storage.database.states import JobState, OutputState
 from storage.database.tables import Output
+from storage.jobs.outputs import leases
 from storage.jobs.outputs.views import view_outputs
 from worker.run.drain import drain
 from worker.shards import write
+from worker.shards.manifest import MANIFEST
 from worker.shards.places import Place
 
 IDS = [f"row-{number}" for number in range(1, 11)]
@@ -67,54 +70,56 @@ def killed_after(
         yield
 
 
-@pytest.mark.parametrize(
-    ("target", "before"),
-    [
-        ("leases.settle_shard", True),
-        ("leases.settle_shard", False),
-        ("write_manifest", False),
-        ("place.put", True),
-        ("leases.close_output", True),
-    ],
+KILLS = (
+    ("leases.settle_shard", True),
+    ("leases.settle_shard", False),
+    ("write_manifest", False),
+    ("place.put", True),
+    ("leases.close_output", True),
 )
+
+
 def test_a_writer_that_is_killed_writes_nothing_twice(
-    site: Any, monkeypatch: pytest.MonkeyPatch, target: str, before: bool
+    site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = ready(site)
-    with killed_after(monkeypatch, target, before=before):
-        for _ in range(2):
-            with pytest.raises(Killed):
-                site.finish(job_id)
-            listing = site.manifest()["shards"] if "manifest.json" in site.names() else []
-            assert {shard["file"] for shard in listing} <= set(site.names())
-            expire(site)
-    written = {name: (site.folder / "out" / name).stat() for name in site.names()}
-    expire(site)
-    assert site.finish(job_id).state == JobState.COMPLETED
-    assert ids(site) == IDS
     parts = [f"part-0000{number}.parquet" for number in range(3)]
-    assert site.names() == ["_SUCCESS", "manifest.json", *parts]
-    for name in set(written) & set(parts):
-        now = (site.folder / "out" / name).stat()
-        assert (now.st_ino, now.st_mtime_ns) == (written[name].st_ino, written[name].st_mtime_ns)
-    assert output(site, job_id).state == OutputState.CLOSED
+    for number, (target, before) in enumerate(KILLS):
+        place = f"out-{number}"
+        job_id = ready(site, place=place)
+        with killed_after(monkeypatch, target, before=before):
+            for _ in range(2):
+                with pytest.raises(Killed):
+                    site.finish(job_id)
+                listing = site.manifest(place)["shards"] if MANIFEST in site.names(place) else []
+                assert {shard["file"] for shard in listing} <= set(site.names(place))
+                expire(site)
+        folder = site.folder / place
+        written = {name: (folder / name).stat() for name in parts if (folder / name).exists()}
+        expire(site)
+        assert site.finish(job_id).state == JobState.COMPLETED
+        assert [row["custom_id"] for row in site.listed(place)] == IDS
+        assert site.names(place) == ["_SUCCESS", MANIFEST, *parts]
+        for name, was in written.items():
+            now = (folder / name).stat()
+            assert (now.st_ino, now.st_mtime_ns) == (was.st_ino, was.st_mtime_ns)
+        assert output(site, job_id).state == OutputState.CLOSED
 
 
 def test_a_writer_that_was_thought_dead_changes_nothing(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = ready(site)
-    real, names = write.leases.settle_shard, []
+    real, names = leases.settle_shard, []
 
     def late(*args: Any, **kwargs: Any) -> None:
         """Meanwhile another writer takes over, and ends all."""
-        monkeypatch.setattr(write.leases, "settle_shard", real)
+        monkeypatch.setattr(leases, "settle_shard", real)
         expire(site)
         site.finish(job_id)
         names.extend(site.names())
         real(*args, **kwargs)
 
-    monkeypatch.setattr(write.leases, "settle_shard", late)
+    monkeypatch.setattr(leases, "settle_shard", late)
     assert write.write_output(site.bench.worker)
     assert ids(site) == IDS
     assert site.names() == names
@@ -152,7 +157,7 @@ def test_two_writers_share_the_outputs(site: Any) -> None:
         assert [row["custom_id"] for row in rows] == IDS
 
 
-def test_a_full_disk_is_told_and_goes_on_later(site: Any, make_site: Callable[..., Any]) -> None:
+def test_a_full_disk_is_told_and_goes_on_later(site: Any) -> None:
     site.folder.mkdir()
     with small_disk(site.folder / "out", 256 * 1024) as disk:
         job_id = ready(site)
@@ -171,41 +176,41 @@ def test_a_full_disk_is_told_and_goes_on_later(site: Any, make_site: Callable[..
         assert ids(site) == IDS
 
 
-def blocked(site: Any) -> None:
+def blocked(folder: Path) -> None:
     """A file where the folder is to be."""
-    site.folder.mkdir(exist_ok=True)
-    (site.folder / "out").write_bytes(b"x")
+    folder.parent.mkdir(exist_ok=True)
+    folder.write_bytes(b"x")
 
 
-def taken(site: Any) -> None:
+def taken(folder: Path) -> None:
     """A file of somebody else's by the name of a shard."""
-    (site.folder / "out").mkdir(parents=True, exist_ok=True)
-    (site.folder / "out" / "part-00000.parquet").write_bytes(b"x")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "part-00000.parquet").write_bytes(b"x")
 
 
-@pytest.mark.parametrize(
-    ("block", "words"), [(blocked, "may not write to"), (taken, "is not of this batch; move it")]
-)
 def test_a_place_that_refuses_for_too_long_costs_nothing_but_its_shards(
-    make_site: Callable[..., Any], block: Callable[[Any], None], words: str
+    make_site: Callable[..., Any],
 ) -> None:
     site = make_site(output_wait_seconds=0)
-    job_id = ready(site)
-    block(site)
-    assert site.write() == 1
-    assert site.bench.job(job_id).state == JobState.RUNNING, "no reason to give up yet"
-    site.bench.run_due()
-    expire(site)
-    job = site.finish(job_id)
-    assert (job.state, job.n_ok) == (JobState.COMPLETED, 10)
-    assert [row["custom_id"] for row in site.bench.read(job.out_key)] == IDS
-    (error,) = job.errors
-    assert error["code"] == "output_not_written"
-    assert words in error["message"]
-    assert output(site, job_id).state == OutputState.FAILED
-    assert site.write() == 0
-    if block is taken:
-        assert (site.manifest()["state"], site.manifest()["shards"]) == ("incomplete", [])
+    for block, words in ((blocked, "may not write to"), (taken, "is not of this batch; move it")):
+        place = block.__name__
+        job_id = ready(site, place=place)
+        block(site.folder / place)
+        assert site.write() == 1
+        assert site.bench.job(job_id).state == JobState.RUNNING, "no reason to give up yet"
+        site.bench.run_due()
+        expire(site)
+        job = site.finish(job_id)
+        assert (job.state, job.n_ok) == (JobState.COMPLETED, 10)
+        assert [row["custom_id"] for row in site.bench.read(job.out_key)] == IDS
+        (error,) = job.errors
+        assert error["code"] == "output_not_written"
+        assert words in error["message"]
+        assert output(site, job_id).state == OutputState.FAILED
+        assert site.write() == 0
+    manifest = site.manifest("taken")
+    assert (manifest["state"], manifest["shards"]) == ("incomplete", [])
+    assert (site.folder / "taken" / "part-00000.parquet").read_bytes() == b"x"
 
 
 def test_a_place_that_is_allowed_no_more_is_not_written(make_site: Callable[..., Any]) -> None:
@@ -224,7 +229,7 @@ def test_rows_that_are_gone_end_the_output_and_not_the_job(site: Any) -> None:
     for found in list(site.bench.worker.store.list("plans/")):
         if "rows-00001" in found.key:
             site.bench.worker.store.delete(found.key)
-    for _ in range(4):
+    for _ in range(write.MAX_ATTEMPTS + 1):
         site.write()
         site.bench.run_due()
         expire(site)

@@ -1,6 +1,7 @@
 """Shards in a folder: whole, in order, with the input's columns, while a job runs and after."""
 
 import io
+import time
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,8 @@ import pytest
 from storage.database.states import JobState
 from storage.jobs import jobs
 from storage.jobs.reconcile import reconcile
+from worker.process.reconciler import tick
+from worker.process.threads import WorkerThreads
 from worker.run.drain import drain
 
 RESULTS = [
@@ -110,27 +113,17 @@ def test_values_of_json_lines_are_numbers_or_text(site: Any) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("passthrough", "code", "words"),
-    [
-        (["nope"], "invalid_output", "no column 'nope'"),
-        (["answer"], "invalid_output", "have one of that name"),
-        ("all", "invalid_output", "have one of that name"),
-    ],
-)
-def test_columns_that_cannot_be_passed_through_fail_the_plan(
-    site: Any, passthrough: Any, code: str, words: str
-) -> None:
+def test_columns_that_cannot_be_passed_through_fail_the_plan(site: Any) -> None:
     rows = [{"text": "a", "answer": "b"}]
-    job = site.finish(site.rows(rows, output={"passthrough": passthrough}))
-    (error,) = job.errors
-    assert (job.state, error["code"], error["param"]) == (
-        JobState.FAILED,
-        code,
-        "tidemill.passthrough",
-    )
-    assert words in error["message"]
-    assert (site.manifest()["state"], site.names()) == ("failed", ["manifest.json"])
+    refused = {"nope": "no column 'nope'", "answer": "have one of that name", "all": "of that name"}
+    for name, words in refused.items():
+        passthrough = name if name == "all" else [name]
+        job = site.finish(site.rows(rows, place=name, output={"passthrough": passthrough}))
+        (error,) = job.errors
+        assert (job.state, error["code"]) == (JobState.FAILED, "invalid_output")
+        assert error["param"] == "tidemill.passthrough"
+        assert words in error["message"]
+        assert (site.manifest(name)["state"], site.names(name)) == ("failed", ["manifest.json"])
 
 
 def readable(folder: Path) -> list[list[str]]:
@@ -165,15 +158,14 @@ def test_shards_are_read_while_the_job_runs_and_after(site: Any) -> None:
     assert readable(site.folder / "out") == [ids] * 4
 
 
-@pytest.mark.parametrize("state", ["pending", "leased"])
-def test_a_shard_waits_for_all_of_its_chunks_and_for_those_before_it(site: Any, state: str) -> None:
+def test_a_shard_waits_for_all_of_its_chunks_and_for_those_before_it(site: Any) -> None:
     bench, job_id = site.bench, site.rows(site.ten)
     bench.plan(job_id)
     bench.sql("UPDATE chunk SET not_before = 9e12 WHERE first_line = 3")
     drain(bench.worker, "smollm2")
-    bench.sql(f"UPDATE chunk SET state = '{state}' WHERE first_line = 3")
-    assert site.write() == 0
-    bench.sql("UPDATE chunk SET state = 'pending' WHERE first_line = 3")
+    for state in ("leased", "pending"):
+        bench.sql(f"UPDATE chunk SET state = '{state}' WHERE first_line = 3")
+        assert site.write() == 0
     assert site.finish(job_id).n_ok == 10
     assert len(site.listed()) == 10
 
@@ -195,3 +187,22 @@ def test_a_job_that_is_stopped_before_its_plan_has_no_shards(site: Any) -> None:
     jobs.request_stop(site.bench.worker.database, "default", job_id)
     assert site.finish(job_id).n_cancelled == 10
     assert (site.manifest()["state"], site.manifest()["shards"]) == ("cancelled", [])
+
+
+def test_a_worker_writes_shards_beside_its_other_work(make_site: Any) -> None:
+    site = make_site(reconcile_seconds=0.05)
+    job_id = site.rows(site.ten)
+    worker = site.bench.worker
+    threads = WorkerThreads(worker, before=lambda: tick(worker))
+    threads.start()
+    try:
+        deadline = time.monotonic() + 60
+        while "_SUCCESS" not in site.names() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        worker.leaving.set()
+        worker.stopping.set()
+        assert threads.join(30)
+        threads.close_engines()
+    assert site.bench.job(job_id).state == JobState.COMPLETED
+    assert len(site.listed()) == 10
