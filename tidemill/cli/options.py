@@ -1,7 +1,7 @@
 """The options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ def named_input(text: str) -> Path | str:
 
 
 InputsOrUris = Annotated[
-    list[Any],  # paths, and texts that are URIs
+    list[Path],  # and texts, where they are URIs
     typer.Argument(
         parser=named_input,
         metavar="INPUT...",
