@@ -9,17 +9,6 @@ import typer
 from tidemill.errors import UsageError
 
 
-class FileOrUri(str):
-    """An argument that names a file, and may then be any bytes, or a URI, which is UTF-8."""
-
-
-def file_or_uri(text: str) -> FileOrUri:
-    """An argument as one; `UsageError` for a URI that is not UTF-8."""
-    if "://" in text:
-        check_utf8("input", text)
-    return FileOrUri(text)
-
-
 def only_utf8(app: typer.Typer) -> None:
     """Let every command of an app refuse such texts with a `UsageError`. Paths may be any bytes."""
     for command in app.registered_commands:
@@ -32,7 +21,7 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
     def checked(**values: Any) -> Any:
         for name, value in values.items():
             for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, str) and not isinstance(text, FileOrUri):
+                if isinstance(text, str):
                     check_utf8(name.replace("_", "-"), text)
         return command(**values)
 

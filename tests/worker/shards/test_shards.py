@@ -193,7 +193,11 @@ def test_a_worker_writes_shards_beside_its_other_work(make_site: Any) -> None:
     site = make_site(reconcile_seconds=0.05)
     job_id = site.rows(site.ten)
     worker = site.bench.worker
-    threads = WorkerThreads(worker, before=lambda: tick(worker))
+
+    def before() -> None:
+        tick(worker)
+
+    threads = WorkerThreads(worker, before=before)
     threads.start()
     try:
         deadline = time.monotonic() + 60
