@@ -193,7 +193,11 @@ def test_a_worker_writes_shards_beside_its_other_work(make_site: Any) -> None:
     site = make_site(reconcile_seconds=0.05)
     job_id = site.rows(site.ten)
     worker = site.bench.worker
-    threads = WorkerThreads(worker, before=lambda: tick(worker))
+
+    def look() -> None:
+        tick(worker)
+
+    threads = WorkerThreads(worker, before=look)
     threads.start()
     try:
         deadline = time.monotonic() + 60
