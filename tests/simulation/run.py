@@ -25,6 +25,7 @@ from simulation.mutants.catalog import MUTANTS
 from simulation.mutants.loading import apply
 from simulation.mutants.more import MORE
 from simulation.mutants.required import REQUIRED
+from simulation.mutants.shards import SHARDS
 
 BLOCK = 20  # seeds that a process plays before it reports
 # What the product imports and no mutant changes: loaded once, ahead of the processes' forks.
@@ -230,6 +231,7 @@ def _names(wanted: str | None) -> list[str]:
         "all": tuple(MUTANTS.values()),
         "required": REQUIRED,
         "more": MORE,
+        "shards": SHARDS,
     }
     if wanted in groups:
         return [mutant.name for mutant in groups[wanted]]

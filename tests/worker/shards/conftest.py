@@ -40,8 +40,8 @@ class Site:
             worker.database,
             NewFile(file_id, "default", "batch", "in", len(data), key, info.etag, ""),
         )
-        said = {"format": "parquet", "passthrough": [], **options.pop("output", {})}
-        said["uri"] = (self.folder / place).as_uri()
+        uri = (self.folder / place).as_uri()
+        said = {"uri": uri, "format": "parquet", "passthrough": [], **options.pop("output", {})}
         new = NewJob("default", TEXT, "24h", 86_400.0, file, options={"output": said, **options})
         return jobs.create_job(worker.database, new).job.id
 

@@ -194,10 +194,10 @@ def test_a_worker_writes_shards_beside_its_other_work(make_site: Any) -> None:
     job_id = site.rows(site.ten)
     worker = site.bench.worker
 
-    def before() -> None:
+    def look() -> None:
         tick(worker)
 
-    threads = WorkerThreads(worker, before=before)
+    threads = WorkerThreads(worker, before=look)
     threads.start()
     try:
         deadline = time.monotonic() + 60
