@@ -68,6 +68,8 @@ class EngineProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[EngineConfig | ToEngine, FromEngine] | None = None
         self._sending = Lock()
+        self._closed = False
+        self._closing = Lock()  # held while the process comes to be this one's
         self._stats = EngineStats()
         self._log: IO[bytes] | None = None
 
@@ -75,9 +77,11 @@ class EngineProcess:
         """Start the process, and wait for nothing: `start` does, while the model is loaded.
 
         Raises:
-            EngineDied: the process ended at once.
+            EngineDied: the process ended at once, or `close` was called before.
         """
-        with closing(self._launched or launch()) as launched:
+        with closing(self._launched or launch()) as launched, self._closing:
+            if self._closed:
+                raise EngineDied("The engine was closed before it was started.")
             ours = launched.socket
             # A process that is stopped reads nothing, and a pipe that is full would be waited for.
             limit = struct.pack("@ll", int(self.hang_seconds) + 1, 0)
@@ -180,7 +184,9 @@ class EngineProcess:
         return self._process.pid if self._process else None
 
     def close(self, timeout: float = 10.0) -> None:
-        """End the process: asked first, killed after ``timeout`` seconds."""
+        """End the process: asked first, killed after ``timeout`` seconds. None is started later."""
+        with self._closing:
+            self._closed = True
         if self._process is None or self._connection is None:
             return
         if self.alive:

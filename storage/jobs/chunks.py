@@ -18,16 +18,6 @@ from storage.estimates.engine_time import EngineTime
 from storage.jobs.transitions import RenewResult, advance_chunk, lost
 
 PAGE_ROWS = 1_000
-# The counts of a chunk that nobody runs.
-NO_COUNTS = {
-    "progress": 0,
-    "n_ok": 0,
-    "n_err": 0,
-    "prompt_tokens": 0,
-    "cached_tokens": 0,
-    "completion_tokens": 0,
-    "generated_tokens": 0,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +45,10 @@ class Counts:
             "completion_tokens": self.completion_tokens,
             "generated_tokens": self.generated_tokens,
         }
+
+
+# The counts of a chunk that nobody runs.
+NO_COUNTS = Counts().values()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from rich.console import Console
 
 from storage.datasets.joining import OrderedResults
 from storage.datasets.readers.kinds import open_source
@@ -18,6 +17,7 @@ from storage.datasets.templates.tables import open_rows
 from storage.datasets.values.results import Result, ResultColumns, check_names
 from storage.datasets.values.sources import Kind, Source
 from storage.endpoints import CHAT_COMPLETIONS
+from tidemill import terminal
 from tidemill.client import client
 from tidemill.client.shapes import Batch
 from tidemill.client.uploads import Upload
@@ -102,7 +102,7 @@ class Client(client.Client):
             )
         with (
             tempfile.TemporaryDirectory(prefix="tidemill-") as folder,
-            reporter(Console(stderr=True), quiet=not progress) as told,
+            reporter(terminal.console(), quiet=not progress) as told,
         ):
             source = self._source(data, Path(folder), column, options, columns, name)
             if source is None:

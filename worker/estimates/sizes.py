@@ -5,7 +5,6 @@ from math import prod
 
 from engine.catalog import FilesState, files_state, resolve
 from engine.errors import EngineError
-from engine.models.headers import gguf_headers, safetensors_headers
 from storage.estimates.roofline import Size
 
 # A model of a billion parameters, where files cannot be read: its proportions are those of most.
@@ -25,6 +24,9 @@ def size_of(source: str, *, on_gpu: bool) -> Size:
 @lru_cache(maxsize=32)
 def _parameters(source: str, state: FilesState) -> float:
     """Its parameters; ``state`` is that of the files, so that changed ones are read again."""
+    # Imported here: the API's process imports planners, and need not have safetensors.
+    from engine.models.headers import gguf_headers, safetensors_headers
+
     try:
         files = resolve(source)
         headers = gguf_headers(files.gguf) if files.gguf else safetensors_headers(files.folder)

@@ -81,6 +81,16 @@ def test_an_engine_that_never_started_is_closed_without_harm() -> None:
     never.close()
 
 
+def test_an_engine_that_is_closed_while_it_is_begun_starts_no_process() -> None:
+    with closing(launch()) as launched:
+        process = EngineProcess(CONFIG, launched=launched)
+        process.close()
+        with pytest.raises(EngineDied, match="closed before"):
+            process.start(timeout=120)
+        assert process.pid is None
+        assert launched.process.wait(30) is not None
+
+
 def test_requests_come_back_once_each_while_more_are_fed(engine: EngineProcess) -> None:
     params = SamplingParams(temperature=0, max_tokens=5)
     engine.submit([Request(f"a{i}", (*PROMPT, i), params) for i in range(10)])
