@@ -7,7 +7,7 @@ import typer
 
 from tidemill.cli.ranges import above_zero_to, at_least, between, completion_window
 from tidemill.errors import UsageError
-from tidemill.run.formats import Endpoint, Format, InputFormat, ShardFormat
+from tidemill.run.formats import URI_SCHEMES, Endpoint, Format, InputFormat, ShardFormat
 
 Inputs = Annotated[
     list[Path],
@@ -16,9 +16,17 @@ Inputs = Annotated[
         help="The input files, each a job of its own; '-' reads standard input.",
     ),
 ]
+
+
+def named_input(text: str) -> Path | str:
+    """A path, which may be any bytes, or a URI as it is."""
+    return text if text.startswith(URI_SCHEMES) else Path(text)
+
+
 InputsOrUris = Annotated[
-    list[str],
+    list[Path],  # and texts, where they are URIs
     typer.Argument(
+        parser=named_input,
         metavar="INPUT...",
         help="The input files, each a job of its own; '-' reads standard input. s3://… and "
         "file:///… are read where they lie, by the service: a file, a folder or a glob.",

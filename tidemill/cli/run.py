@@ -1,7 +1,6 @@
 """``tidemill run`` and ``tidemill submit``: a file becomes a job."""
 
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -174,24 +173,23 @@ def submit(
     from tidemill.run.jobs import submit as send
     from tidemill.run.progress import reporter
     from tidemill.run.session import connect
-    from tidemill.run.uploads import Table, is_uri, output_options
+    from tidemill.run.uploads import Table, output_options
 
     sampling = options.sampling_of(max_tokens, temperature, top_p, seed, stop)
     made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
     request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
     check_options(request)
-    written = output_options(
-        output_uri, format, passthrough, requests=not all(is_uri(each) or key for each in inputs)
-    )
+    requests = not all(isinstance(each, str) or key for each in inputs)
+    written = output_options(output_uri, format, passthrough, requests=requests)
     if written and len(inputs) > 1:
         raise UsageError("--output-uri is of one input; submit each with a place of its own.")
     spec = spec_of(template, template_file)
     tables = {
         given: Table.of(given, request, spec, key=key, column=column, kind=input_format.kind)
         for given in inputs
-        if is_uri(given) or key
+        if isinstance(given, str) or key
     }
-    paths = [Path(given) for given in inputs if given not in tables]
+    paths = [given for given in inputs if given not in tables]
     with (
         open_inputs(paths, column, home, input_format.kind, made_by) as sources,
         connect(url, api_key, home) as client,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from storage.datasets.values.sources import Kind
 
+URI_SCHEMES = ("s3://", "file://")  # of inputs that the service reads where they lie
+
 
 class Format(StrEnum):
     """The formats of an output."""

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from storage.datasets.request_lines import RequestOptions
@@ -236,19 +235,18 @@ def submit_table(
     """
     options: dict[str, Any] = {"on_invalid": on_invalid, **table.options, **(written or {})}
     file_id = None
-    if table.in_place:
+    if isinstance(table.given, str):
         options["input_uri"] = table.given
     else:
         reporter.say("Uploading")
-        path = Path(table.given)
-        if not path.is_file():
-            raise InputError(f"{table.given} is no file; --template and --key need one, or a URI.")
-        file_id = client.upload(with_progress(Upload.from_path(path), reporter)).id
+        if not table.given.is_file():
+            raise InputError(f"{table.given} is no file; --key needs one, or a URI.")
+        file_id = client.upload(with_progress(Upload.from_path(table.given), reporter)).id
     return client.create_batch(
         file_id,
         table.endpoint,
         completion_window=window,
-        metadata={"input": shown(table.given)[:MAX_METADATA]},
+        metadata={"input": shown(str(table.given))[:MAX_METADATA]},
         options=options,
     )
 

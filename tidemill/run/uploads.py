@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from storage.datasets.request_lines import RequestOptions, request_lines, with_system
@@ -13,7 +14,6 @@ from tidemill.errors import UsageError
 from tidemill.run.dataset_errors import dataset_errors
 
 PIECE_BYTES = 256 * 1024
-URI_SCHEMES = ("s3://", "file://")
 
 
 def upload_of(source: Source, options: RequestOptions) -> Upload:
@@ -59,24 +59,19 @@ class Table:
     """A table whose rows the service turns into requests: one where it lies, or a file to upload.
 
     Attributes:
-        given: the URI or the path, as the user gave it.
+        given: the URI, or the path of a file.
         options: what the service is told of its rows.
         endpoint: what the requests are for.
     """
 
-    given: str
+    given: Path | str
     options: Mapping[str, Any]
     endpoint: str
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the service reads it where it lies."""
-        return is_uri(self.given)
 
     @classmethod
     def of(
         cls,
-        given: str,
+        given: Path | str,
         request: RequestOptions,
         template: Any,
         *,
@@ -127,11 +122,6 @@ def output_options(
     columns = "all" if passthrough and "*" in passthrough else list(passthrough or ())
     said = {"output_uri": uri, "format": format, "passthrough": columns}
     return {name: value for name, value in said.items() if value}
-
-
-def is_uri(given: str) -> bool:
-    """Whether an input is named by a URI, which the service reads where it is."""
-    return given.startswith(URI_SCHEMES)
 
 
 def _template(spec: Any, request: RequestOptions) -> Any:
