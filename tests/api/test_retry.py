@@ -1,6 +1,7 @@
 """Failed lines run again, and the wake-ups sent for what a client asks."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,19 @@ def test_a_retry_of_its_own_terms(workers: Any, client: Any, http: Any) -> None:
     ):
         refused = http.post(f"/v1/batches/{first}/retry", json=wrong)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+def test_a_retry_writes_to_no_place_of_the_first_one(
+    workers: Any, serve_with: Callable[..., Any], tmp_path: Path
+) -> None:
+    lake = (tmp_path / "lake").as_uri()
+    service = serve_with(output_uris=lake)
+    options = {"output_uri": f"{lake}/out/"}
+    first = ended(workers, service.openai(), extra_body={"tidemill": options})
+    http = service.http()
+    assert http.get(f"/v1/batches/{first}").json()["tidemill"]["output"]["uri"].endswith("/out/")
+    made = http.post(f"/v1/batches/{first}/retry")
+    assert (made.status_code, made.json()["tidemill"]["output"]) == (200, None)
 
 
 def test_a_retry_sent_twice_is_one_batch(workers: Any, client: Any, http: Any) -> None:

@@ -105,8 +105,7 @@ def run(
                 else:
                     if session is None:
                         report.say("Starting")
-                        service = own_service(home, api_key, needed, launched, report.every_seconds)
-                        session = stack.enter_context(service)
+                        session = stack.enter_context(own_service(home, api_key, needed, launched))
                     outcome = run_whole(session, job.source, job.order, job.target, report)
             outcomes.append(outcome)
             summaries.append(outcome.summary)
@@ -180,12 +179,8 @@ def submit(
     made_by = template_of(template, template_file, column=column, endpoint=endpoint.path)
     request = RequestOptions(model, system, sampling, endpoint.path, template=made_by)
     check_options(request)
-    written = output_options(
-        output_uri,
-        format,
-        passthrough,
-        requests=not all(isinstance(each, str) or key for each in inputs),
-    )
+    requests = not all(isinstance(each, str) or key for each in inputs)
+    written = output_options(output_uri, format, passthrough, requests=requests)
     if written and len(inputs) > 1:
         raise UsageError("--output-uri is of one input; submit each with a place of its own.")
     spec = spec_of(template, template_file)

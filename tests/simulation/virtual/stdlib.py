@@ -251,7 +251,7 @@ def installed(
     }
     log = Log(scheduler, listen)
     changed: list[tuple[Any, str, Any]] = []
-    for name, module in sorted(sys.modules.items()):
+    for name, module in sorted(dict(sys.modules).items()):
         if name.partition(".")[0] not in ("storage", "worker"):
             continue
         for attribute in ("time", "random", "secrets", "threading"):

@@ -72,8 +72,9 @@ def _layer(shape: Shape, rounded: torch.dtype) -> None:
         empty(TOKENS, (heads + 2 * kv_heads) * dim),
         HeadNorms(empty(dim), empty(dim), 1e-6) if normed else None,
         RotaryTable(
-            *(empty(TOKENS, dim // 2, of=torch.float32) for _ in range(2)),
-            frequencies=empty(dim // 2, of=torch.float32),
+            empty(TOKENS, dim // 2, of=torch.float32),
+            empty(TOKENS, dim // 2, of=torch.float32),
+            empty(dim // 2, of=torch.float32),
         ),
         StepTensors(*(empty(TOKENS, of=torch.int32) for _ in range(7))),
         _cache(kv_heads, dim, rounded),

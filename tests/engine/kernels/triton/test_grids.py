@@ -47,8 +47,8 @@ def ints(*size: int) -> Tensor:
 def launched_by_passes() -> list[Launch]:
     kernels, index = TritonPasses(), ints(TOKENS)
     residual = meta(TOKENS, HIDDEN, dtype=torch.float32)
-    table = [meta(TOKENS, DIM // 2, dtype=torch.float32) for _ in range(2)]
-    rotary = RotaryTable(*table, meta(DIM // 2, dtype=torch.float32))
+    angles = meta(TOKENS, DIM // 2, dtype=torch.float32)
+    rotary = RotaryTable(angles, angles, meta(DIM // 2, dtype=torch.float32))
     keys = meta(16, 16, KV_HEADS, DIM)
     step = StepTensors(index, index, index, index, index, index, ints(SEQUENCES, 16))
     qkv = meta(TOKENS, (HEADS + 2 * KV_HEADS) * DIM)
