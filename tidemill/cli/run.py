@@ -105,7 +105,8 @@ def run(
                 else:
                     if session is None:
                         report.say("Starting")
-                        session = stack.enter_context(own_service(home, api_key, needed, launched))
+                        service = own_service(home, api_key, needed, launched, report.every_seconds)
+                        session = stack.enter_context(service)
                     outcome = run_whole(session, job.source, job.order, job.target, report)
             outcomes.append(outcome)
             summaries.append(outcome.summary)
