@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def test_json_is_for_programs(estimate: Command, monkeypatch: pytest.MonkeyPatch
 
 def test_a_deadline_that_will_be_missed_is_an_exit_code(estimate: Command) -> None:
     lines = "".join(f"Tell me of {number}.\n" for number in range(2_000))
-    done = estimate("--deadline", "1m", lines=lines)
+    # Two million tokens, whatever processor this is.
+    soon = (datetime.now() + timedelta(seconds=5)).isoformat()
+    done = estimate("--deadline", soon, "--max-tokens", "1000", lines=lines)
     assert done.code == 6, done.err
     assert "TOO LATE" in done.out
 
