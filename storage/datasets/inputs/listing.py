@@ -41,14 +41,14 @@ def list_files(
     roots = [allowed.root_of(tenant, uri) for uri in parsed]  # all, before anything is looked at
     found: dict[str, InputFile] = {}
     for uri, root in zip(parsed, roots, strict=True):
-        before = len(found)
-        for place in sorted(_chosen(find(settings, uri, root), uri), key=lambda place: place.path):
+        chosen = sorted(_chosen(find(settings, uri, root), uri), key=lambda place: place.path)
+        if not chosen:
+            raise InputUriError(f"There is no file at '{uri}'.", NOT_FOUND)
+        for place in chosen:
             name = str(InputUri(uri.bucket, place.path))
             found[name] = InputFile(name, place.size, place.etag, partitions_of(shown(place.path)))
         if len(found) > MOST_FILES:
             raise _too_many(uri)
-        if len(found) == before:
-            raise InputUriError(f"There is no file at '{uri}'.", NOT_FOUND)
     files = list(found.values())
     # The right to list is not the right to read; who lacks it is told now.
     with data_file(settings, files[0]).open() as stream:

@@ -52,6 +52,8 @@ def filled(lake: Any) -> Any:
         (["t/**/*.csv"], DATA),
         (["t/[b]*", "t/a.csv", "t"], ["t/b.csv", "t/a.csv", DATA[0], DATA[3]]),
         (["tt"], ["tt/other.csv"]),
+        (["t", "t/a.csv", "t/dt=*/", "t"], DATA),
+        (["tt/other.csv", "tt/other.csv"], ["tt/other.csv"]),
     ],
 )
 def test_a_uri_is_a_file_a_folder_or_a_glob(
