@@ -63,7 +63,8 @@ def _chosen(places: Iterator[Place], uri: InputUri) -> Iterator[Place]:
     for count, place in enumerate(places, 1):
         if count > MOST_LISTED:
             raise InputUriError(f"There are more than {MOST_LISTED:,} files at '{uri}'.", TOO_MANY)
-        if place.path == uri.path or (_is_data(place.path, uri) and _matches(place.path, uri)):
+        named = place.path == uri.path and not place.path.endswith("/")  # no marker of a folder
+        if named or (_is_data(place.path, uri) and _matches(place.path, uri)):
             chosen += 1
             if chosen > MOST_FILES:
                 raise _too_many(uri)

@@ -11,8 +11,9 @@ from pydantic import SecretStr
 from storage.datasets.inputs import listing
 from storage.datasets.inputs.allowed import AllowedUris
 from storage.datasets.inputs.listing import list_files
-from storage.datasets.inputs.places import InputFile, data_file
+from storage.datasets.inputs.places import InputFile, Place, data_file
 from storage.datasets.inputs.snapshots import read_snapshot, write_snapshot
+from storage.datasets.inputs.uris import InputUri
 from storage.datasets.values.sources import Kind
 from storage.errors import DamagedData, InputModified, InputUriError
 from storage.objects.local import LocalStore
@@ -81,6 +82,15 @@ def test_where_there_is_nothing_it_is_said(filled: Any, path: str) -> None:
     with pytest.raises(InputUriError, match=path.rstrip("/").replace("*", r"\*")) as caught:
         filled.listed(path)
     assert caught.value.code == "input_not_found"
+
+
+@pytest.mark.parametrize("path", ["t/", "t", "t/*/", "t*/"])
+def test_the_marker_of_a_folder_is_no_file(path: str) -> None:
+    """Consoles of S3 make an empty object for a folder, whose key ends in a slash."""
+    keys = ["t/", "t/sub/", "t/sub/a.csv"]
+    places = (Place(key, 0 if key.endswith("/") else 1, "tag") for key in keys)
+    chosen = listing._chosen(places, InputUri("bucket", path))
+    assert [place.path for place in chosen] == ["t/sub/a.csv"]
 
 
 def test_files_of_two_kinds_are_refused_by_name(lake: Any) -> None:
