@@ -2,6 +2,8 @@
 
 import io
 import os
+import resource
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from storage.datasets.inputs.places import InputFile, Place, data_file
 from storage.datasets.inputs.snapshots import read_snapshot, write_snapshot
 from storage.datasets.inputs.uris import InputUri
 from storage.datasets.values.sources import Kind
-from storage.errors import DamagedData, InputModified, InputUriError
+from storage.errors import DamagedData, InputModified, InputUriError, ObjectStoreUnavailable
 from storage.objects.local import LocalStore
 from storage.settings import StorageSettings
 
@@ -157,6 +159,44 @@ def test_what_is_no_regular_file_is_refused(folder: Any, tmp_path: Path) -> None
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(InputUriError, match="no regular file"):
         folder.listed("")
+
+
+@pytest.mark.parametrize("made", ["nothing", "pipe", "folder", "socket", "loop", "below a file"])
+def test_a_name_that_became_that_of_something_else_is_a_change(
+    folder: Any, tmp_path: Path, made: str
+) -> None:
+    folder.put("t/a.csv", b"a\n1\n")
+    (file,) = folder.listed("t")
+    path = tmp_path / "t" / "a.csv"
+    path.unlink()
+    if made == "pipe":
+        os.mkfifo(path)
+    elif made == "folder":
+        path.mkdir()
+    elif made == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    elif made == "loop":
+        path.symlink_to(path)
+    elif made == "below a file":
+        path.parent.rmdir()
+        path.parent.touch()
+    with pytest.raises(InputModified, match=r"t/a\.csv' was changed or deleted"):
+        folder.read(file)
+
+
+def test_a_file_that_cannot_be_opened_now_was_not_changed(folder: Any) -> None:
+    folder.put("a.csv", b"a\n1\n")
+    (file,) = folder.listed("")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(ObjectStoreUnavailable, match=r"a\.csv' cannot be read now") as caught:
+            folder.read(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.retryable
+    assert folder.read(file) == b"a\n1\n"
 
 
 @pytest.mark.servers
