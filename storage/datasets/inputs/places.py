@@ -13,7 +13,13 @@ from storage.datasets.inputs.allowed import NOT_ALLOWED
 from storage.datasets.inputs.remote import FolderFile, S3Object, denied, file_tag
 from storage.datasets.inputs.uris import InputUri
 from storage.datasets.values.files import DataFile
-from storage.errors import BucketNotFound, ConfigurationError, InputUriError, ObjectNotFound
+from storage.errors import (
+    BucketNotFound,
+    ConfigurationError,
+    InputUriError,
+    ObjectNotFound,
+    ObjectStoreError,
+)
 from storage.settings import StorageSettings
 
 if TYPE_CHECKING:
@@ -54,7 +60,7 @@ def find(settings: StorageSettings, uri: InputUri, root: InputUri) -> Iterator[P
         root: the allowed prefix that the URI lies in; links that lead out of it are refused.
 
     Raises:
-        InputUriError: the bucket is not there, or may not be read.
+        InputUriError: the bucket is not there, or may not be read, or refuses the path.
         ObjectStoreUnavailable: the store cannot be reached.
     """
     return _in_bucket(settings, uri) if uri.bucket else _in_folder(uri, root)
@@ -167,3 +173,7 @@ def _named(uri: InputUri) -> Iterator[None]:
         raise InputUriError(f"There is nothing at '{uri}'.", NOT_FOUND) from error
     except ConfigurationError as error:
         raise denied(str(uri)) from error
+    except ObjectStoreError as error:
+        if error.retryable:
+            raise
+        raise InputUriError(str(error)) from error

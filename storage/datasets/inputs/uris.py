@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 from storage.errors import InputUriError
 
 MOST_CHARACTERS = 2_048
+MOST_KEY_BYTES = 1_024  # of S3 itself
 MOST_STARS = 2  # ``**`` in one glob: each of them multiplies the ways to match
 EXPECTED = "expected s3://bucket/key or file:///path, of a file, a folder or a glob"
 _SHOWN_CHARACTERS = 200
@@ -69,6 +70,10 @@ class InputUri:
             raise _refused(text, "has '.' or '..' as the name of a folder")
         if path.startswith("/") or (not bucket and "//" in path):
             raise _refused(text, f"is no URI of an input; {EXPECTED}")
+        if bucket and len(path.encode()) > MOST_KEY_BYTES:
+            raise _refused(
+                text, f"has a key of more than {MOST_KEY_BYTES:,} bytes, which S3 has not"
+            )
         if found.pattern.count("**") > MOST_STARS:
             raise _refused(text, f"has more than {MOST_STARS} times '**'")
         return found

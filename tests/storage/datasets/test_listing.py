@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
-from storage.datasets.inputs import listing
+from storage.datasets.inputs import listing, places
 from storage.datasets.inputs.allowed import AllowedUris
 from storage.datasets.inputs.listing import list_files
 from storage.datasets.inputs.places import InputFile, Place, data_file
@@ -90,8 +91,8 @@ def test_where_there_is_nothing_it_is_said(filled: Any, path: str) -> None:
 def test_the_marker_of_a_folder_is_no_file(path: str) -> None:
     """Consoles of S3 make an empty object for a folder, whose key ends in a slash."""
     keys = ["t/", "t/sub/", "t/sub/a.csv"]
-    places = (Place(key, 0 if key.endswith("/") else 1, "tag") for key in keys)
-    chosen = listing._chosen(places, InputUri("bucket", path))
+    found = (Place(key, 0 if key.endswith("/") else 1, "tag") for key in keys)
+    chosen = listing._chosen(found, InputUri("bucket", path))
     assert [place.path for place in chosen] == ["t/sub/a.csv"]
 
 
@@ -197,6 +198,26 @@ def test_a_file_that_cannot_be_opened_now_was_not_changed(folder: Any) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.retryable
     assert folder.read(file) == b"a\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "raised"),
+    [
+        (400, "KeyTooLongError", InputUriError),
+        (400, "InvalidArgument", InputUriError),
+        (403, "InvalidObjectState", InputUriError),
+        (503, "ServiceUnavailable", ObjectStoreUnavailable),
+    ],
+)
+def test_what_a_store_refuses_to_list_is_an_error_of_the_uri(
+    status: int, code: str, raised: type[Exception]
+) -> None:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with (
+        pytest.raises(raised, match=f"s3://bucket/a: the object store answered {status} {code}"),
+        places._named(InputUri("bucket", "a")),
+    ):
+        raise ClientError(answer, "ListObjectsV2")
 
 
 @pytest.mark.servers

@@ -56,6 +56,9 @@ def test_a_uri_has_a_bucket_and_a_path(text: str, bucket: str, path: str, folder
         ("s3://bucket/\ud800", "no URI"),
         ("s3://bucket//a", "no URI"),
         ("s3://bucket/" + "x" * 3_000, "2048 characters"),
+        ("s3://bucket/" + "x" * 1_025, "1,024 bytes"),
+        ("s3://bucket/" + "ä" * 513, "1,024 bytes"),
+        ("s3://bucket/" + "ä" * 513 + "*", "1,024 bytes"),
         ("s3://bucket/**/**/**/x", "2 times"),
         ("file:///data/../etc/passwd", "'..'"),
         ("file:///data/%2e%2e/etc/passwd", "'..'"),
@@ -70,6 +73,12 @@ def test_what_is_none_or_could_lead_elsewhere_is_refused(text: str, reason: str)
     with pytest.raises(InputUriError, match=reason.replace(".", r"\.")) as caught:
         InputUri.parse(text)
     assert caught.value.code == "invalid_input_uri"
+
+
+@pytest.mark.parametrize("path", ["x" * 1_024, "ä" * 512])
+def test_a_key_may_be_as_long_as_those_of_s3(path: str) -> None:
+    assert InputUri.parse(f"s3://bucket/{path}").path == path
+    assert InputUri.parse(f"file:///{path}x").path == f"{path}x"
 
 
 def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:
