@@ -54,7 +54,8 @@ class Place:
 def find(settings: StorageSettings, uri: InputUri, root: InputUri) -> Iterator[Place]:
     """What a URI without wildcards stands for: the file of that path, or all files below it.
 
-    Of a glob, all files below its `InputUri.folder`, for the caller to choose from.
+    Of a glob, for the caller to choose from: all objects with its `InputUri.prefix`, or all files
+    below its `InputUri.folder`.
 
     Args:
         root: the allowed prefix that the URI lies in; links that lead out of it are refused.
@@ -86,15 +87,15 @@ def _bucket(settings: StorageSettings, name: str) -> "S3Bucket":
 def _in_bucket(settings: StorageSettings, uri: InputUri) -> Iterator[Place]:
     bucket = _bucket(settings, uri.bucket)
     with _named(uri):
-        folder = uri.folder
+        prefix = uri.prefix
         if uri.path and not uri.path.endswith("/"):
             # A key may have the characters of a glob, so the object of that very key comes first.
             first = next(_listed(bucket, uri.path, page=1), None)
             if first is not None and first.path == uri.path:
                 yield first
                 return
-            folder = folder if uri.is_glob else f"{uri.path}/"
-        yield from _listed(bucket, folder)
+            prefix = prefix if uri.is_glob else f"{uri.path}/"
+        yield from _listed(bucket, prefix)
 
 
 def _listed(bucket: "S3Bucket", prefix: str, page: int = 1_000) -> Iterator[Place]:

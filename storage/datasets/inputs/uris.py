@@ -104,6 +104,11 @@ class InputUri:
         return self.path if wild is None else self.path[: self.path.rfind("/", 0, wild.start()) + 1]
 
     @property
+    def prefix(self) -> str:
+        """The path before the first wildcard; of no glob, the whole path."""
+        return _GLOB.split(self.path, maxsplit=1)[0]
+
+    @property
     def pattern(self) -> tuple[str, ...]:
         """The names of a glob's folders and file, one wildcard or more among them."""
         return tuple(self.path.rstrip("/").split("/"))

@@ -230,6 +230,16 @@ class TestOnServer:
             self.list(s3_settings, "s3://missing/a")
         assert caught.value.code == "input_not_found"
 
+    def test_a_glob_lists_no_more_than_what_begins_as_it_does(
+        self, filled: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not filled.root.startswith("s3:"):
+            return
+        monkeypatch.setattr(listing, "MOST_LISTED", 2)
+        assert filled.names("t/b*") == ["t/b.csv"]  # and its marker
+        with pytest.raises(InputUriError, match="more than 2 files"):
+            filled.names("t/*")
+
     def test_credentials_without_the_right(self, s3_settings: StorageSettings) -> None:
         wrong = s3_settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
         uri = s3_settings.object_store_url
