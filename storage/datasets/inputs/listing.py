@@ -1,6 +1,7 @@
 """The files that an input's URIs stand for, in their order, all of one kind."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 from storage.datasets.inputs.allowed import AllowedUris
 from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, data_file, find
@@ -11,7 +12,7 @@ from storage.errors import InputUriError
 from storage.settings import StorageSettings
 
 MOST_FILES = 100_000
-MOST_LISTED = 200_000  # of which a glob chooses
+MOST_LISTED = 200_000  # of which globs choose
 TOO_MANY = "too_many_input_files"
 KINDS_DIFFER = "input_kinds_differ"
 _MARKERS = (".crc", "_$folder$")  # of Hadoop
@@ -37,11 +38,13 @@ def list_files(
             read; there are too many files, or files of different kinds.
         ObjectStoreUnavailable: the store cannot be reached.
     """
-    parsed = [InputUri.parse(uri) for uri in uris]
+    parsed = list(dict.fromkeys(InputUri.parse(uri) for uri in uris))
     roots = [allowed.root_of(tenant, uri) for uri in parsed]  # all, before anything is looked at
     found: dict[str, InputFile] = {}
+    listed = count(1)  # of all URIs together
     for uri, root in zip(parsed, roots, strict=True):
-        chosen = sorted(_chosen(find(settings, uri, root), uri), key=lambda place: place.path)
+        places = find(settings, uri, root)
+        chosen = sorted(_chosen(places, uri, listed), key=lambda place: place.path)
         if not chosen:
             raise InputUriError(f"There is no file at '{uri}'.", NOT_FOUND)
         for place in chosen:
@@ -58,11 +61,15 @@ def list_files(
     return files
 
 
-def _chosen(places: Iterator[Place], uri: InputUri) -> Iterator[Place]:
+def _chosen(places: Iterator[Place], uri: InputUri, listed: Iterator[int]) -> Iterator[Place]:
     chosen = 0
-    for count, place in enumerate(places, 1):
-        if count > MOST_LISTED:
-            raise InputUriError(f"There are more than {MOST_LISTED:,} files at '{uri}'.", TOO_MANY)
+    for place in places:
+        if next(listed) > MOST_LISTED:
+            raise InputUriError(
+                f"More than {MOST_LISTED:,} files would be looked at with those of '{uri}'; name "
+                "fewer folders, or longer beginnings of globs.",
+                TOO_MANY,
+            )
         named = place.path == uri.path and not place.path.endswith("/")  # no marker of a folder
         if named or (_is_data(place.path, uri) and _matches(place.path, uri)):
             chosen += 1

@@ -13,7 +13,7 @@ from storage.errors import InputUriError
 
 MOST_CHARACTERS = 2_048
 MOST_KEY_BYTES = 1_024  # of S3 itself
-MOST_STARS = 2  # ``**`` in one glob: each of them multiplies the ways to match
+MOST_STARS = 2  # ``**`` in one glob
 EXPECTED = "expected s3://bucket/key or file:///path, of a file, a folder or a glob"
 _SHOWN_CHARACTERS = 200
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", re.ASCII)
@@ -136,13 +136,22 @@ def partitions_of(path: str) -> dict[str, str | None]:
 
 
 def _matches(pattern: tuple[str, ...], names: tuple[str, ...]) -> bool:
-    if not pattern:
-        return True
-    if pattern[0] == "**":
-        return any(_matches(pattern[1:], names[at:]) for at in range(len(names) + 1))
-    if not names or not fnmatchcase(names[0], pattern[0]):
-        return False
-    return _matches(pattern[1:], names[1:])
+    at = place = 0  # in the pattern, and in the names
+    again: tuple[int, int] | None = None  # where to go on if the last ``**`` takes one name more
+    while at < len(pattern):
+        if pattern[at] == "**":
+            at += 1
+            again = at, place + 1
+        elif place == len(names):
+            return False
+        elif fnmatchcase(names[place], pattern[at]):
+            at, place = at + 1, place + 1
+        elif again is None:
+            return False
+        else:
+            at, place = again
+            again = at, place + 1
+    return True
 
 
 def _refused(text: str, why: str) -> InputUriError:

@@ -4,6 +4,7 @@ import io
 import os
 import resource
 import socket
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_the_marker_of_a_folder_is_no_file(path: str) -> None:
     """Consoles of S3 make an empty object for a folder, whose key ends in a slash."""
     keys = ["t/", "t/sub/", "t/sub/a.csv"]
     found = (Place(key, 0 if key.endswith("/") else 1, "tag") for key in keys)
-    chosen = listing._chosen(found, InputUri("bucket", path))
+    chosen = listing._chosen(found, InputUri("bucket", path), count(1))
     assert [place.path for place in chosen] == ["t/sub/a.csv"]
 
 
@@ -111,6 +112,16 @@ def test_too_many_files_are_refused(filled: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(listing, "MOST_FILES", 3)
     with pytest.raises(InputUriError, match="more than 3 files") as caught:
         filled.listed("t")
+    assert caught.value.code == "too_many_input_files"
+
+
+def test_what_is_looked_at_is_counted_over_all_uris(
+    filled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MOST_LISTED", 3)
+    assert filled.names("t/a.csv", "t/b.csv", "t/a.csv", "tt", "tt") == KEYS[:2] + KEYS[-1:]
+    with pytest.raises(InputUriError, match=r"More than 3 files .*t/dt=\*/'") as caught:
+        filled.listed("t/a.csv", "t/b.csv", "tt", "t/dt=*/")
     assert caught.value.code == "too_many_input_files"
 
 
@@ -237,7 +248,7 @@ class TestOnServer:
             return
         monkeypatch.setattr(listing, "MOST_LISTED", 2)
         assert filled.names("t/b*") == ["t/b.csv"]  # and its marker
-        with pytest.raises(InputUriError, match="more than 2 files"):
+        with pytest.raises(InputUriError, match="More than 2 files"):
             filled.names("t/*")
 
     def test_credentials_without_the_right(self, s3_settings: StorageSettings) -> None:

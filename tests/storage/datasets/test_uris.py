@@ -1,9 +1,11 @@
 """URIs of inputs: what they stand for, and that none leads out of what a tenant may read."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from storage.datasets.inputs import uris
 from storage.datasets.inputs.allowed import NOT_ALLOWED, AllowedUris
 from storage.datasets.inputs.uris import InputUri, partitions_of
 from storage.errors import ConfigurationError, InputUriError
@@ -102,12 +104,32 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:
         ("in/?[ab].csv", "in/xb.csv", True),
         ("in/?[ab].csv", "in/xc.csv", False),
         ("in/*a*a*a*a*a*a*a*a*b", "in/" + "a" * 900, False),
+        ("in/**", "in/x", True),
+        ("**", "in", True),
+        ("in/**/x/*/y", "in/x/x/1/x/2/y", True),
+        ("in/**/x/**/y", "in/a/x/b/c/y/d", True),
+        ("in/**/x/**/y", "in/a/y/b/c/x/d", False),
+        ("in/**/a/b/", "in/a/a/b/c.csv", True),
+        ("a/" * 1_000 + "*", "a/" * 1_000 + "b", True),
+        ("a/" * 1_000 + "*", "a/" * 999 + "b", False),
     ],
 )
 def test_a_glob_matches_files_and_the_folders_they_are_in(
     pattern: str, path: str, matched: bool
 ) -> None:
     assert InputUri("bucket", pattern).matches(path) is matched
+
+
+def test_the_work_of_a_glob_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its names repeat: at most the product of both lengths."""
+    compared = count(1)
+
+    def matched(name: str, pattern: str) -> bool:
+        assert next(compared) <= 80 * 62
+        return name == pattern
+
+    monkeypatch.setattr(uris, "fnmatchcase", matched)
+    assert not InputUri("b", "**/" + "a/" * 30 + "**/" + "a/" * 30 + "b").matches("a/" * 80 + "c")
 
 
 @pytest.mark.parametrize(
