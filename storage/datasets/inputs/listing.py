@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 from storage.datasets.inputs.allowed import AllowedUris
-from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, data_file, find
+from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, data_file, find, is_hidden
 from storage.datasets.inputs.uris import InputUri, partitions_of
 from storage.datasets.readers.kinds import kind_named
 from storage.datasets.values.sources import Kind, shown
@@ -28,7 +28,8 @@ def list_files(
     """All files, those of one URI by their names; a file that is named twice comes once.
 
     Passed over are files and folders whose names begin with a dot, or with an underscore and spell
-    no partition, and the markers of Hadoop. A file that is named itself is never passed over.
+    no partition, and the markers of Hadoop; in a file system also links to other folders that may
+    be read, and ``lost+found``. A file that is named itself is never passed over.
 
     Args:
         kind: what all of them are, where the user says so; else their names must agree.
@@ -92,8 +93,7 @@ def _matches(path: str, uri: InputUri) -> bool:
 
 def _is_data(path: str, uri: InputUri) -> bool:
     names = path[len(uri.folder) :].lstrip("/").split("/")
-    hidden = any(name.startswith(".") or (name[:1] == "_" and "=" not in name) for name in names)
-    return not hidden and bool(names[-1]) and not path.endswith(_MARKERS)
+    return not any(map(is_hidden, names)) and bool(names[-1]) and not path.endswith(_MARKERS)
 
 
 def _check_kinds(files: Sequence[InputFile]) -> None:

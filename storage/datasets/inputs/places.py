@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from storage.objects.s3_bucket import S3Bucket
 
 NOT_FOUND = "input_not_found"
+_LOST_FOUND = "lost+found"  # of a file system itself; none but root may look into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ def find(settings: StorageSettings, uri: InputUri, root: InputUri) -> Iterator[P
         ObjectStoreUnavailable: the store cannot be reached.
     """
     return _in_bucket(settings, uri) if uri.bucket else _in_folder(uri, root)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is passed over, unless it is named itself."""
+    return name.startswith(".") or (name[:1] == "_" and "=" not in name)
 
 
 def data_file(settings: StorageSettings, file: InputFile) -> DataFile:
@@ -117,16 +123,25 @@ def _in_folder(uri: InputUri, root: InputUri) -> Iterator[Place]:
         folder = Path("/", uri.folder)
         inside.check(folder)
         for parent, folders, names in os.walk(folder, onerror=_raise):
-            folders.sort()
+            folders[:] = sorted(name for name in folders if _may_hold(Path(parent, name), uri))
             for name in folders:
-                if Path(parent, name).is_symlink():
-                    raise inside.refused(Path(parent, name))
+                if Path(parent, name).is_symlink():  # which the walk does not follow
+                    inside.check(Path(parent, name))
             for name in sorted(names):
-                yield inside.place(Path(parent, name))
+                file = Path(parent, name)
+                passed_over = is_hidden(name) or (uri.is_glob and not uri.matches(str(file)[1:]))
+                # Counted, but not looked at: whatever it is, it does no harm.
+                yield Place(str(file)[1:], 0, "") if passed_over else inside.place(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputUriError(f"There is nothing at '{uri}'.", NOT_FOUND) from error
     except OSError as error:
         raise denied(str(uri)) from error
+
+
+def _may_hold(folder: Path, uri: InputUri) -> bool:
+    if is_hidden(folder.name) or folder.name == _LOST_FOUND:
+        return False
+    return not uri.is_glob or uri.reaches(str(folder)[1:])
 
 
 def _raise(error: OSError) -> None:
@@ -141,8 +156,11 @@ class _Inside:
         self._root = os.path.realpath(root)
 
     def place(self, path: Path) -> Place:
-        self.check(path)
-        found = path.stat()
+        try:
+            self.check(path)
+            found = path.stat()
+        except FileNotFoundError as error:
+            raise InputUriError(f"There is nothing at '{_uri_of(path)}'.", NOT_FOUND) from error
         if not stat.S_ISREG(found.st_mode):
             raise InputUriError(f"'{_uri_of(path)}' is no regular file.")
         return Place(str(path)[1:], found.st_size, file_tag(found))

@@ -117,6 +117,15 @@ class InputUri:
         """Whether a glob matches a path, or one of the folders that it is in."""
         return _matches(self.pattern, tuple(path.split("/")))
 
+    def reaches(self, folder: str) -> bool:
+        """Whether a glob may match something below a folder."""
+        for name, pattern in zip(folder.split("/"), self.pattern, strict=False):
+            if pattern == "**":
+                return True
+            if not fnmatchcase(name, pattern):
+                return False
+        return True
+
     def is_within(self, other: "InputUri") -> bool:
         """Whether all that this one can stand for is the other one, or lies in it as a folder."""
         folder, root = self.folder, other.path.rstrip("/")

@@ -167,6 +167,37 @@ def test_links_that_lead_out_of_the_folder_are_refused(folder: Any, tmp_path: Pa
         assert caught.value.code == "input_uri_not_allowed"
 
 
+@pytest.mark.parametrize("path", ["", "t", "t/*.csv", "**/*.csv"])
+def test_what_is_passed_over_does_no_harm(folder: Any, tmp_path: Path, path: str) -> None:
+    folder.put("t/a.csv", b"a\n1\n")
+    odd = tmp_path / "t"
+    (odd / ".#notes.csv").symlink_to("nobody@nowhere")
+    (odd / ".out").symlink_to("/")
+    (odd / "_out").symlink_to("/")
+    os.mkfifo(odd / "_pipe.csv")
+    (odd / "sub").symlink_to(odd)
+    (odd / "lost+found").mkdir()
+    (odd / "lost+found" / "gone.csv").symlink_to("nothing")
+    (odd / ".hidden").mkdir()
+    os.mkfifo(odd / ".hidden" / "pipe.csv")
+    if "*" in path:
+        (odd / "gone").symlink_to("nothing")
+        os.mkfifo(odd / "pipe")
+    if path == "t/*.csv":
+        (odd / "out").symlink_to("/")
+        (odd / "in").mkdir()
+        os.mkfifo(odd / "in" / "pipe.csv")
+    assert folder.names(path) == ["t/a.csv"]
+
+
+def test_a_link_to_nothing_is_named(folder: Any, tmp_path: Path) -> None:
+    folder.put("t/a.csv", b"a\n1\n")
+    (tmp_path / "t" / "b.csv").symlink_to("nothing")
+    with pytest.raises(InputUriError, match=r"nothing at .*/t/b\.csv'") as caught:
+        folder.listed("t")
+    assert caught.value.code == "input_not_found"
+
+
 def test_what_is_no_regular_file_is_refused(folder: Any, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(InputUriError, match="no regular file"):
