@@ -48,7 +48,8 @@ class Dataset:
         files: gives the files, as often as it is called.
         max_lines: most rows.
         origins: is told where the lines of each file begin.
-        heartbeat: called for every file; it raises to end the reading.
+        heartbeat: called for every file, and for every piece of one that is read; it raises to
+            end the reading.
     """
 
     files: Callable[[], Iterable[DatasetFile]]
@@ -97,6 +98,7 @@ class _Reading:
         self._dataset = dataset
         self._template = None if options.template is None else RowTemplate.parse(options.template)
         self._param = None if self._template is None else TEMPLATE_PARAM
+        self._limits = replace(dataset.limits, heartbeat=dataset.heartbeat)
         self._first: Source | None = None
         self.columns = DatasetColumns(self._template, options.key)
 
@@ -140,13 +142,12 @@ class _Reading:
                 name=file.name,
                 column=options.column,
                 kind=kind,
-                limits=self._dataset.limits,
+                limits=self._limits,
                 written_again=False,
             )
         else:
             wanted = self.columns.wanted
-            limits = self._dataset.limits
-            source = open_table(file.content, file.name, wanted, kind=kind, limits=limits)
+            source = open_table(file.content, file.name, wanted, kind=kind, limits=self._limits)
         self._first = first or source
         return source
 

@@ -11,6 +11,7 @@ large a file it is in.
 
 import io
 import zlib
+from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from storage.errors import DamagedData, DecodedTooLarge
@@ -24,11 +25,16 @@ ANY_RATIO_BYTES = 16 << 20  # no ratio is checked before so much is decoded
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's header and checksum
 
 
-def decoded(stream: BinaryIO, *, max_bytes: int) -> BinaryIO:
+def decoded(
+    stream: BinaryIO, *, max_bytes: int, heartbeat: Callable[[], None] = lambda: None
+) -> BinaryIO:
     """The content of ``stream``: unpacked if it is gzip or Zstandard; UTF-16 becomes UTF-8.
 
     Reading may raise `DecodedTooLarge` and `DamagedData`, and what ``stream`` raises. The caller
     closes ``stream``.
+
+    Args:
+        heartbeat: called for every chunk of the content; it raises to end the reading.
     """
     head = _first(stream, MARK_BYTES)
     unpacked: io.RawIOBase | None = None
@@ -41,9 +47,9 @@ def decoded(stream: BinaryIO, *, max_bytes: int) -> BinaryIO:
         head = _first(stream, MARK_BYTES)
     marked = marked_encoding(head)
     if marked is None:
-        return joined(head, stream)
+        return _beating(_Joined(head, stream), heartbeat)
     encoding, mark = marked
-    return cast(BinaryIO, io.BufferedReader(Utf8(head[mark:], stream, encoding), READ_BYTES))
+    return _beating(Utf8(head[mark:], stream, encoding), heartbeat)
 
 
 def joined(head: bytes, rest: BinaryIO) -> BinaryIO:
@@ -57,6 +63,25 @@ def _first(stream: BinaryIO, count: int) -> bytes:
     while len(head) < count and (data := stream.read(count - len(head))):
         head += data
     return head
+
+
+def _beating(raw: io.RawIOBase, heartbeat: Callable[[], None]) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(_Beating(raw, heartbeat), READ_BYTES))
+
+
+class _Beating(io.RawIOBase):
+    """A stream that calls its heartbeat before every read."""
+
+    def __init__(self, raw: io.RawIOBase, heartbeat: Callable[[], None]) -> None:
+        self._raw = raw
+        self._heartbeat = heartbeat
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview[int]") -> int | None:  # type: ignore[override]
+        self._heartbeat()
+        return self._raw.readinto(buffer)
 
 
 class _Joined(io.RawIOBase):

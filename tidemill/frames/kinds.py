@@ -1,6 +1,6 @@
 """The kinds of frames: as an Arrow table, and with columns added. Their libraries stay optional."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -32,15 +32,22 @@ def _to_table(data: Any) -> pa.Table:
         return data
     library = type(data).__module__.partition(".")[0]
     if library == "pandas" and hasattr(data, "columns"):
-        odd = [name for name in data.columns if not isinstance(name, str)]
-        if odd:
-            raise InputError(f"The column {odd[0]!r} has a name that is no text; rename it.")
+        _check_names(data.columns)
         return pa.Table.from_pandas(data, preserve_index=False)
     if library == "polars" and hasattr(data, "to_arrow") and hasattr(data, "columns"):
         return data.to_arrow()
     if isinstance(data, list) and all(isinstance(row, dict) for row in data):
-        return pa.Table.from_pylist(data)
+        names = dict.fromkeys(name for row in data for name in row)
+        _check_names(names)
+        # Arrow takes the columns of the first row alone.
+        return pa.Table.from_pylist([{**dict.fromkeys(names), **row} for row in data])
     raise InputError(f"Rows are {FRAMES}; this is a {type(data).__name__}.")
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"The column {name!r} has a name that is no text; rename it.")
 
 
 def with_columns(data: Any, columns: Mapping[str, Sequence[str | None]]) -> Any:

@@ -1,9 +1,10 @@
 """The files that an input's URIs stand for, in their order, all of one kind."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 from storage.datasets.inputs.allowed import AllowedUris
-from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, data_file, find
+from storage.datasets.inputs.places import NOT_FOUND, InputFile, Place, data_file, find, is_hidden
 from storage.datasets.inputs.uris import InputUri, partitions_of
 from storage.datasets.readers.kinds import kind_named
 from storage.datasets.values.sources import Kind, shown
@@ -11,7 +12,7 @@ from storage.errors import InputUriError
 from storage.settings import StorageSettings
 
 MOST_FILES = 100_000
-MOST_LISTED = 200_000  # of which a glob chooses
+MOST_LISTED = 200_000  # of which globs choose
 TOO_MANY = "too_many_input_files"
 KINDS_DIFFER = "input_kinds_differ"
 _MARKERS = (".crc", "_$folder$")  # of Hadoop
@@ -27,7 +28,8 @@ def list_files(
     """All files, those of one URI by their names; a file that is named twice comes once.
 
     Passed over are files and folders whose names begin with a dot, or with an underscore and spell
-    no partition, and the markers of Hadoop. A file that is named itself is never passed over.
+    no partition, and the markers of Hadoop; in a file system also links to other folders that may
+    be read, and ``lost+found``. A file that is named itself is never passed over.
 
     Args:
         kind: what all of them are, where the user says so; else their names must agree.
@@ -37,18 +39,20 @@ def list_files(
             read; there are too many files, or files of different kinds.
         ObjectStoreUnavailable: the store cannot be reached.
     """
-    parsed = [InputUri.parse(uri) for uri in uris]
+    parsed = list(dict.fromkeys(InputUri.parse(uri) for uri in uris))
     roots = [allowed.root_of(tenant, uri) for uri in parsed]  # all, before anything is looked at
     found: dict[str, InputFile] = {}
+    listed = count(1)  # of all URIs together
     for uri, root in zip(parsed, roots, strict=True):
-        before = len(found)
-        for place in sorted(_chosen(find(settings, uri, root), uri), key=lambda place: place.path):
+        places = find(settings, uri, root)
+        chosen = sorted(_chosen(places, uri, listed), key=lambda place: place.path)
+        if not chosen:
+            raise InputUriError(f"There is no file at '{uri}'.", NOT_FOUND)
+        for place in chosen:
             name = str(InputUri(uri.bucket, place.path))
             found[name] = InputFile(name, place.size, place.etag, partitions_of(shown(place.path)))
         if len(found) > MOST_FILES:
             raise _too_many(uri)
-        if len(found) == before:
-            raise InputUriError(f"There is no file at '{uri}'.", NOT_FOUND)
     files = list(found.values())
     # The right to list is not the right to read; who lacks it is told now.
     with data_file(settings, files[0]).open() as stream:
@@ -58,12 +62,17 @@ def list_files(
     return files
 
 
-def _chosen(places: Iterator[Place], uri: InputUri) -> Iterator[Place]:
+def _chosen(places: Iterator[Place], uri: InputUri, listed: Iterator[int]) -> Iterator[Place]:
     chosen = 0
-    for count, place in enumerate(places, 1):
-        if count > MOST_LISTED:
-            raise InputUriError(f"There are more than {MOST_LISTED:,} files at '{uri}'.", TOO_MANY)
-        if place.path == uri.path or (_is_data(place.path, uri) and _matches(place.path, uri)):
+    for place in places:
+        if next(listed) > MOST_LISTED:
+            raise InputUriError(
+                f"More than {MOST_LISTED:,} files would be looked at with those of '{uri}'; name "
+                "fewer folders, or longer beginnings of globs.",
+                TOO_MANY,
+            )
+        named = place.path == uri.path and not place.path.endswith("/")  # no marker of a folder
+        if named or (_is_data(place.path, uri) and _matches(place.path, uri)):
             chosen += 1
             if chosen > MOST_FILES:
                 raise _too_many(uri)
@@ -84,8 +93,7 @@ def _matches(path: str, uri: InputUri) -> bool:
 
 def _is_data(path: str, uri: InputUri) -> bool:
     names = path[len(uri.folder) :].lstrip("/").split("/")
-    hidden = any(name.startswith(".") or (name[:1] == "_" and "=" not in name) for name in names)
-    return not hidden and bool(names[-1]) and not path.endswith(_MARKERS)
+    return not any(map(is_hidden, names)) and bool(names[-1]) and not path.endswith(_MARKERS)
 
 
 def _check_kinds(files: Sequence[InputFile]) -> None:

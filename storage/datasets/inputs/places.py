@@ -13,13 +13,20 @@ from storage.datasets.inputs.allowed import NOT_ALLOWED
 from storage.datasets.inputs.remote import FolderFile, S3Object, denied, file_tag
 from storage.datasets.inputs.uris import InputUri
 from storage.datasets.values.files import DataFile
-from storage.errors import BucketNotFound, ConfigurationError, InputUriError, ObjectNotFound
+from storage.errors import (
+    BucketNotFound,
+    ConfigurationError,
+    InputUriError,
+    ObjectNotFound,
+    ObjectStoreError,
+)
 from storage.settings import StorageSettings
 
 if TYPE_CHECKING:
     from storage.objects.s3_bucket import S3Bucket
 
 NOT_FOUND = "input_not_found"
+_LOST_FOUND = "lost+found"  # of a file system itself; none but root may look into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +55,22 @@ class Place:
 def find(settings: StorageSettings, uri: InputUri, root: InputUri) -> Iterator[Place]:
     """What a URI without wildcards stands for: the file of that path, or all files below it.
 
-    Of a glob, all files below its `InputUri.folder`, for the caller to choose from.
+    Of a glob, for the caller to choose from: all objects with its `InputUri.prefix`, or all files
+    below its `InputUri.folder`.
 
     Args:
         root: the allowed prefix that the URI lies in; links that lead out of it are refused.
 
     Raises:
-        InputUriError: the bucket is not there, or may not be read.
+        InputUriError: the bucket is not there, or may not be read, or refuses the path.
         ObjectStoreUnavailable: the store cannot be reached.
     """
     return _in_bucket(settings, uri) if uri.bucket else _in_folder(uri, root)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is passed over, unless it is named itself."""
+    return name.startswith(".") or (name[:1] == "_" and "=" not in name)
 
 
 def data_file(settings: StorageSettings, file: InputFile) -> DataFile:
@@ -80,15 +93,15 @@ def _bucket(settings: StorageSettings, name: str) -> "S3Bucket":
 def _in_bucket(settings: StorageSettings, uri: InputUri) -> Iterator[Place]:
     bucket = _bucket(settings, uri.bucket)
     with _named(uri):
-        folder = uri.folder
+        prefix = uri.prefix
         if uri.path and not uri.path.endswith("/"):
             # A key may have the characters of a glob, so the object of that very key comes first.
             first = next(_listed(bucket, uri.path, page=1), None)
             if first is not None and first.path == uri.path:
                 yield first
                 return
-            folder = folder if uri.is_glob else f"{uri.path}/"
-        yield from _listed(bucket, folder)
+            prefix = prefix if uri.is_glob else f"{uri.path}/"
+        yield from _listed(bucket, prefix)
 
 
 def _listed(bucket: "S3Bucket", prefix: str, page: int = 1_000) -> Iterator[Place]:
@@ -110,16 +123,25 @@ def _in_folder(uri: InputUri, root: InputUri) -> Iterator[Place]:
         folder = Path("/", uri.folder)
         inside.check(folder)
         for parent, folders, names in os.walk(folder, onerror=_raise):
-            folders.sort()
+            folders[:] = sorted(name for name in folders if _may_hold(Path(parent, name), uri))
             for name in folders:
-                if Path(parent, name).is_symlink():
-                    raise inside.refused(Path(parent, name))
+                if Path(parent, name).is_symlink():  # which the walk does not follow
+                    inside.check(Path(parent, name))
             for name in sorted(names):
-                yield inside.place(Path(parent, name))
+                file = Path(parent, name)
+                passed_over = is_hidden(name) or (uri.is_glob and not uri.matches(str(file)[1:]))
+                # Counted, but not looked at: whatever it is, it does no harm.
+                yield Place(str(file)[1:], 0, "") if passed_over else inside.place(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputUriError(f"There is nothing at '{uri}'.", NOT_FOUND) from error
     except OSError as error:
         raise denied(str(uri)) from error
+
+
+def _may_hold(folder: Path, uri: InputUri) -> bool:
+    if is_hidden(folder.name) or folder.name == _LOST_FOUND:
+        return False
+    return not uri.is_glob or uri.reaches(str(folder)[1:])
 
 
 def _raise(error: OSError) -> None:
@@ -134,8 +156,11 @@ class _Inside:
         self._root = os.path.realpath(root)
 
     def place(self, path: Path) -> Place:
-        self.check(path)
-        found = path.stat()
+        try:
+            self.check(path)
+            found = path.stat()
+        except FileNotFoundError as error:
+            raise InputUriError(f"There is nothing at '{_uri_of(path)}'.", NOT_FOUND) from error
         if not stat.S_ISREG(found.st_mode):
             raise InputUriError(f"'{_uri_of(path)}' is no regular file.")
         return Place(str(path)[1:], found.st_size, file_tag(found))
@@ -167,3 +192,7 @@ def _named(uri: InputUri) -> Iterator[None]:
         raise InputUriError(f"There is nothing at '{uri}'.", NOT_FOUND) from error
     except ConfigurationError as error:
         raise denied(str(uri)) from error
+    except ObjectStoreError as error:
+        if error.retryable:
+            raise
+        raise InputUriError(str(error)) from error

@@ -3,8 +3,10 @@
 Each reads one version: the one that a snapshot names.
 """
 
+import errno
 import io
 import os
+import stat
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +32,8 @@ READ_BYTES = 8 * 1024**2
 SMALL_BYTES = 4 * 1024**2  # a smaller object is fetched whole, once
 TAIL_BYTES = 1024**2  # a footer, which is read whenever a file is opened
 WINDOW_BYTES = 1024**2  # fetched where less is asked for, as in small row groups
+# The name is gone, or is that of something which is no file any more.
+_OTHERS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +162,17 @@ class FolderFile:
 
     def open(self) -> BinaryIO:
         try:
-            file = self.path.open("rb")
+            file = io.BufferedReader(io.FileIO(self.path, opener=_at_once))
         except PermissionError as error:
             raise denied(self.uri) from error
         except OSError as error:
-            raise modified(self.uri) from error
+            if error.errno in _OTHERS:
+                raise modified(self.uri) from error
+            why = error.strerror or type(error).__name__
+            raise ObjectStoreUnavailable(f"'{self.uri}' cannot be read now: {why}.") from error
         # What was opened is compared, not what has the name now.
-        if file_tag(os.fstat(file.fileno())) != self.etag:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or file_tag(found) != self.etag:
             file.close()
             raise modified(self.uri)
         return file
@@ -176,6 +184,10 @@ class FolderFile:
         with self.open() as file:
             file.seek(start)
             return file.read(end - start)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for who writes to it
 
 
 def file_tag(found: os.stat_result) -> str:

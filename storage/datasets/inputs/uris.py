@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote
 from storage.errors import InputUriError
 
 MOST_CHARACTERS = 2_048
-MOST_STARS = 2  # ``**`` in one glob: each of them multiplies the ways to match
+MOST_KEY_BYTES = 1_024  # of S3 itself
+MOST_STARS = 2  # ``**`` in one glob
 EXPECTED = "expected s3://bucket/key or file:///path, of a file, a folder or a glob"
 _SHOWN_CHARACTERS = 200
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", re.ASCII)
@@ -69,6 +70,10 @@ class InputUri:
             raise _refused(text, "has '.' or '..' as the name of a folder")
         if path.startswith("/") or (not bucket and "//" in path):
             raise _refused(text, f"is no URI of an input; {EXPECTED}")
+        if bucket and len(path.encode()) > MOST_KEY_BYTES:
+            raise _refused(
+                text, f"has a key of more than {MOST_KEY_BYTES:,} bytes, which S3 has not"
+            )
         if found.pattern.count("**") > MOST_STARS:
             raise _refused(text, f"has more than {MOST_STARS} times '**'")
         return found
@@ -99,6 +104,11 @@ class InputUri:
         return self.path if wild is None else self.path[: self.path.rfind("/", 0, wild.start()) + 1]
 
     @property
+    def prefix(self) -> str:
+        """The path before the first wildcard; of no glob, the whole path."""
+        return _GLOB.split(self.path, maxsplit=1)[0]
+
+    @property
     def pattern(self) -> tuple[str, ...]:
         """The names of a glob's folders and file, one wildcard or more among them."""
         return tuple(self.path.rstrip("/").split("/"))
@@ -106,6 +116,15 @@ class InputUri:
     def matches(self, path: str) -> bool:
         """Whether a glob matches a path, or one of the folders that it is in."""
         return _matches(self.pattern, tuple(path.split("/")))
+
+    def reaches(self, folder: str) -> bool:
+        """Whether a glob may match something below a folder."""
+        for name, pattern in zip(folder.split("/"), self.pattern, strict=False):
+            if pattern == "**":
+                return True
+            if not fnmatchcase(name, pattern):
+                return False
+        return True
 
     def is_within(self, other: "InputUri") -> bool:
         """Whether all that this one can stand for is the other one, or lies in it as a folder."""
@@ -126,13 +145,22 @@ def partitions_of(path: str) -> dict[str, str | None]:
 
 
 def _matches(pattern: tuple[str, ...], names: tuple[str, ...]) -> bool:
-    if not pattern:
-        return True
-    if pattern[0] == "**":
-        return any(_matches(pattern[1:], names[at:]) for at in range(len(names) + 1))
-    if not names or not fnmatchcase(names[0], pattern[0]):
-        return False
-    return _matches(pattern[1:], names[1:])
+    at = place = 0  # in the pattern, and in the names
+    again: tuple[int, int] | None = None  # where to go on if the last ``**`` takes one name more
+    while at < len(pattern):
+        if pattern[at] == "**":
+            at += 1
+            again = at, place + 1
+        elif place == len(names):
+            return False
+        elif fnmatchcase(names[place], pattern[at]):
+            at, place = at + 1, place + 1
+        elif again is None:
+            return False
+        else:
+            at, place = again
+            again = at, place + 1
+    return True
 
 
 def _refused(text: str, why: str) -> InputUriError:

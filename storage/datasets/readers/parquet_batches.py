@@ -41,7 +41,7 @@ def checked_schema(file: DataFile, name: str, limits: Limits) -> pa.Schema:
 
 def readable_schema(file: DataFile, name: str, limits: Limits) -> pa.Schema:
     """As `checked_schema`, but for a file whose columns are not written again."""
-    with _faults_named(file, name):
+    with _faults_named(file, name, limits):
         opened = _opened(file, "ns", ())
     groups = (opened.metadata.row_group(index) for index in range(opened.metadata.num_row_groups))
     if sum(group.total_byte_size for group in groups) > limits.max_decoded_bytes:
@@ -54,13 +54,13 @@ def readable_schema(file: DataFile, name: str, limits: Limits) -> pa.Schema:
 
 def schema_of(source: Source) -> pa.Schema:
     """The columns of a source and their types; `InputNotUnderstood` where it is damaged."""
-    with _faults_named(source.file, source.name):
-        return _open(source.file).schema_arrow
+    with _faults_named(source.file, source.name, source.limits):
+        return _open(source.file, source.limits).schema_arrow
 
 
 def row_count(source: Source) -> int:
     """How many rows a source has; `InputNotUnderstood` where it is damaged."""
-    with _faults_named(source.file, source.name):
+    with _faults_named(source.file, source.name, source.limits):
         return int(_opened(source.file, "ns", ()).metadata.num_rows)
 
 
@@ -76,11 +76,12 @@ def read_batches(
         InputNotUnderstood: the file is damaged, or holds more than the limit.
     """
     left = source.limits.max_decoded_bytes
-    with _faults_named(source.file, source.name):
-        opened = _open(source.file, columns)
+    with _faults_named(source.file, source.name, source.limits):
+        opened = _open(source.file, source.limits, columns)
         wanted = [f for f in opened.schema_arrow if columns is None or f.name in columns]
         schema = plain_schema(pa.schema(wanted))
-        for batch in _batches(opened, None if columns is None else schema.names):
+        names = None if columns is None else schema.names
+        for batch in _batches(opened, source.limits, names):
             # Where a name has a dot, Arrow reads more columns than were asked for.
             found = batch.columns if columns is None else map(batch.column, schema.names)
             rows = pa.RecordBatch.from_arrays(list(map(plain, found)), schema=schema)
@@ -90,11 +91,11 @@ def read_batches(
             yield rows
 
 
-def _open(file: DataFile, columns: Collection[str] | None = None) -> pq.ParquetFile:
+def _open(file: DataFile, limits: Limits, columns: Collection[str] | None = None) -> pq.ParquetFile:
     """Open a file; old times of 96 bits are read in nanoseconds where those can hold them all."""
     opened = _opened(file, "ns", columns)
     old = _old_times(opened, columns)
-    if not old or _fit_nanoseconds(file, file.version, tuple(old)):
+    if not old or _fit_nanoseconds(file, file.version, tuple(old), limits):
         return opened
     return _opened(file, "us", columns)
 
@@ -126,10 +127,19 @@ def _is_in(leaf: str, column: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _fit_nanoseconds(file: DataFile, version: Hashable, leaves: tuple[str, ...]) -> bool:
-    """Whether nanoseconds hold these old times of a file; Arrow itself lets them wrap around."""
+def _fit_nanoseconds(
+    file: DataFile, version: Hashable, leaves: tuple[str, ...], limits: Limits
+) -> bool:
+    """Whether nanoseconds hold these old times of a file; Arrow itself lets them wrap around.
+
+    Of a file that holds more than the limit it says no.
+    """
     opened = _opened(file, "s", leaves)
-    for batch in _batches(opened, list(leaves)):
+    left = limits.max_decoded_bytes
+    for batch in _batches(opened, limits, list(leaves)):
+        left -= batch.nbytes
+        if left < 0:
+            return False
         for times in _in_seconds(batch.columns):
             ends = pc.min_max(times.view(pa.int64())).as_py()
             if not all(end is None or abs(end) < _MOST_SECONDS for end in ends.values()):
@@ -150,13 +160,17 @@ def _in_seconds(columns: Iterable[pa.Array]) -> Iterator[pa.Array]:
             yield from _in_seconds([column.flatten()])
 
 
-def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def _batches(
+    file: pq.ParquetFile, limits: Limits, columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
     # Group by group: Arrow cannot read categories inside of lists from two of them at once.
     # In this thread: handing a few rows to others takes longer than to read them.
     for group in range(file.num_row_groups):
-        yield from file.iter_batches(
+        for batch in file.iter_batches(
             batch_size=FEW_ROWS, row_groups=[group], columns=columns, use_threads=False
-        )
+        ):
+            limits.heartbeat()
+            yield batch
 
 
 def check_writable(name: str, field: pa.Field) -> None:
@@ -175,23 +189,23 @@ def check_writable(name: str, field: pa.Field) -> None:
 
 
 @contextmanager
-def _faults_named(file: DataFile, name: str) -> Iterator[None]:
+def _faults_named(file: DataFile, name: str, limits: Limits) -> Iterator[None]:
     try:
         yield
     except pa.ArrowException as error:
-        raise InputNotUnderstood(_fault(file, name, error)) from error
+        raise InputNotUnderstood(_fault(file, name, limits, error)) from error
     except OSError as error:
         # Arrow reports damage so, too, but without a number.
         reason = f"{name} cannot be read: {error.strerror}." if error.errno else None
-        raise InputNotUnderstood(reason or _fault(file, name, error)) from error
+        raise InputNotUnderstood(reason or _fault(file, name, limits, error)) from error
 
 
-def _fault(file: DataFile, name: str, error: Exception) -> str:
+def _fault(file: DataFile, name: str, limits: Limits, error: Exception) -> str:
     """What is wrong with a file that Arrow cannot read, with the column where it is one's fault."""
     if "crypt" in str(error):
         return ENCRYPTED.format(name)
     unknown = isinstance(error, pa.ArrowNotImplementedError)
-    where = _column_at_fault(file)
+    where = _column_at_fault(file, limits)
     if where is None:
         return (
             f"{name} cannot be read: {error}" if unknown else f"{name} is a damaged Parquet file."
@@ -200,17 +214,21 @@ def _fault(file: DataFile, name: str, error: Exception) -> str:
     return f"{name}: {what}: {error}" if unknown else f"{name} is a damaged Parquet file: {what}."
 
 
-def _column_at_fault(file: DataFile) -> pa.Field | None:
+def _column_at_fault(file: DataFile, limits: Limits) -> pa.Field | None:
+    """The first column that cannot be read; none is looked for beyond the limit."""
+    left = limits.max_decoded_bytes
     try:
-        opened = _open(file)
+        opened = _open(file, limits)
         leaves = [opened.schema.column(index).path for index in range(len(opened.schema))]
     except (pa.ArrowException, OSError):
         return None
     for field in opened.schema_arrow:
         own = [leaf for leaf in leaves if _is_in(leaf, field.name)]
         try:
-            for _ in _batches(opened, own):
-                pass
+            for batch in _batches(opened, limits, own):
+                left -= batch.nbytes
+                if left < 0:
+                    return None
         except (pa.ArrowException, OSError):
             return field
     return None

@@ -20,6 +20,6 @@ def open_unpacked(file: DataFile, name: str, limits: Limits) -> Iterator[BinaryI
     """
     with file.open() as stream:
         try:
-            yield decoded(stream, max_bytes=limits.max_decoded_bytes)
+            yield decoded(stream, max_bytes=limits.max_decoded_bytes, heartbeat=limits.heartbeat)
         except (DamagedData, DecodedTooLarge) as error:
             raise InputNotUnderstood(f"{name} cannot be read: {error}") from error

@@ -43,6 +43,7 @@ def _default(meter: Meter, value: Any, default_value: Any = "", boolean: bool = 
 
 def _join(meter: Meter, value: Any, d: str = "", attribute: Any = None) -> str:
     items = _attributes(meter, entries(meter, value), attribute)
+    meter.spend(ENTRY * len(items))
     return concat(meter, [text_of(meter, item) for item in items], text_of(meter, d))
 
 
@@ -55,14 +56,13 @@ def _attributes(meter: Meter, items: list[Any], attribute: Any) -> list[Any]:
         names = [int(name) if name.isdecimal() else name for name in attribute.split(".")]
     found = items
     for name in names:
+        meter.spend(ENTRY * len(found))
         found = [or_null(member(item, name)) for item in found]
     return found
 
 
 def _map(meter: Meter, value: Any, *, attribute: str) -> list[Any]:
-    items = entries(meter, value)
-    meter.spend(ENTRY * len(items))
-    return _attributes(meter, items, attribute)
+    return _attributes(meter, entries(meter, value), attribute)
 
 
 def _first(meter: Meter, value: Any) -> Any:

@@ -101,8 +101,9 @@ def _endswith(meter: Meter, value: Any, suffix: Any) -> bool:
 
 
 def _joining(meter: Meter, value: Any, texts: Any) -> str:
-    items = [text_of(meter, item) for item in entries(meter, texts)]
-    return concat(meter, items, text_of(meter, value))
+    items = entries(meter, texts)
+    meter.spend(ENTRY * len(items))
+    return concat(meter, [text_of(meter, item) for item in items], text_of(meter, value))
 
 
 def _whole(value: Any) -> int:

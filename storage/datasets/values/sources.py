@@ -11,7 +11,8 @@ The kinds that are understood:
 All but the first are called plain inputs. All but Parquet may be compressed with gzip or Zstandard.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -60,15 +61,19 @@ def shown(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large an input may be, in bytes; the service's settings of the same names.
+    """How large an input may be, in bytes, as the service's settings of the same names; and what
+    ends its reading earlier.
 
     Attributes:
         max_line_bytes: a longer line is not read, and its row fails.
         max_decoded_bytes: most bytes that a compressed or Parquet file may unpack to.
+        heartbeat: called for every piece that is read, whatever it holds; raises to end the
+            reading.
     """
 
     max_line_bytes: int = 8 * 1024**2
     max_decoded_bytes: int = 200 * 1024**3
+    heartbeat: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,22 @@
 """The files that URIs stand for: in a folder of this machine, and in a bucket of a real server."""
 
 import io
-import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
-from storage.datasets.inputs import listing
+from storage.datasets.inputs import listing, places
 from storage.datasets.inputs.allowed import AllowedUris
 from storage.datasets.inputs.listing import list_files
-from storage.datasets.inputs.places import InputFile, data_file
+from storage.datasets.inputs.places import InputFile, Place, data_file
 from storage.datasets.inputs.snapshots import read_snapshot, write_snapshot
+from storage.datasets.inputs.uris import InputUri
 from storage.datasets.values.sources import Kind
-from storage.errors import DamagedData, InputModified, InputUriError
+from storage.errors import DamagedData, InputModified, InputUriError, ObjectStoreUnavailable
 from storage.objects.local import LocalStore
 from storage.settings import StorageSettings
 
@@ -52,6 +54,8 @@ def filled(lake: Any) -> Any:
         (["t/**/*.csv"], DATA),
         (["t/[b]*", "t/a.csv", "t"], ["t/b.csv", "t/a.csv", DATA[0], DATA[3]]),
         (["tt"], ["tt/other.csv"]),
+        (["t", "t/a.csv", "t/dt=*/", "t"], DATA),
+        (["tt/other.csv", "tt/other.csv"], ["tt/other.csv"]),
     ],
 )
 def test_a_uri_is_a_file_a_folder_or_a_glob(
@@ -81,6 +85,15 @@ def test_where_there_is_nothing_it_is_said(filled: Any, path: str) -> None:
     assert caught.value.code == "input_not_found"
 
 
+@pytest.mark.parametrize("path", ["t/", "t", "t/*/", "t*/"])
+def test_the_marker_of_a_folder_is_no_file(path: str) -> None:
+    """Consoles of S3 make an empty object for a folder, whose key ends in a slash."""
+    keys = ["t/", "t/sub/", "t/sub/a.csv"]
+    found = (Place(key, 0 if key.endswith("/") else 1, "tag") for key in keys)
+    chosen = listing._chosen(found, InputUri("bucket", path), count(1))
+    assert [place.path for place in chosen] == ["t/sub/a.csv"]
+
+
 def test_files_of_two_kinds_are_refused_by_name(lake: Any) -> None:
     for name in ("a.csv", "b.parquet", "c"):
         lake.put(f"t/{name}", b"x")
@@ -96,6 +109,16 @@ def test_too_many_files_are_refused(filled: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(listing, "MOST_FILES", 3)
     with pytest.raises(InputUriError, match="more than 3 files") as caught:
         filled.listed("t")
+    assert caught.value.code == "too_many_input_files"
+
+
+def test_what_is_looked_at_is_counted_over_all_uris(
+    filled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MOST_LISTED", 3)
+    assert filled.names("t/a.csv", "t/b.csv", "t/a.csv", "tt", "tt") == KEYS[:2] + KEYS[-1:]
+    with pytest.raises(InputUriError, match=r"More than 3 files .*t/dt=\*/'") as caught:
+        filled.listed("t/a.csv", "t/b.csv", "tt", "t/dt=*/")
     assert caught.value.code == "too_many_input_files"
 
 
@@ -123,28 +146,24 @@ def test_a_snapshot_is_read_as_it_was_written(filled: Any, tmp_path: Path) -> No
             list(read_snapshot(io.BytesIO(broken)))
 
 
-def test_links_that_lead_out_of_the_folder_are_refused(folder: Any, tmp_path: Path) -> None:
-    inside, outside = tmp_path / "in", tmp_path / "out"
-    for made in (inside / "t", inside / "u", outside):
-        made.mkdir(parents=True)
-        (made / "a.csv").write_text("a\n1\n")
-    lake = type(folder)(inside.as_uri(), StorageSettings(), lambda path, data: None)
-    (inside / "t" / "b.csv").symlink_to(inside / "t" / "a.csv")
-    assert lake.names("t") == ["t/a.csv", "t/b.csv"]
-    (inside / "u" / "b.csv").symlink_to(outside / "a.csv")
-    (inside / "folder").symlink_to(outside)
-    (inside / "v").mkdir()
-    (inside / "v" / "folder").symlink_to(outside)
-    for path in ("u", "u/b.csv", "u/*", "folder", "folder/a.csv", "folder/*", "v"):
-        with pytest.raises(InputUriError, match="leads elsewhere") as caught:
-            lake.listed(path)
-        assert caught.value.code == "input_uri_not_allowed"
-
-
-def test_what_is_no_regular_file_is_refused(folder: Any, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(InputUriError, match="no regular file"):
-        folder.listed("")
+@pytest.mark.parametrize(
+    ("status", "code", "raised"),
+    [
+        (400, "KeyTooLongError", InputUriError),
+        (400, "InvalidArgument", InputUriError),
+        (403, "InvalidObjectState", InputUriError),
+        (503, "ServiceUnavailable", ObjectStoreUnavailable),
+    ],
+)
+def test_what_a_store_refuses_to_list_is_an_error_of_the_uri(
+    status: int, code: str, raised: type[Exception]
+) -> None:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with (
+        pytest.raises(raised, match=f"s3://bucket/a: the object store answered {status} {code}"),
+        places._named(InputUri("bucket", "a")),
+    ):
+        raise ClientError(answer, "ListObjectsV2")
 
 
 @pytest.mark.servers
@@ -156,6 +175,16 @@ class TestOnServer:
         with pytest.raises(InputUriError, match="no bucket 'missing'") as caught:
             self.list(s3_settings, "s3://missing/a")
         assert caught.value.code == "input_not_found"
+
+    def test_a_glob_lists_no_more_than_what_begins_as_it_does(
+        self, filled: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not filled.root.startswith("s3:"):
+            return
+        monkeypatch.setattr(listing, "MOST_LISTED", 2)
+        assert filled.names("t/b*") == ["t/b.csv"]  # and its marker
+        with pytest.raises(InputUriError, match="More than 2 files"):
+            filled.names("t/*")
 
     def test_credentials_without_the_right(self, s3_settings: StorageSettings) -> None:
         wrong = s3_settings.model_copy(update={"s3_secret_access_key": SecretStr("wrong")})
@@ -176,13 +205,3 @@ class TestOnServer:
         with pytest.raises(InputUriError, match=r"may not read .*t/a\.csv") as caught:
             data_file(wrong, file).arrow().read()
         assert caught.value.code == "input_access_denied"
-
-
-def test_names_of_any_bytes_are_read(folder: Any, tmp_path: Path) -> None:
-    name = os.fsdecode(b"d\xff=caf\xe9")
-    (tmp_path / name).mkdir()
-    (tmp_path / name / os.fsdecode(b"\xfe %.csv")).write_bytes(b"data")
-    (file,) = folder.listed("")
-    assert file.uri == f"{folder.root}/d%FF=caf%E9/%FE %25.csv"
-    assert file.partitions == {"d\ufffd": "caf\ufffd"}
-    assert folder.read(file) == b"data"

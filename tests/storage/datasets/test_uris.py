@@ -1,9 +1,11 @@
 """URIs of inputs: what they stand for, and that none leads out of what a tenant may read."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from storage.datasets.inputs import uris
 from storage.datasets.inputs.allowed import NOT_ALLOWED, AllowedUris
 from storage.datasets.inputs.uris import InputUri, partitions_of
 from storage.errors import ConfigurationError, InputUriError
@@ -56,6 +58,9 @@ def test_a_uri_has_a_bucket_and_a_path(text: str, bucket: str, path: str, folder
         ("s3://bucket/\ud800", "no URI"),
         ("s3://bucket//a", "no URI"),
         ("s3://bucket/" + "x" * 3_000, "2048 characters"),
+        ("s3://bucket/" + "x" * 1_025, "1,024 bytes"),
+        ("s3://bucket/" + "ä" * 513, "1,024 bytes"),
+        ("s3://bucket/" + "ä" * 513 + "*", "1,024 bytes"),
         ("s3://bucket/**/**/**/x", "2 times"),
         ("file:///data/../etc/passwd", "'..'"),
         ("file:///data/%2e%2e/etc/passwd", "'..'"),
@@ -70,6 +75,12 @@ def test_what_is_none_or_could_lead_elsewhere_is_refused(text: str, reason: str)
     with pytest.raises(InputUriError, match=reason.replace(".", r"\.")) as caught:
         InputUri.parse(text)
     assert caught.value.code == "invalid_input_uri"
+
+
+@pytest.mark.parametrize("path", ["x" * 1_024, "ä" * 512])
+def test_a_key_may_be_as_long_as_those_of_s3(path: str) -> None:
+    assert InputUri.parse(f"s3://bucket/{path}").path == path
+    assert InputUri.parse(f"file:///{path}x").path == f"{path}x"
 
 
 def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:
@@ -93,12 +104,32 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated() -> None:
         ("in/?[ab].csv", "in/xb.csv", True),
         ("in/?[ab].csv", "in/xc.csv", False),
         ("in/*a*a*a*a*a*a*a*a*b", "in/" + "a" * 900, False),
+        ("in/**", "in/x", True),
+        ("**", "in", True),
+        ("in/**/x/*/y", "in/x/x/1/x/2/y", True),
+        ("in/**/x/**/y", "in/a/x/b/c/y/d", True),
+        ("in/**/x/**/y", "in/a/y/b/c/x/d", False),
+        ("in/**/a/b/", "in/a/a/b/c.csv", True),
+        ("a/" * 1_000 + "*", "a/" * 1_000 + "b", True),
+        ("a/" * 1_000 + "*", "a/" * 999 + "b", False),
     ],
 )
 def test_a_glob_matches_files_and_the_folders_they_are_in(
     pattern: str, path: str, matched: bool
 ) -> None:
     assert InputUri("bucket", pattern).matches(path) is matched
+
+
+def test_the_work_of_a_glob_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its names repeat: at most the product of both lengths."""
+    compared = count(1)
+
+    def matched(name: str, pattern: str) -> bool:
+        assert next(compared) <= 80 * 62
+        return name == pattern
+
+    monkeypatch.setattr(uris, "fnmatchcase", matched)
+    assert not InputUri("b", "**/" + "a/" * 30 + "**/" + "a/" * 30 + "b").matches("a/" * 80 + "c")
 
 
 @pytest.mark.parametrize(

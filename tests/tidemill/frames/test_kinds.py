@@ -35,6 +35,22 @@ def test_a_frame_is_read_and_comes_back_in_its_own_kind(data: Any) -> None:
     assert to_table(data).to_pylist() == ROWS, "the frame that was given has changed"
 
 
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([{"id": 7}, {"id": 8, "body": "x"}, {"note": 1.5}], ["id", "body", "note"]),
+        ([{}, {"id": 7}], ["id"]),
+        ([], []),
+    ],
+)
+def test_a_list_has_the_columns_of_all_its_rows(
+    rows: list[dict[str, Any]], names: list[str]
+) -> None:
+    table = to_table(rows)
+    assert table.column_names == names
+    assert table.to_pylist() == [{name: row.get(name) for name in names} for row in rows]
+
+
 def test_an_index_of_pandas_stays() -> None:
     frame = pandas.DataFrame({"body": ["x", "y", "z"]}, index=[30, 10, 10])
     answered = with_columns(frame, ANSWERS)
@@ -58,6 +74,7 @@ def test_a_column_of_nothing_but_nulls_is_text() -> None:
         (pandas.DataFrame({0: ["x"]}), "The column 0 has a name that is no text"),
         (pandas.DataFrame({"x": [1, "mixed", datetime.date(2026, 1, 1)]}), "cannot be read"),
         ([{"x": 1}, {"x": "one"}], "cannot be read"),
+        ([{"x": 1}, {1: "x"}], "The column 1 has a name that is no text"),
     ],
 )
 def test_what_is_no_frame_is_told(data: Any, said: str) -> None:

@@ -27,6 +27,8 @@ ROW: dict[str, Any] = {
     "raw": msgspec.Raw(b"1." + b"1" * 100_000),
     "texts": [LONG, LONG[:-1]] * 5_000,
     "words": ["a"] * 50_000,
+    "nulls": [None] * 50_000,
+    "empties": [""] * 50_000,
     "wide": {f"n{n}": n for n in range(20_000)},
 }
 
@@ -118,6 +120,12 @@ ATTACKS = {
     "all of it reversed": LOOP + "{{ many|reverse|last }}{{ long|reverse|last }}" + END,
     "JSON of nothing but brackets": LOOP + "{{ ('[' * 500 ~ ']' * 500)|fromjson }}" + END,
     "many attributes": LOOP + "{{ many|map(attribute=long) }}" + END,
+    "nulls joined": LOOP + "{{ nulls|join }}" + END,
+    "empty texts joined": LOOP + "{{ empties|join }}{{ ''.join(empties) }}" + END,
+    "nulls joined by the method": LOOP + "{{ ''.join(nulls) }}" + END,
+    "nulls joined by an attribute": LOOP + "{{ nulls|join(attribute=0) }}" + END,
+    "nulls joined by a name": LOOP + "{{ nulls|join(attribute='') }}" + END,
+    "nulls mapped": LOOP + "{{ nulls|map(attribute=0) }}" + END,
     # Numbers.
     "a power of a power": "{{ 10**(10**10) }}",
     "a power": "{{ 2**(10**9) }}",
