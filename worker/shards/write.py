@@ -56,8 +56,6 @@ def write_output(worker: WorkerContext) -> bool:
             log.warning("output_abandoned", job=job_id, epoch=epoch)
         except Stopping:
             leases.release_output(worker.database, job_id, epoch)
-        except OutputUnwritable as error:
-            _postpone(worker, claimed, str(error))
         except _BROKEN as error:
             # The lease runs out, and it is tried again: some times.
             log.error("output_broken", job=job_id, code=error.code, reason=str(error))
@@ -68,6 +66,14 @@ def write_output(worker: WorkerContext) -> bool:
 
 
 def _settle(worker: WorkerContext, claimed: ClaimedOutput, lease: Lease) -> None:
+    try:
+        _go_on(worker, claimed, lease)
+    except OutputUnwritable as error:
+        lease.check()
+        _postpone(worker, claimed, str(error))
+
+
+def _go_on(worker: WorkerContext, claimed: ClaimedOutput, lease: Lease) -> None:
     place = Place.of(worker.settings, claimed.job, claimed.output)
     if claimed.shard is None:
         _end(worker, claimed, place)
@@ -136,7 +142,9 @@ def _give_up(worker: WorkerContext, claimed: ClaimedOutput, reason: str) -> None
         "batch's own result files."
     )
     problem = {"code": NOT_WRITTEN, "message": message, "param": None, "line": None}
-    leases.give_up_output(worker.database, claimed.job.id, claimed.epoch, problem)
+    if not leases.give_up_output(worker.database, claimed.job.id, claimed.epoch, problem):
+        log.warning("output_abandoned", job=claimed.job.id, epoch=claimed.epoch)
+        return
     log.error("output_given_up", job=claimed.job.id, reason=reason)
     try:
         place = Place.of(worker.settings, claimed.job, claimed.output)

@@ -148,12 +148,17 @@ def close_output(database: Database, job_id: str, epoch: int) -> None:
             drop_shards(session, job_id)
 
 
-def give_up_output(database: Database, job_id: str, epoch: int, problem: dict[str, Any]) -> None:
-    """Write no more of an output; its job ends without, and has the problem among its errors."""
+def give_up_output(database: Database, job_id: str, epoch: int, problem: dict[str, Any]) -> bool:
+    """Write no more of an output; its job ends without, and has the problem among its errors.
+
+    Returns false, and changes nothing, where the epoch is over.
+    """
     with database.write() as session:
         values = {"state": OutputState.FAILED, "problem": problem, **_given_back()}
-        if _held(session, job_id, epoch, **values) is not None:
+        held = _held(session, job_id, epoch, **values) is not None
+        if held:
             drop_shards(session, job_id)
+    return held
 
 
 def postpone_output(
