@@ -8,6 +8,7 @@ import pytest
 
 from storage.database.states import JobState
 from storage.estimates.roofline import Size
+from worker.estimates import make
 from worker.estimates.machine import device_of, gpu_name, measured_processor
 from worker.estimates.samples import output_lengths
 from worker.estimates.sizes import UNKNOWN, size_of
@@ -105,6 +106,19 @@ def test_what_ran_teaches_what_comes(bench: Any, line: Line) -> None:
     chunks = len(bench.chunks(job.id))
     assert time["expected"] == pytest.approx(2 * 2.0 * chunks, rel=0.35)
     assert time["low"] < time["expected"] < time["high"]
+
+
+def test_an_estimate_that_fails_costs_a_job_nothing_else(
+    bench: Any, make_lines: MakeLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(make, "estimate", broken)
+    job = bench.finish(bench.create(make_lines(5)))
+    assert (job.state, job.n_ok, job.estimate) == (JobState.COMPLETED, 5, None)
+    with pytest.raises(ZeroDivisionError):
+        bench.plan(bench.create(make_lines(5), estimate=True))
 
 
 def test_a_sample_comes_before_history(bench: Any, line: Line, make_lines: MakeLines) -> None:
