@@ -17,6 +17,7 @@ from storage.errors import DatasetError, ObjectNotFound, StateConflict, StorageE
 from storage.jobs.chunks import iter_chunks
 from storage.jobs.outputs import leases
 from storage.jobs.outputs.leases import NOT_WRITTEN, ClaimedOutput
+from storage.jobs.outputs.views import written_shards
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan, BrokenResult, LeaseLost, OutputUnwritable, Stopping
 from worker.finish.settled import SETTLED, merged_records
@@ -116,7 +117,12 @@ def _results(
 
 
 def _end(worker: WorkerContext, claimed: ClaimedOutput, place: Place) -> None:
-    """The job is terminal: the manifest says how it has ended."""
+    """The job is terminal: the manifest says how it has ended, if no shard is missing."""
+    job, shards, _ = written_shards(worker.database, claimed.job.id)
+    rows = sum(shard.n_rows for shard in shards)
+    if job.state == JobState.COMPLETED and rows != job.n_lines:
+        _give_up(worker, claimed, "The batch ended without all of its shards.")
+        return
     write_manifest(worker.database, place, claimed.output)
     if claimed.job.state == JobState.COMPLETED:
         place.put(SUCCESS, b"")
