@@ -139,6 +139,8 @@ def test_an_output_that_is_given_up_is_an_error_of_the_job(database: Database, j
     assert leases.seconds_failing(database, claimed) >= 0
     assert leases.give_up_output(database, job.id, claimed.epoch, problem)
     assert shard_states(database, job) == [ShardState.WRITTEN, ShardState.MISSING]
+    view = view_outputs(database, [jobs.load(database, job.id)])[job.id]
+    assert (view.problem, view.failure) == (None, problem)
     final = finalizing.claim_finalize(database, "f", lease_seconds=45)
     assert final is not None
     ended = finalizing.commit_final(database, job.id, final.fin_epoch, Results(8, 0, None, None))
