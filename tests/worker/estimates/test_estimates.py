@@ -12,6 +12,7 @@ from worker.estimates import make
 from worker.estimates.machine import device_of, gpu_name, measured_processor
 from worker.estimates.samples import output_lengths
 from worker.estimates.sizes import UNKNOWN, size_of
+from worker.run.drain import drain
 
 Line = Callable[..., dict[str, Any]]
 MakeLines = Callable[[int], list[dict[str, Any]]]
@@ -145,6 +146,16 @@ def test_a_price_and_what_runs_before(make_bench: Any, make_lines: MakeLines) ->
     assert first["seconds"] - found["start_seconds"] == pytest.approx(
         first["device_seconds"] / 2, abs=0.002
     )
+
+
+def test_an_engine_of_any_device_is_one_that_runs(make_bench: Any, make_lines: MakeLines) -> None:
+    bench = make_bench(device="cpu,cpu")
+    _, second = bench.worker.by_device()
+    bench.plan(bench.create(make_lines(5)))
+    drain(second, "smollm2")
+    assert bench.worker.engines.resident is None
+    found = bench.plan(bench.create(make_lines(5), estimate=True)).estimate
+    assert found["start_seconds"] == 0.0
 
 
 def test_a_models_size_is_read_from_its_headers(tmp_path: Path) -> None:
