@@ -9,6 +9,7 @@ from api.schemas.batches import (
     BatchErrors,
     BatchExtension,
     BatchOutput,
+    BatchOutputProblem,
     BatchProgress,
     BatchStatus,
     BatchTiming,
@@ -168,6 +169,7 @@ def _output(view: OutputView | None) -> BatchOutput | None:
         shards_written=view.shards_written,
         shards_total=view.shards_total,
         rows_written=view.rows_written,
+        problem=BatchOutputProblem.model_validate(view.failure) if view.failure else None,
     )
 
 

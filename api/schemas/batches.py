@@ -122,10 +122,17 @@ class BatchWait(BaseModel):
     since: int
 
 
+class BatchOutputProblem(BaseModel):
+    """Why the results that are not written to a place of the caller's never will be."""
+
+    code: str
+    message: str
+
+
 class BatchOutput(BaseModel):
     """How far results are written to a place of the caller's.
 
-    ``shards_total`` is null until the batch is planned.
+    ``shards_total`` is null until the batch is planned, and ``problem`` unless they were given up.
     """
 
     uri: str
@@ -133,6 +140,7 @@ class BatchOutput(BaseModel):
     shards_written: int
     shards_total: int | None = None
     rows_written: int
+    problem: BatchOutputProblem | None = None
 
 
 class BatchExtension(BaseModel):

@@ -102,10 +102,11 @@ class ObjectStore(ReadableStore, Protocol):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """The objects whose keys start with ``prefix``, in key order."""
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, *, keys: re.Pattern[str] | None = None) -> int:
         """Delete unfinished writes older than ``older_than`` seconds; how many there were.
 
-        Younger ones too, where it is known that their writer has ended.
+        Where it is known whether their writers live, the age does not matter. Where it is known
+        which keys they are of, ``keys`` leaves out all that it does not match as a whole.
         """
 
     def probe(self) -> StoreProbe:

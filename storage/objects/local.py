@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -119,7 +120,7 @@ class LocalStore:
             with suppress(ObjectNotFound):
                 yield self.head(key)
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, *, keys: re.Pattern[str] | None = None) -> int:
         with _translated(_STAGING):
             return sweep(self.staging, older_than)
 

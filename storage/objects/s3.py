@@ -6,6 +6,7 @@ a checksum some servers store an empty object when a connection breaks before th
 SHA-256 is kept as object metadata where it is known before the upload starts.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -77,7 +78,7 @@ class S3Store(S3Bucket):
                     modified = item["LastModified"].timestamp()
                     yield ObjectInfo(key, item["Size"], item["ETag"], None, modified)
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, *, keys: re.Pattern[str] | None = None) -> int:
         before = datetime.now(UTC) - timedelta(seconds=older_than)
         swept = 0
         pages = self.client.get_paginator("list_multipart_uploads").paginate(
@@ -86,7 +87,8 @@ class S3Store(S3Bucket):
         with translated(self.prefix):
             for page in pages:
                 for item in page.get("Uploads", ()):
-                    if item["Initiated"] < before:
+                    own = keys is None or keys.fullmatch(item["Key"].removeprefix(self.prefix))
+                    if own and item["Initiated"] < before:
                         self.abort(item["Key"], item["UploadId"])
                         swept += 1
         return swept

@@ -1,17 +1,21 @@
 """Files that are being written, before they get their name; those of killed writers go.
 
 A writer locks its file as long as it lives, whatever ends it. So a file without a lock is nobody's,
-and is deleted however young it is.
+and is deleted however young it is; one with a lock stays, however old it is. Only where the file
+system has no locks does the age tell. Files of other names are not ours.
 """
 
 import fcntl
 import io
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
+
+_NAME = re.compile("[0-9a-f]{32}")
 
 
 @contextmanager
@@ -31,11 +35,14 @@ def staging_file(folder: Path) -> Iterator[tuple[Path, io.FileIO]]:
 
 
 def sweep(folder: Path, older_than: float) -> int:
-    """Delete files that nobody writes, or that are older than so many seconds; how many."""
+    """Delete the files that nobody writes; how many there were.
+
+    Where there are no locks, those that are older than so many seconds.
+    """
     before = time.time() - older_than
     swept = 0
     with suppress(FileNotFoundError):
-        for path in folder.iterdir():
+        for path in filter(_is_own, folder.iterdir()):
             with suppress(FileNotFoundError):
                 swept += _delete(path, before)
     return swept
@@ -45,7 +52,10 @@ def _locked(folder: Path) -> tuple[Path, io.FileIO, int]:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / uuid4().hex
-        file = path.open("xb", buffering=0)
+        try:
+            file = path.open("xb", buffering=0)
+        except FileNotFoundError:  # the folder, then empty, was removed in between
+            continue
         # A descriptor of its own, as the file is closed before it is published.
         lock = os.dup(file.fileno())
         with suppress(OSError):  # a file system without locks: only age tells there
@@ -60,7 +70,7 @@ def _locked(folder: Path) -> tuple[Path, io.FileIO, int]:
 def _delete(path: Path, before: float) -> bool:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        if os.fstat(descriptor).st_mtime >= before and not _free(descriptor):
+        if not _dead(descriptor, before):
             return False
         path.unlink()
     finally:
@@ -68,10 +78,16 @@ def _delete(path: Path, before: float) -> bool:
     return True
 
 
-def _free(descriptor: int) -> bool:
-    """Whether no writer has locked the file; from now on this process has, until it closes it."""
+def _dead(descriptor: int, before: float) -> bool:
+    """Whether nobody writes the file; from now on this process locks it, until it closes it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return os.fstat(descriptor).st_mtime < before
     return True
+
+
+def _is_own(path: Path) -> bool:
+    return _NAME.fullmatch(path.name) is not None

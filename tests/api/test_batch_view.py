@@ -7,6 +7,7 @@ from api.batch_view import batch_of
 from storage.database.states import JobState, StopReason
 from storage.database.tables import Job
 from storage.jobs.jobs import JobView
+from storage.jobs.outputs.views import OutputView
 from storage.jobs.progress import JobProgress
 
 
@@ -59,6 +60,15 @@ def test_rates_come_from_the_time_since_it_runs() -> None:
 def test_a_batch_that_is_stopping_names_no_time_left() -> None:
     stopping = view(JobState.RUNNING, in_progress_at=1020.0, cancel=StopReason.CANCELLED)
     assert batch_of(stopping).tidemill.progress.seconds_left is None
+
+
+def test_an_output_that_was_given_up_says_why() -> None:
+    problem = {"code": "output_not_written", "message": "m", "param": None, "line": None}
+    output = OutputView("file:///out/", "parquet", 1, 2, 4, failure=problem)
+    told = batch_of(view(JobState.COMPLETED), output).tidemill
+    shown = told.model_dump()["output"]["problem"]
+    assert shown == {"code": "output_not_written", "message": "m"}
+    assert told.waiting_for is None
 
 
 def test_timing_of_each_phase() -> None:

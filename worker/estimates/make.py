@@ -20,7 +20,6 @@ from worker.estimates.machine import device_of, usual_processor
 from worker.estimates.samples import output_lengths
 from worker.estimates.sizes import size_of
 from worker.models.devices import count_gpus, engine_devices
-from worker.models.engines import Resident
 
 
 def with_estimate(worker: WorkerContext, job: Job, plan: Plan, sources: dict[str, str]) -> Plan:
@@ -100,7 +99,7 @@ class _Known:
         device = self._device(past.device)
         size = size_of(source, on_gpu=device.gpu)
         learned = rates.learned(past.measured, roofline(size, device))
-        runs = self._resident(source)
+        runs = self.worker.engines.running(source)
         return ModelOutlook(
             planned=work,
             lengths=self._lengths(work),
@@ -127,11 +126,6 @@ class _Known:
         if self.past.alike:
             return lengths.from_history(self.past.alike, limits, lines)
         return lengths.from_limits(limits)
-
-    def _resident(self, source: str) -> Resident | None:
-        """The engine of this worker that runs the model, if one does."""
-        resident = self.worker.engines.resident
-        return resident if resident is not None and resident.source == source else None
 
     def _usual_room(self, device: Device) -> Room:
         """What an engine would take on at once, as far as the settings leave it open."""

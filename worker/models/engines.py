@@ -153,6 +153,7 @@ class Engines:
         self._metrics = metrics
         self._lock = threading.Lock()
         self._resident: Resident | None = None
+        self._others: list[Engines] = []
         self._model: str | None = None
         self._starting: Engine | None = None
         self._failures: dict[str, Failure] = {}
@@ -161,7 +162,9 @@ class Engines:
     def another(self, device: str) -> "Engines":
         """Engines like these on one device, kept apart from these."""
         settings = self._settings.model_copy(update={"device": device})
-        return Engines(settings, self._make, self._metrics)
+        other = Engines(settings, self._make, self._metrics)
+        self._others.append(other)
+        return other
 
     def failure(self, model: str) -> EngineError | None:
         """Why the model's engine did not start at the last try, if it did not."""
@@ -181,6 +184,11 @@ class Engines:
     def resident(self) -> Resident | None:
         """The engine that runs, if one does."""
         return self._resident
+
+    def running(self, source: str) -> Resident | None:
+        """An engine of these, or of those that were made from these, that runs this model."""
+        found = (engines.resident for engines in (self, *self._others))
+        return next((each for each in found if each is not None and each.source == source), None)
 
     @property
     def model(self) -> str | None:

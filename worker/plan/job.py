@@ -142,7 +142,16 @@ def _outcome(worker: WorkerContext, job: Job, heartbeat: Callable[[], None]) -> 
         ).run()
     if isinstance(outcome, Refusal):
         return outcome
-    return with_estimate(worker, job, outcome, sources)
+    try:
+        return with_estimate(worker, job, outcome, sources)
+    except (StorageError, LeaseLost, Stopping, TakesLong):
+        raise
+    except Exception:
+        if job.only_estimated:
+            raise
+        # What a job may cost is told beside its work; it runs without.
+        log.exception("estimate_failed", job=job.id)
+        return outcome
 
 
 def _exhausted() -> Refusal:

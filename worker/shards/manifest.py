@@ -7,7 +7,7 @@ rows say is written, and nothing else.
 import orjson
 
 from storage.database.connection import Database
-from storage.database.states import TERMINAL_JOB_STATES
+from storage.database.states import TERMINAL_JOB_STATES, JobState
 from storage.database.tables import Job, Output, Shard
 from storage.datasets.values.dataset_options import OPTIONS_KEY
 from storage.jobs.outputs.views import written_shards
@@ -47,7 +47,7 @@ def _encoded(database: Database, output: Output, state: str) -> bytes:
     manifest = {
         "tidemill_manifest": VERSION,
         "batch": job.id,
-        "state": state or (job.state if job.state in TERMINAL_JOB_STATES else "running"),
+        "state": state or _state(job, len(shards), total, rows),
         "format": output.format,
         "input": _input(job),
         "columns": output.columns or [],
@@ -57,6 +57,14 @@ def _encoded(database: Database, output: Output, state: str) -> bytes:
         "shards": listed,
     }
     return orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _state(job: Job, written: int, total: int, rows: int) -> str:
+    """The job's; one that has ended, but not its shards, is running here."""
+    unfinished = rows != job.n_lines if job.state == JobState.COMPLETED else written < total
+    if job.state not in TERMINAL_JOB_STATES or (unfinished and job.state != JobState.FAILED):
+        return "running"
+    return job.state
 
 
 def _entry(shard: Shard, first_row: int) -> dict[str, object]:

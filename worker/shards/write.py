@@ -17,6 +17,7 @@ from storage.errors import DatasetError, ObjectNotFound, StateConflict, StorageE
 from storage.jobs.chunks import iter_chunks
 from storage.jobs.outputs import leases
 from storage.jobs.outputs.leases import NOT_WRITTEN, ClaimedOutput
+from storage.jobs.outputs.views import written_shards
 from worker.context import WorkerContext
 from worker.errors import BrokenPlan, BrokenResult, LeaseLost, OutputUnwritable, Stopping
 from worker.finish.settled import SETTLED, merged_records
@@ -56,8 +57,6 @@ def write_output(worker: WorkerContext) -> bool:
             log.warning("output_abandoned", job=job_id, epoch=epoch)
         except Stopping:
             leases.release_output(worker.database, job_id, epoch)
-        except OutputUnwritable as error:
-            _postpone(worker, claimed, str(error))
         except _BROKEN as error:
             # The lease runs out, and it is tried again: some times.
             log.error("output_broken", job=job_id, code=error.code, reason=str(error))
@@ -68,6 +67,14 @@ def write_output(worker: WorkerContext) -> bool:
 
 
 def _settle(worker: WorkerContext, claimed: ClaimedOutput, lease: Lease) -> None:
+    try:
+        _go_on(worker, claimed, lease)
+    except OutputUnwritable as error:
+        lease.check()
+        _postpone(worker, claimed, str(error))
+
+
+def _go_on(worker: WorkerContext, claimed: ClaimedOutput, lease: Lease) -> None:
     place = Place.of(worker.settings, claimed.job, claimed.output)
     if claimed.shard is None:
         _end(worker, claimed, place)
@@ -110,7 +117,12 @@ def _results(
 
 
 def _end(worker: WorkerContext, claimed: ClaimedOutput, place: Place) -> None:
-    """The job is terminal: the manifest says how it has ended."""
+    """The job is terminal: the manifest says how it has ended, if no shard is missing."""
+    job, shards, _ = written_shards(worker.database, claimed.job.id)
+    rows = sum(shard.n_rows for shard in shards)
+    if job.state == JobState.COMPLETED and rows != job.n_lines:
+        _give_up(worker, claimed, "The batch ended without all of its shards.")
+        return
     write_manifest(worker.database, place, claimed.output)
     if claimed.job.state == JobState.COMPLETED:
         place.put(SUCCESS, b"")
@@ -136,7 +148,9 @@ def _give_up(worker: WorkerContext, claimed: ClaimedOutput, reason: str) -> None
         "batch's own result files."
     )
     problem = {"code": NOT_WRITTEN, "message": message, "param": None, "line": None}
-    leases.give_up_output(worker.database, claimed.job.id, claimed.epoch, problem)
+    if not leases.give_up_output(worker.database, claimed.job.id, claimed.epoch, problem):
+        log.warning("output_abandoned", job=claimed.job.id, epoch=claimed.epoch)
+        return
     log.error("output_given_up", job=claimed.job.id, reason=reason)
     try:
         place = Place.of(worker.settings, claimed.job, claimed.output)

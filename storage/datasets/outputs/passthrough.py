@@ -103,10 +103,10 @@ class Passthrough:
     ) -> pa.Array:
         kind = plain_type(field.type)
         if field.name in spelled:
-            return pa.array([spelled[field.name]] * count, pa.string()).cast(kind)
+            column = pa.array([spelled[field.name]] * count, pa.string())
         if column is None:
             return pa.nulls(count, kind)
-        return column if column.type.equals(kind) else column.cast(kind)
+        return column if column.type.equals(kind) else _cast(column, kind, field.name)
 
     def _of_rows(
         self, source: Source, names: Sequence[str]
@@ -137,6 +137,7 @@ class PassedRows:
 
         Raises:
             InputModified: there are fewer.
+            OutputError: a value has no place in its column's type.
             DatasetError: a file cannot be read.
         """
         while count > 0:
@@ -178,6 +179,18 @@ def _joined(name: str, before: pa.DataType | None, kind: pa.DataType, source: So
         raise OutputError(
             f"The column {name!r} is of type {before} in one file, and of type {kind} in "
             f"{source.name}; write both as one type, or leave it out.",
+            param=PARAM,
+        ) from error
+
+
+def _cast(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
+    try:
+        return column.cast(kind)
+    except pa.ArrowException as error:
+        raise OutputError(
+            f"The column {name!r} is of type {column.type} in one file, and a value of it has no "
+            f"place in the type {kind} that holds those of all files; write it as one type "
+            "everywhere, or leave it out.",
             param=PARAM,
         ) from error
 

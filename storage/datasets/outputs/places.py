@@ -1,6 +1,8 @@
 """Where a tenant's results may be written, and the stores that write them there."""
 
 import os
+import re
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ SETTING = "TIDEMILL_OUTPUT_URIS"
 NOT_ALLOWED = "output_uri_not_allowed"
 NOT_EMPTY = "output_not_empty"
 NOT_WRITABLE = "output_not_writable"
+_OWN = re.compile(r"part-\d+\.[a-z]+|manifest\.json|_SUCCESS")  # what an output's writer writes
+_PROBE = re.compile(r"_probe-[0-9a-f]{32}")
+_PROBE_SECONDS = 3600.0  # a check takes moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,9 @@ def canonical(uri: str) -> str:
 def check_new_place(store: ObjectStore, uri: str) -> None:
     """Check that a place is empty and that it can be written: an object is written and deleted.
 
+    What somebody else is writing there is spared. Objects of other checks do not count; old ones
+    are deleted.
+
     Raises:
         OutputError: it is not, or cannot.
         ObjectStoreUnavailable: the store cannot be reached.
@@ -114,10 +122,11 @@ def check_new_place(store: ObjectStore, uri: str) -> None:
             raise OutputError(
                 f"'{uri}' is not empty; name a folder or prefix without anything in it.", NOT_EMPTY
             )
+        _drop_old_probes(store)
         key = f"_probe-{uuid4().hex}"
         store.put(key, b"probe\n", if_absent=True)
         store.delete(key)
-        tidy(store)
+        _drop_staging(store)
     except BucketNotFound as error:
         raise OutputError(f"There is no bucket for '{uri}'.", NOT_WRITABLE) from error
     except OutOfSpace as error:
@@ -133,20 +142,36 @@ def check_new_place(store: ObjectStore, uri: str) -> None:
 
 
 def tidy(store: ObjectStore) -> None:
-    """Remove what unfinished writes have left; what cannot be removed does no harm."""
+    """Remove what unfinished writes of an output have left; what cannot be removed does no harm."""
     with suppress(ObjectStoreError, ConfigurationError, OSError):
-        store.sweep(0.0)
+        store.sweep(0.0, keys=_OWN)
+    _drop_staging(store)
+
+
+def _drop_staging(store: ObjectStore) -> None:
+    """Remove the folder of unfinished writes, if there are none."""
     if isinstance(store, LocalStore):
         with suppress(OSError):
             store.staging.rmdir()
 
 
+def _drop_old_probes(store: ObjectStore) -> None:
+    """Delete what checks have left that were killed."""
+    before = time.time() - _PROBE_SECONDS
+    for found in list(store.list("_probe-")):
+        if _PROBE.fullmatch(found.key) and found.modified < before:
+            store.delete(found.key)
+
+
 def _holds_anything(store: ObjectStore) -> bool:
     if not isinstance(store, LocalStore):
-        return next(iter(store.list("")), None) is not None
+        return any(not _PROBE.fullmatch(found.key) for found in store.list(""))
     try:
         with os.scandir(store.root) as entries:
-            return any(entry.path != str(store.staging) for entry in entries)
+            return any(
+                entry.path != str(store.staging) and not _PROBE.fullmatch(entry.name)
+                for entry in entries
+            )
     except FileNotFoundError:
         return False
 

@@ -45,8 +45,9 @@ def claim_output(database: Database, owner: str, *, lease_seconds: float) -> Cla
     """Lease an output of which something is due; the one that had to wait longest comes first.
 
     A shard is due once no chunk with lines of it is unsettled and all shards before it are written.
-    The end of an output is due once its job is terminal. ``attempts`` counts the claims since one
-    that ended well or was postponed: where it is large, earlier writers died of it.
+    The end of an output is due once its job is terminal; shards that wait even then come before it,
+    unless the job has failed. ``attempts`` counts the claims since one that ended well or was
+    postponed: where it is large, earlier writers died of it.
     """
     chosen = (
         select(col(Output.job_id))
@@ -84,8 +85,8 @@ def claim_output(database: Database, owner: str, *, lease_seconds: float) -> Cla
         if output is None:  # somebody else was faster
             return None
         job = session.get_one(Job, job_id)
-        ended = job.state in TERMINAL_JOB_STATES
-        shard = None if ended else session.scalars(_next_shards(job_id)).first()
+        failed = job.state == JobState.FAILED
+        shard = None if failed else session.scalars(_next_shards(job_id)).first()
         return ClaimedOutput(output, job, shard)
 
 
@@ -148,12 +149,17 @@ def close_output(database: Database, job_id: str, epoch: int) -> None:
             drop_shards(session, job_id)
 
 
-def give_up_output(database: Database, job_id: str, epoch: int, problem: dict[str, Any]) -> None:
-    """Write no more of an output; its job ends without, and has the problem among its errors."""
+def give_up_output(database: Database, job_id: str, epoch: int, problem: dict[str, Any]) -> bool:
+    """Write no more of an output; its job ends without, and has the problem among its errors.
+
+    Returns false, and changes nothing, where the epoch is over.
+    """
     with database.write() as session:
         values = {"state": OutputState.FAILED, "problem": problem, **_given_back()}
-        if _held(session, job_id, epoch, **values) is not None:
+        held = _held(session, job_id, epoch, **values) is not None
+        if held:
             drop_shards(session, job_id)
+    return held
 
 
 def postpone_output(

@@ -19,6 +19,7 @@ class OutputView:
 
     Attributes:
         problem: what keeps it from being written now.
+        failure: why it was given up.
     """
 
     uri: str
@@ -27,6 +28,7 @@ class OutputView:
     shards_total: int | None
     rows_written: int
     problem: Mapping[str, Any] | None = None
+    failure: Mapping[str, Any] | None = None
 
 
 def view_outputs(database: Database, jobs: Collection[Job]) -> dict[str, OutputView]:
@@ -73,4 +75,5 @@ def _view(output: Output, counts: Sequence[int] | None) -> OutputView:
     problem = output.problem if output.state == OutputState.OPEN else None
     if problem is not None:
         problem = {**problem, "since": output.failing_since}
-    return OutputView(output.uri, output.format, written, total, rows, problem)
+    failure = output.problem if output.state == OutputState.FAILED else None
+    return OutputView(output.uri, output.format, written, total, rows, problem, failure)

@@ -53,6 +53,7 @@ def test_a_batch_says_where_its_results_are_written(served: httpx.Client, lake: 
         "shards_written": 0,
         "shards_total": None,
         "rows_written": 0,
+        "problem": None,
     }
     assert list((lake / "mine" / "new" / "folder").iterdir()) == [], "the probe is gone"
     again = output(served, lake, uri.rstrip("/").replace("new", "%6eew"))

@@ -25,7 +25,7 @@ class Place:
     def writer(self, key: str, *, if_absent: bool) -> AbstractContextManager[Writer]:
         return self.store.writer(self.prefix + key, if_absent=if_absent)
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, *, keys: object = None) -> int:
         return 0
 
 

@@ -113,7 +113,7 @@ class Store:
             if key.startswith(prefix) and key in self.objects:
                 yield self.objects[key][1]
 
-    def sweep(self, older_than: float) -> int:
+    def sweep(self, older_than: float, *, keys: object = None) -> int:
         return 0
 
     def probe(self) -> StoreProbe:

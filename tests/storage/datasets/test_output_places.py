@@ -1,5 +1,6 @@
 """Places that results are written to: folders, and prefixes of a bucket of a real server."""
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,33 @@ def test_a_write_that_breaks_off_is_never_seen(lake: Any) -> None:
         raise ZeroDivisionError
     assert list(store.list("")) == []
     check_new_place(store, "it")
+
+
+def test_what_is_being_written_outlives_every_check(lake: Any) -> None:
+    places = OutputPlaces.of([("acme", lake.root)])
+    outer, inner = (places.open(lake.settings, "acme", lake.root + path) for path in ("/o", "/o/i"))
+    with inner.writer("part-00000.parquet", if_absent=True) as writer:
+        writer.write(b"x" * (6 << 20))
+        check_new_place(inner, "it")
+        with suppress(OutputError):  # a folder within is something in it, and an upload is not
+            check_new_place(outer, "it")
+        tidy(outer)
+    assert inner.head("part-00000.parquet").size == 6 << 20
+
+
+def test_what_checks_have_left_is_nothing(lake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = OutputPlaces.of([("acme", lake.root)]).open(lake.settings, "acme", f"{lake.root}/out")
+    left = f"_probe-{'0' * 32}"
+    store.put(left, b"probe\n")
+    check_new_place(store, "it")
+    assert [found.key for found in store.list("")] == [left], "another check may be at it"
+    later = time.time() + 7200
+    monkeypatch.setattr("storage.datasets.outputs.places.time.time", lambda: later)
+    check_new_place(store, "it")
+    assert list(store.list("")) == []
+    store.put("_probe-mine", b"data")
+    with pytest.raises(OutputError):
+        check_new_place(store, "it")
 
 
 @pytest.mark.servers

@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_what_dead_writers_left_is_swept(folder: LocalStore) -> None:
     folder.put(KEY, b"x")
-    left = folder.root / ".staging" / "dead"
+    left = folder.root / ".staging" / ("dead" * 8)
     left.write_bytes(b"half")
     os.utime(left, (0, 0))
     assert folder.sweep(3600) == 1

@@ -1,10 +1,12 @@
 """Files of killed writers go at the next look; those of living ones stay, even slow ones."""
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +78,40 @@ def test_a_file_that_is_swept_before_it_is_locked_is_made_again(
         assert path.exists()
 
 
-def test_an_old_file_goes_though_it_is_locked(tmp_path: Path) -> None:
+def test_a_file_that_is_locked_stays_however_old_it_is(tmp_path: Path) -> None:
     with staging_file(tmp_path) as (path, _):
         os.utime(path, (1, 1))
+        assert sweep(tmp_path, DAY) == 0
+        assert path.exists()
+
+
+def test_without_locks_the_age_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with staging_file(tmp_path) as (path, _):
+        assert sweep(tmp_path, DAY) == 0
+        os.utime(path, (1, 1))
         assert sweep(tmp_path, DAY) == 1
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_bytes(b"x")
+    assert sweep(tmp_path, 0.0) == 0
+    assert (tmp_path / "theirs").exists()
+
+
+def test_a_folder_that_is_removed_before_its_first_file_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, folder = Path.open, tmp_path / ".staging"
+
+    def remove_first(path: Path, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(Path, "open", real)
+        folder.rmdir()
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", remove_first)
+    with staging_file(folder) as (path, _):
+        assert path.exists()

@@ -8,9 +8,11 @@ import pytest
 
 from storage.database.states import JobState
 from storage.estimates.roofline import Size
+from worker.estimates import make
 from worker.estimates.machine import device_of, gpu_name, measured_processor
 from worker.estimates.samples import output_lengths
 from worker.estimates.sizes import UNKNOWN, size_of
+from worker.run.drain import drain
 
 Line = Callable[..., dict[str, Any]]
 MakeLines = Callable[[int], list[dict[str, Any]]]
@@ -107,6 +109,19 @@ def test_what_ran_teaches_what_comes(bench: Any, line: Line) -> None:
     assert time["low"] < time["expected"] < time["high"]
 
 
+def test_an_estimate_that_fails_costs_a_job_nothing_else(
+    bench: Any, make_lines: MakeLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(make, "estimate", broken)
+    job = bench.finish(bench.create(make_lines(5)))
+    assert (job.state, job.n_ok, job.estimate) == (JobState.COMPLETED, 5, None)
+    with pytest.raises(ZeroDivisionError):
+        bench.plan(bench.create(make_lines(5), estimate=True))
+
+
 def test_a_sample_comes_before_history(bench: Any, line: Line, make_lines: MakeLines) -> None:
     lines = [line(f"row{i}", f"Translate into French: {i} words", max_tokens=16) for i in range(40)]
     bench.finish(bench.create(lines))
@@ -131,6 +146,16 @@ def test_a_price_and_what_runs_before(make_bench: Any, make_lines: MakeLines) ->
     assert first["seconds"] - found["start_seconds"] == pytest.approx(
         first["device_seconds"] / 2, abs=0.002
     )
+
+
+def test_an_engine_of_any_device_is_one_that_runs(make_bench: Any, make_lines: MakeLines) -> None:
+    bench = make_bench(device="cpu,cpu")
+    _, second = bench.worker.by_device()
+    bench.plan(bench.create(make_lines(5)))
+    drain(second, "smollm2")
+    assert bench.worker.engines.resident is None
+    found = bench.plan(bench.create(make_lines(5), estimate=True)).estimate
+    assert found["start_seconds"] == 0.0
 
 
 def test_a_models_size_is_read_from_its_headers(tmp_path: Path) -> None:

@@ -123,6 +123,26 @@ def test_a_writer_that_was_thought_dead_changes_nothing(
     assert site.manifest()["state"] == "completed"
 
 
+def test_a_writer_that_was_thought_dead_gives_nothing_up(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = ready(site)
+    site.bench.sql(f"UPDATE output SET attempts = {write.MAX_ATTEMPTS}")
+    real = leases.give_up_output
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        """Meanwhile another writer takes over, and ends all."""
+        monkeypatch.setattr(leases, "give_up_output", real)
+        site.bench.sql("UPDATE output SET lease_exp = 0, attempts = 0")
+        site.finish(job_id)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(leases, "give_up_output", late)
+    assert write.write_output(site.bench.worker)
+    assert (site.manifest()["state"], ids(site)) == ("completed", IDS)
+    assert output(site, job_id).state == OutputState.CLOSED
+
+
 def test_a_late_manifest_is_mended_by_who_wrote_it(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,7 @@ def test_only_who_holds_the_lease_settles(database: Database, job: Job) -> None:
         settle(database, late)
     leases.release_output(database, job.id, late.epoch)
     leases.close_output(database, job.id, late.epoch)
-    leases.give_up_output(database, job.id, late.epoch, {"code": "x"})
+    assert not leases.give_up_output(database, job.id, late.epoch, {"code": "x"})
     assert (state(database, job), shard_states(database, job)) == ("open", ["waiting"] * 2)
     settle(database, now)
     settle(database, now)  # the reply was lost
@@ -137,8 +137,10 @@ def test_an_output_that_is_given_up_is_an_error_of_the_job(database: Database, j
     assert view.problem is not None
     claimed = must_claim(database, 1)
     assert leases.seconds_failing(database, claimed) >= 0
-    leases.give_up_output(database, job.id, claimed.epoch, problem)
+    assert leases.give_up_output(database, job.id, claimed.epoch, problem)
     assert shard_states(database, job) == [ShardState.WRITTEN, ShardState.MISSING]
+    view = view_outputs(database, [jobs.load(database, job.id)])[job.id]
+    assert (view.problem, view.failure) == (None, problem)
     final = finalizing.claim_finalize(database, "f", lease_seconds=45)
     assert final is not None
     ended = finalizing.commit_final(database, job.id, final.fin_epoch, Results(8, 0, None, None))
