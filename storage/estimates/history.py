@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlmodel import Session, col
@@ -147,10 +148,10 @@ def _model_past(session: Session, model: str, alike: Collection[str]) -> ModelPa
     return ModelPast(device, _by_job(recent), _by_job(like))
 
 
-def _by_job(chunks: Iterable[Sequence[object]]) -> list[Measured]:
+def _by_job(chunks: Iterable[Sequence[Any]]) -> list[Measured]:
     """Sums over each job's chunks, in which the time of one that is its neighbour's evens out."""
     sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
     for job_id, *amounts in chunks:
         for place, amount in enumerate(amounts):
-            sums[str(job_id)][place] += float(amount)  # type: ignore[arg-type]
+            sums[str(job_id)][place] += float(amount)
     return [Measured(Work(*amounts[:3]), amounts[3]) for amounts in sums.values()]

@@ -85,7 +85,7 @@ class _Body(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         for _ in range(RESUMES):
             if self._stream is None:
                 return 0

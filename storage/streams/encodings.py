@@ -3,7 +3,7 @@
 import codecs
 import io
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from storage.errors import DamagedData
 
@@ -58,7 +58,7 @@ class Utf8(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         while not self._made:
             data = self._head or self._rest.read(READ_BYTES)
             self._head = b""

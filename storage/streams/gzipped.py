@@ -12,7 +12,7 @@ large a file it is in.
 import io
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from storage.errors import DamagedData, DecodedTooLarge
 from storage.streams import zstandard
@@ -79,7 +79,7 @@ class _Beating(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "memoryview[int]") -> int | None:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int | None:
         self._heartbeat()
         return self._raw.readinto(buffer)
 
@@ -94,7 +94,7 @@ class _Joined(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         data = self._head or self._rest.read(len(buffer))
         buffer[: len(data)] = data
         self._head = b""
@@ -116,7 +116,7 @@ class _Unpacked(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         while True:
             if not self._packed:
                 self._packed = self._stream.read(READ_BYTES)

@@ -5,7 +5,7 @@ is another one: lines that repeat one long prompt reach some thousands to 1, zer
 """
 
 import io
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from storage.errors import DamagedData, DecodedTooLarge
 
@@ -36,7 +36,7 @@ class Zstandard(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         try:
             data = self._plain.read(len(buffer))
         except self._damage as error:

@@ -100,11 +100,10 @@ def estimate(
         tidemill estimate --history
     """
     from storage.datasets.request_lines import RequestOptions
-    from tidemill.cli.render import print_json, print_problems, print_table
+    from tidemill.cli.render import print_problems
     from tidemill.cli.templates import template_of
     from tidemill.errors import InputError, UsageError
     from tidemill.estimates.ask import ask
-    from tidemill.estimates.past import HEADERS, past_jobs
     from tidemill.run.checks import check_options
     from tidemill.run.empty import is_empty
     from tidemill.run.inputs import open_input
@@ -113,12 +112,7 @@ def estimate(
     if history:
         if input is not None:
             raise UsageError("--history shows past jobs; leave the input out.")
-        with _service(url, api_key, home) as session:
-            past = past_jobs(session.client.batches(limit))
-        if as_json:
-            print_json(past)
-        else:
-            print_table(HEADERS, [job.cells for job in past])
+        _show_past(url, api_key, home, limit=limit, as_json=as_json)
         return
     if input is None:
         raise UsageError("Name an input, or --history for past jobs.")
@@ -144,6 +138,21 @@ def estimate(
     if not quiet:
         _say_bad_rows(asked.batch, found)
     raise typer.Exit(_code(found, until))
+
+
+def _show_past(
+    url: str | None, api_key: str | None, home: Path | None, *, limit: int, as_json: bool
+) -> None:
+    """Print what the latest batches were expected to cost, beside what they took."""
+    from tidemill.cli.render import print_json, print_table
+    from tidemill.estimates.past import HEADERS, past_jobs
+
+    with _service(url, api_key, home) as session:
+        past = past_jobs(session.client.batches(limit))
+    if as_json:
+        print_json(past)
+    else:
+        print_table(HEADERS, [job.cells for job in past])
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def compile_ahead(launches: Sequence[Launch], threads: int) -> Ahead:
                     kernel = launch.kernel
                     kernel.warmup(*launch.arguments, grid=launch.grid, **launch.constants)
             failed = [error for each in pool.submitted if (error := each.exception()) is not None]
-    except Exception as error:  # noqa: BLE001, whatever it is, launching compiles too
+    except Exception as error:  # noqa: BLE001, a compiler may raise anything; launches compile too
         failed = [error]
     if failed:
         for kernel in {id(launch.kernel): launch.kernel for launch in real}.values():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -45,10 +46,10 @@ class Lake:
         endpoint: str = CHAT_COMPLETIONS,
         limits: Limits = Limits(),
         max_lines: int = 1_000_000,
-        **options: object,
+        **options: Any,
     ) -> Dataset:
         """What a batch over these paths reads."""
-        said = DatasetOptions(input_uri=paths, **options)  # type: ignore[arg-type]
+        said = DatasetOptions(input_uri=paths, **options)
         listed = self.listed(*paths, kind=said.format)
 
         def files() -> Iterator[DatasetFile]:

@@ -119,7 +119,7 @@ def test_files_that_cannot_be_read_are_named(
 
 
 def test_an_encrypted_column_is_said_to_be_one(folder: Any) -> None:
-    class Kms(pe.KmsClient):  # type: ignore[misc]
+    class Kms(pe.KmsClient):  # type: ignore[misc]  # PyArrow has no types
         def __init__(self, config: Any) -> None:
             pe.KmsClient.__init__(self)
 

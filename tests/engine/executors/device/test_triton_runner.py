@@ -133,7 +133,7 @@ class Stop(Exception):
     """Enough was seen."""
 
 
-@pytest.mark.skipif(not INTERPRETED, reason="steps are seen, and run by nothing, on the stand-in")
+@pytest.mark.skipif(not INTERPRETED, reason="only the interpreter runs these kernels without a GPU")
 def test_what_a_warm_up_launches_is_seen_before_any_of_it_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -25,7 +25,10 @@ from compiling.workers import StandInDriver
 from engine.kernels.triton.ahead import MOST_THREADS, Ahead, _Pool, compile_ahead
 from engine.kernels.triton.launch import INTERPRETED, Launch
 
-compiles = pytest.mark.skipif(INTERPRETED, reason="they are run in a process that compiles")
+compiles = pytest.mark.skipif(
+    INTERPRETED,
+    reason="the interpreter compiles nothing; the last test has them run",
+)
 PLANTED = Path(__file__).parents[3] / "compiling" / "planted.py"
 
 
@@ -144,7 +147,7 @@ def test_what_was_found_is_told_without_threads() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not INTERPRETED, reason="they were run above")
+@pytest.mark.skipif(not INTERPRETED, reason="where Triton compiles, they run in this process")
 def test_the_tests_that_compile_pass_in_a_process_of_their_own() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", __file__],
